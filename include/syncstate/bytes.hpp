@@ -1,0 +1,139 @@
+// Bytes, and the two cursors every encoding is made with.
+#ifndef SYNCSTATE_BYTES_HPP
+#define SYNCSTATE_BYTES_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "syncstate/error.hpp"
+
+namespace syncstate {
+
+using Bytes = std::vector<std::byte>;
+using ByteView = std::span<const std::byte>;
+
+/// The bytes of a string, without a copy.
+inline ByteView as_byte_view(std::string_view text) {
+  return std::as_bytes(std::span<const char>(text.data(), text.size()));
+}
+
+/// Bytes seen as text, without a copy.
+inline std::string_view as_string_view(ByteView bytes) {
+  // char may alias anything, so this view is as good as the bytes it shows.
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// Appends encodings to a vector that the caller owns.
+class ByteWriter {
+ public:
+  explicit ByteWriter(Bytes& out) : out_(&out) {}
+
+  void put(std::byte b) { out_->push_back(b); }
+  void put_u8(std::uint8_t v) { out_->push_back(static_cast<std::byte>(v)); }
+  void put(ByteView bytes) { out_->insert(out_->end(), bytes.begin(), bytes.end()); }
+  void put(std::string_view text) { put(as_byte_view(text)); }
+
+  /// LEB128: seven bits a byte, least significant first, the shortest form only.
+  void put_varint(std::uint64_t v) {
+    while (v >= 0x80) {
+      put_u8(static_cast<std::uint8_t>(v | 0x80));
+      v >>= 7;
+    }
+    put_u8(static_cast<std::uint8_t>(v));
+  }
+
+  /// Eight bytes, most significant first.
+  void put_u64_be(std::uint64_t v) {
+    for (int shift = 56; shift >= 0; shift -= 8) put_u8(static_cast<std::uint8_t>(v >> shift));
+  }
+
+  /// A varint length, then the bytes.
+  void put_sized(ByteView bytes) {
+    put_varint(bytes.size());
+    put(bytes);
+  }
+  void put_sized(std::string_view text) { put_sized(as_byte_view(text)); }
+
+  [[nodiscard]] Bytes& bytes() { return *out_; }
+
+ private:
+  Bytes* out_;
+};
+
+/// The number of bytes `put_varint(v)` writes: 1 to 10.
+constexpr std::size_t varint_size(std::uint64_t v) {
+  std::size_t size = 1;
+  while (v >= 0x80) {
+    v >>= 7;
+    ++size;
+  }
+  return size;
+}
+
+/// Reads encodings from bytes that somebody else wrote and that are not trusted.
+///
+/// Errors: every member throws `StateError{decode_error}` instead of reading past the end.
+class ByteReader {
+ public:
+  explicit ByteReader(ByteView in) : in_(in) {}
+
+  [[nodiscard]] std::size_t remaining() const { return in_.size(); }
+  [[nodiscard]] bool is_at_end() const { return in_.empty(); }
+  /// What was not read yet.
+  [[nodiscard]] ByteView rest() const { return in_; }
+
+  std::uint8_t read_u8() {
+    if (in_.empty()) fail("the bytes end too early");
+    const auto v = std::to_integer<std::uint8_t>(in_.front());
+    in_ = in_.subspan(1);
+    return v;
+  }
+
+  /// The next `size` bytes, a view into the input.
+  ByteView read_bytes(std::uint64_t size) {
+    if (size > in_.size()) fail("a length reaches past the end");
+    const ByteView out = in_.first(static_cast<std::size_t>(size));
+    in_ = in_.subspan(static_cast<std::size_t>(size));
+    return out;
+  }
+
+  /// A canonical varint: a longer form than needed, or one beyond 64 bits, is refused.
+  std::uint64_t read_varint() {
+    std::uint64_t v = 0;
+    for (unsigned shift = 0;; shift += 7) {
+      const std::uint8_t b = read_u8();
+      if (shift == 63 && b > 1) fail("a varint beyond 64 bits");
+      v |= static_cast<std::uint64_t>(b & 0x7f) << shift;
+      if ((b & 0x80) == 0) {
+        if (b == 0 && shift != 0) fail("a varint longer than needed");
+        return v;
+      }
+    }
+  }
+
+  std::uint64_t read_u64_be() {
+    std::uint64_t v = 0;
+    for (const std::byte b : read_bytes(8)) v = v << 8 | std::to_integer<std::uint64_t>(b);
+    return v;
+  }
+
+  /// A varint length, then that many bytes, a view into the input.
+  ByteView read_sized() { return read_bytes(read_varint()); }
+
+  /// Throws unless everything was read.
+  void expect_end() const {
+    if (!in_.empty()) fail("bytes after the end of the value");
+  }
+
+  [[noreturn]] static void fail(const char* why) { throw StateError(StateErrc::decode_error, why); }
+
+ private:
+  ByteView in_;
+};
+
+}  // namespace syncstate
+
+#endif

@@ -1,0 +1,62 @@
+// Every limit that protects one peer from another, by name, with its default.
+#ifndef SYNCSTATE_LIMITS_HPP
+#define SYNCSTATE_LIMITS_HPP
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace syncstate {
+
+/// What a server grants its peers, and a client its server. The defaults are those of the documentation.
+struct Limits {
+  /// From accept to authenticated; whoever needs longer is closed.
+  std::chrono::milliseconds authentication_time{5'000};
+  /// Links accepted but not authenticated yet, over all addresses.
+  std::size_t pending_links = 128;
+  /// Links at one time, over all addresses.
+  std::size_t links = 16'384;
+  /// Links at one time from one address.
+  std::size_t links_per_address = 16'384;
+  /// Failed proofs in a minute from one address; further attempts are refused `busy`.
+  std::size_t failed_proofs_per_minute = 10;
+
+  /// The largest frame before authentication, in bytes.
+  std::size_t frame_bytes_before_authentication = 1'024;
+  /// The largest frame after authentication, in bytes.
+  std::size_t frame_bytes = std::size_t{1} << 20;
+  /// What we put into one frame at most, in bytes, so that maps on one link take turns.
+  std::size_t piece_bytes = std::size_t{64} << 10;
+
+  /// Maps hosted by one server.
+  std::size_t maps = 1'024;
+  /// Keys of one map.
+  std::size_t keys_per_map = std::size_t{16} << 20;
+  /// Bytes of one map's initial state, as it travels.
+  std::size_t map_bytes = std::size_t{1} << 30;
+  /// The encoding of one value, in bytes.
+  std::size_t value_bytes = std::size_t{16} << 20;
+  /// The encoding of one event, in bytes.
+  std::size_t event_bytes = std::size_t{1} << 20;
+
+  /// Events of one link that were not answered yet.
+  std::size_t events_in_flight = 1'024;
+  /// Requests (`get_diff`, `fetch`, ...) of one link that were not answered yet.
+  std::size_t requests_in_flight = 1'024;
+  /// Answers kept per sender for repeats.
+  std::size_t answers_per_sender = 1'024;
+  /// Senders remembered per map; beyond, the one idle for longest is forgotten.
+  std::size_t senders_per_map = 65'536;
+
+  /// A heartbeat goes out after this long.
+  std::chrono::milliseconds heartbeat_every{5'000};
+  /// A peer from which nothing came for this long loses its link.
+  std::chrono::milliseconds silence{15'000};
+
+  /// Rounds of a transfer before one copy-on-write snapshot is pinned.
+  unsigned transfer_rounds = 3;
+};
+
+}  // namespace syncstate
+
+#endif

@@ -1,0 +1,52 @@
+// The small value types everything else speaks in: update ids, epochs, positions, ordinals.
+#ifndef SYNCSTATE_TYPES_HPP
+#define SYNCSTATE_TYPES_HPP
+
+#include <compare>
+#include <cstdint>
+
+namespace syncstate {
+
+/// Counts commits on the master: 0 is the initial state, every commit adds exactly 1.
+using UpdateId = std::uint64_t;
+
+/// Random number of one master's life of one map; 0 means "none yet".
+using Epoch = std::uint64_t;
+
+/// A state's place in history: the master's life, and the commit within it.
+struct Position {
+  Epoch epoch = 0;
+  UpdateId update_id = 0;
+
+  friend bool operator==(const Position&, const Position&) = default;
+};
+
+/// What a map is: the one copy that hooks may change, or a copy that follows.
+enum class Role { master, replica };
+
+/// What a replica does with the history of a restarted master (another epoch).
+enum class EpochPolicy {
+  accept,  ///< take the new master's full diff, and go on from there
+  hold     ///< keep the last state and report `epoch_changed`
+};
+
+/// A key's index in ascending key order; both sides share it from `freeze` on.
+///
+/// Obtained from `map.key(k)`; good for every map and view with the same key set.
+class Ordinal {
+ public:
+  constexpr Ordinal() = default;
+  constexpr explicit Ordinal(std::uint32_t index) : index_(index) {}
+
+  /// The position of the key among all keys in ascending order, from 0.
+  [[nodiscard]] constexpr std::uint32_t index() const { return index_; }
+
+  friend constexpr auto operator<=>(const Ordinal&, const Ordinal&) = default;
+
+ private:
+  std::uint32_t index_ = 0;
+};
+
+}  // namespace syncstate
+
+#endif
