@@ -1,0 +1,371 @@
+// A few threads that many serial executors share: what a real server's hooks run on.
+#ifndef SYNCSTATE_THREADS_HOOK_POOL_HPP
+#define SYNCSTATE_THREADS_HOOK_POOL_HPP
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "syncstate/detail/waiters.hpp"
+#include "syncstate/error.hpp"
+#include "syncstate/executor_pool.hpp"
+
+namespace syncstate {
+
+namespace detail {
+
+struct HookLane;
+
+/// What a thread is doing, as far as deadlocks go: the lanes it runs (innermost first) and the one it waits for.
+struct HookRunner {
+  struct Frame {
+    const HookLane* lane;
+    const void* pool;
+    const Frame* outer;
+  };
+  const Frame* frames = nullptr;           // touched by its own thread only
+  const HookLane* waits_for = nullptr;     // guarded by the wait graph's mutex
+
+  static HookRunner& of_this_thread() {
+    thread_local HookRunner runner;
+    return runner;
+  }
+
+  [[nodiscard]] bool runs(const HookLane* lane) const {
+    for (const Frame* frame = frames; frame != nullptr; frame = frame->outer) {
+      if (frame->lane == lane) return true;
+    }
+    return false;
+  }
+
+  [[nodiscard]] bool runs_any_of(const void* pool) const {
+    for (const Frame* frame = frames; frame != nullptr; frame = frame->outer) {
+      if (frame->pool == pool) return true;
+    }
+    return false;
+  }
+};
+
+/// Guards who runs what and who waits for what in all pools of the process, because a circle of waits may lead
+/// through several. Held for a few instructions; taken after a pool's mutex, never before.
+inline std::mutex& hook_wait_graph_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+/// Someone asleep in `run_blocking`.
+struct HookWait {
+  HookRunner* runner = nullptr;
+  enum { pending, done, dropped } state = pending;
+};
+
+/// One serial executor's queue; all of it but `runner` is guarded by the pool's mutex.
+struct HookLane {
+  struct Entry {
+    Executor::Task task;
+    HookWait* wait = nullptr;  // whoever sleeps until this entry has run, or null
+  };
+  std::deque<Entry> entries;
+  std::condition_variable changed;  // the lane became free, or somebody's entry has run
+  std::size_t sleepers = 0;
+  bool is_active = false;    // a thread runs one of its tasks
+  bool is_in_ready = false;  // the pool's ready list names it
+  bool is_closed = false;
+  HookRunner* runner = nullptr;  // guarded by the wait graph's mutex
+};
+
+/// The queues and threads behind a `HookPool`, kept alive by its threads and executors.
+class HookPoolState {
+ public:
+  using Task = Executor::Task;
+  using LanePtr = std::shared_ptr<HookLane>;
+  struct Timer {
+    LanePtr lane;
+    Task task;
+  };
+
+  void post(const LanePtr& lane, Task task) {
+    const std::lock_guard lock(mutex_);
+    if (is_stopped_ || lane->is_closed) return;  // the caller's `task` dies after the lock is gone
+    lane->entries.push_back({std::move(task), nullptr});
+    make_ready(lane);
+  }
+
+  void post_at(const LanePtr& lane, TimePoint when, Task task) {
+    const std::lock_guard lock(mutex_);
+    if (is_stopped_ || lane->is_closed) return;
+    const auto timer = timers_.emplace(std::pair(when, next_sequence_++), Timer{lane, std::move(task)}).first;
+    // All threads: each that sleeps must know the new earliest time, whoever gets work first.
+    if (timer == timers_.begin()) work_.notify_all();
+  }
+
+  void run_blocking(const LanePtr& lane, Task task) {
+    HookRunner& self = HookRunner::of_this_thread();
+    if (self.runs(lane.get())) throw StateError(StateErrc::would_deadlock);
+    HookWait wait;
+    wait.runner = &self;
+    std::unique_lock lock(mutex_);
+    if (is_stopped_ || lane->is_closed) throw StateError(StateErrc::stopped);
+    if (lane->is_active) {  // else it is ours below, whatever waits in it
+      const std::lock_guard graph(hook_wait_graph_mutex());
+      if (leads_back_to(self, lane.get())) throw StateError(StateErrc::would_deadlock);
+      self.waits_for = lane.get();
+    }
+    lane->entries.push_back({std::move(task), &wait});
+    while (wait.state == HookWait::pending) {
+      if (!lane->is_active) {
+        stop_waiting(self);
+        run_front(lane, lock);  // ours, or one that it must come after
+      } else {
+        ++lane->sleepers;
+        lane->changed.wait(lock);
+        --lane->sleepers;
+      }
+    }
+    stop_waiting(self);
+    if (wait.state == HookWait::dropped) throw StateError(StateErrc::stopped);
+  }
+
+  void close(const LanePtr& lane) {
+    std::deque<HookLane::Entry> dropped;  // these two die after the lock is gone
+    std::vector<Timer> dropped_timers;
+    const std::lock_guard lock(mutex_);
+    close_locked(*lane, dropped);
+    for (auto it = timers_.begin(); it != timers_.end();) {
+      if (it->second.lane != lane) {
+        ++it;
+        continue;
+      }
+      dropped_timers.push_back(std::move(it->second));
+      it = timers_.erase(it);
+    }
+  }
+
+  void work() {
+    std::unique_lock lock(mutex_);
+    while (!is_stopped_) {
+      if (!timers_.empty()) take_due_timers(std::chrono::steady_clock::now());
+      if (!ready_.empty()) {
+        const LanePtr lane = std::move(ready_.front());
+        ready_.pop_front();
+        lane->is_in_ready = false;
+        // A caller of run_blocking may have been quicker.
+        if (!lane->is_active && !lane->entries.empty()) run_front(lane, lock);
+      } else if (timers_.empty()) {
+        work_.wait(lock);
+      } else {
+        const TimePoint next = timers_.begin()->first.first;  // a copy: the timer may be gone meanwhile
+        work_.wait_until(lock, next);
+      }
+    }
+  }
+
+  void stop() {
+    std::deque<HookLane::Entry> dropped;
+    decltype(timers_) dropped_timers;
+    std::unique_lock lock(mutex_);
+    is_stopped_ = true;
+    for (const auto& weak : lanes_) {
+      if (const auto lane = weak.lock()) close_locked(*lane, dropped);
+    }
+    dropped_timers.swap(timers_);
+    ready_.clear();
+    work_.notify_all();
+    lock.unlock();
+    dropped.clear();  // before the wait below: a running task may wait for the end of one that never ran
+    dropped_timers.clear();
+    if (HookRunner::of_this_thread().runs_any_of(this)) return;
+    lock.lock();
+    idle_.wait(lock, [this] { return active_ == 0; });
+  }
+
+  LanePtr make_lane() {
+    auto lane = std::make_shared<HookLane>();
+    const std::lock_guard lock(mutex_);
+    lane->is_closed = is_stopped_;
+    // Swept when it would grow, so the list stays in proportion to the lanes alive.
+    if (lanes_.size() == lanes_.capacity()) {
+      std::erase_if(lanes_, [](const auto& weak) { return weak.expired(); });
+    }
+    lanes_.push_back(lane);
+    return lane;
+  }
+
+  Waiters& waiters() { return waiters_; }
+
+ private:
+  void make_ready(const LanePtr& lane) {
+    if (lane->is_active || lane->is_in_ready) return;
+    lane->is_in_ready = true;
+    ready_.push_back(lane);
+    work_.notify_one();
+  }
+
+  void take_due_timers(TimePoint now) {
+    while (!timers_.empty() && timers_.begin()->first.first <= now) {
+      Timer timer = std::move(timers_.begin()->second);
+      timers_.erase(timers_.begin());
+      timer.lane->entries.push_back({std::move(timer.task), nullptr});
+      make_ready(timer.lane);
+    }
+  }
+
+  /// Runs one task of a lane that nobody runs, then lets the next lane have its turn.
+  void run_front(const LanePtr& lane, std::unique_lock<std::mutex>& lock) {
+    HookRunner& self = HookRunner::of_this_thread();
+    HookLane::Entry entry = std::move(lane->entries.front());
+    lane->entries.pop_front();
+    lane->is_active = true;
+    ++active_;
+    set_runner(*lane, &self);
+    lock.unlock();
+
+    const HookRunner::Frame frame{lane.get(), this, self.frames};
+    self.frames = &frame;
+    entry.task();
+    entry.task = Task();  // dies as part of its own turn, without a lock
+    self.frames = frame.outer;
+
+    lock.lock();
+    set_runner(*lane, nullptr);
+    lane->is_active = false;
+    if (--active_ == 0 && is_stopped_) idle_.notify_all();
+    if (entry.wait != nullptr) {
+      entry.wait->state = HookWait::done;
+      stop_waiting(*entry.wait->runner);
+    }
+    if (lane->sleepers > 0) lane->changed.notify_all();
+    if (!lane->entries.empty()) make_ready(lane);
+  }
+
+  void close_locked(HookLane& lane, std::deque<HookLane::Entry>& dropped) {
+    lane.is_closed = true;
+    for (auto& entry : lane.entries) {
+      if (entry.wait != nullptr) entry.wait->state = HookWait::dropped;
+      dropped.push_back(std::move(entry));
+    }
+    lane.entries.clear();
+    lane.changed.notify_all();
+  }
+
+  static void set_runner(HookLane& lane, HookRunner* runner) {
+    const std::lock_guard graph(hook_wait_graph_mutex());
+    lane.runner = runner;
+  }
+
+  static void stop_waiting(HookRunner& runner) {
+    const std::lock_guard graph(hook_wait_graph_mutex());
+    runner.waits_for = nullptr;
+  }
+
+  // A thread waits for one lane at most, and a lane is run by one thread at most: the graph is a set of chains,
+  // and a circle can only close where somebody begins to wait.
+  static bool leads_back_to(const HookRunner& self, const HookLane* lane) {
+    while (lane != nullptr && lane->runner != nullptr) {
+      if (lane->runner == &self) return true;
+      lane = lane->runner->waits_for;
+    }
+    return false;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable work_;
+  std::condition_variable idle_;
+  std::deque<LanePtr> ready_;  // each in turn runs one task
+  std::map<std::pair<TimePoint, std::uint64_t>, Timer> timers_;
+  std::uint64_t next_sequence_ = 0;
+  std::vector<std::weak_ptr<HookLane>> lanes_;
+  std::size_t active_ = 0;
+  bool is_stopped_ = false;
+  Waiters waiters_;
+};
+
+}  // namespace detail
+
+/// Threads for hooks: serial executors take turns on them, task by task.
+///
+/// A task of one executor may wait for another by `run_blocking`, even when every thread is taken: whoever waits
+/// runs what it waits for itself.
+///
+/// Threads : every member from any thread.
+/// End     : the destructor calls `stop()`; on a thread of the pool it does not wait.
+class HookPool final : public ExecutorPool {
+ public:
+  /// Errors: `invalid_option` for no threads.
+  explicit HookPool(std::size_t threads) : state_(std::make_shared<detail::HookPoolState>()) {
+    if (threads == 0) throw StateError(StateErrc::invalid_option, "a pool needs a thread");
+    threads_.reserve(threads);
+    try {
+      for (std::size_t i = 0; i < threads; ++i) {
+        threads_.emplace_back([state = state_] { state->work(); });
+      }
+    } catch (...) {  // out of threads: those already made must not outlive this
+      end_threads();
+      throw;
+    }
+  }
+
+  ~HookPool() override { end_threads(); }
+
+  [[nodiscard]] std::shared_ptr<SerialExecutor> make_serial() override {
+    return std::make_shared<Serial>(state_);
+  }
+
+  void stop() override { state_->stop(); }
+
+ private:
+  class Serial final : public SerialExecutor {
+   public:
+    explicit Serial(std::shared_ptr<detail::HookPoolState> state)
+        : state_(std::move(state)), lane_(state_->make_lane()) {}
+    ~Serial() override { state_->close(lane_); }
+
+    [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
+    void post(Task task) override { state_->post(lane_, std::move(task)); }
+    void post_at(TimePoint when, Task task) override { state_->post_at(lane_, when, std::move(task)); }
+    [[nodiscard]] bool runs_here() const override {
+      return detail::HookRunner::of_this_thread().runs(lane_.get());
+    }
+    bool wait_until(TimePoint limit, detail::UniqueFunction<bool()> is_done) override {
+      return state_->waiters().wait_until(limit, is_done);
+    }
+    void wake_waiters() override { state_->waiters().wake(); }
+    void run_blocking(Task task) override {
+      const auto state = state_;  // a task may drop the last reference to this executor
+      const auto lane = lane_;
+      state->run_blocking(lane, std::move(task));
+    }
+
+   private:
+    std::shared_ptr<detail::HookPoolState> state_;
+    detail::HookPoolState::LanePtr lane_;
+  };
+
+  void end_threads() {
+    state_->stop();
+    bool is_inside = detail::HookRunner::of_this_thread().runs_any_of(state_.get());
+    for (const auto& thread : threads_) is_inside = is_inside || thread.get_id() == std::this_thread::get_id();
+    for (auto& thread : threads_) {
+      if (is_inside) {
+        thread.detach();  // the thread holds the state, and ends after the task that it is in
+      } else {
+        thread.join();
+      }
+    }
+  }
+
+  std::shared_ptr<detail::HookPoolState> state_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace syncstate
+
+#endif

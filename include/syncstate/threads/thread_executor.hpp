@@ -1,0 +1,114 @@
+// An executor that is one thread with a timer queue.
+#ifndef SYNCSTATE_THREADS_THREAD_EXECUTOR_HPP
+#define SYNCSTATE_THREADS_THREAD_EXECUTOR_HPP
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "syncstate/detail/waiters.hpp"
+#include "syncstate/executor.hpp"
+
+namespace syncstate {
+
+/// Runs its tasks on one thread of its own, on the steady clock.
+///
+/// Threads : every member from any thread.
+/// End     : the destructor destroys the tasks that have not run and waits for the running one; on its own
+///           thread it can't, and returns at once.
+class ThreadExecutor final : public Executor {
+ public:
+  ThreadExecutor() : state_(std::make_shared<State>()), thread_([state = state_] { run(*state); }) {}
+
+  ~ThreadExecutor() override {
+    state_->stop();
+    if (runs_here()) {
+      thread_.detach();  // the thread holds the state, and ends after the task that it is in
+    } else {
+      thread_.join();
+    }
+  }
+
+  [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
+
+  void post(Task task) override {
+    const std::lock_guard lock(state_->mutex);
+    state_->ready.push_back(std::move(task));
+    state_->changed.notify_one();
+  }
+
+  void post_at(TimePoint when, Task task) override {
+    const std::lock_guard lock(state_->mutex);
+    state_->timers.emplace(std::pair(when, state_->next_sequence++), std::move(task));
+    state_->changed.notify_one();
+  }
+
+  [[nodiscard]] bool runs_here() const override { return thread_.get_id() == std::this_thread::get_id(); }
+
+  bool wait_until(TimePoint limit, detail::UniqueFunction<bool()> is_done) override {
+    return state_->waiters.wait_until(limit, is_done);
+  }
+
+  void wake_waiters() override { state_->waiters.wake(); }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<Task> ready;
+    std::map<std::pair<TimePoint, std::uint64_t>, Task> timers;  // equal times in the order posted
+    std::uint64_t next_sequence = 0;
+    bool is_stopped = false;
+    detail::Waiters waiters;
+
+    void stop() {
+      decltype(ready) dropped_ready;
+      decltype(timers) dropped_timers;
+      const std::lock_guard lock(mutex);
+      is_stopped = true;
+      dropped_ready.swap(ready);  // destroyed after the lock is gone: a task's end may run code of its owner
+      dropped_timers.swap(timers);
+      changed.notify_all();
+    }
+
+    void take_due_timers(TimePoint now) {
+      while (!timers.empty() && timers.begin()->first.first <= now) {
+        ready.push_back(std::move(timers.begin()->second));
+        timers.erase(timers.begin());
+      }
+    }
+  };
+
+  static void run(State& state) {
+    std::unique_lock lock(state.mutex);
+    while (!state.is_stopped) {
+      if (!state.timers.empty()) state.take_due_timers(std::chrono::steady_clock::now());
+      if (!state.ready.empty()) {
+        Task task = std::move(state.ready.front());
+        state.ready.pop_front();
+        lock.unlock();
+        task();
+        task = Task();  // may be the end of the executor itself
+        lock.lock();
+      } else if (state.timers.empty()) {
+        state.changed.wait(lock);
+      } else {
+        const TimePoint next = state.timers.begin()->first.first;  // a copy: the timer may be gone meanwhile
+        state.changed.wait_until(lock, next);
+      }
+    }
+  }
+
+  std::shared_ptr<State> state_;
+  std::thread thread_;
+};
+
+}  // namespace syncstate
+
+#endif
