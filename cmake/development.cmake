@@ -1,0 +1,37 @@
+# What our own programs are compiled with, and users never see.
+
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(SYNCSTATE_CCACHE ccache DOC "Compiler cache, used where there is one")
+  if(SYNCSTATE_CCACHE)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${SYNCSTATE_CCACHE}")
+  endif()
+endif()
+
+set(SYNCSTATE_SANITIZE "" CACHE STRING "Sanitizers for our own programs: \"address,undefined\", \"thread\" or none")
+option(SYNCSTATE_WARNINGS_AS_ERRORS "Stop at a warning in our own programs" ON)
+
+# Linked PRIVATE by tests, examples and benchmarks.
+add_library(syncstate_development INTERFACE)
+set_target_properties(syncstate_development PROPERTIES EXCLUDE_FROM_ALL ON)
+target_compile_features(syncstate_development INTERFACE cxx_std_20)
+target_compile_options(
+  syncstate_development
+  INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow
+            $<$<BOOL:${SYNCSTATE_WARNINGS_AS_ERRORS}>:-Werror>
+            # GCC 12 at -O2 warns of overlapping copies inside std::string's own operator+ (its bug 105329).
+            $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+
+if(SYNCSTATE_SANITIZE)
+  target_compile_options(syncstate_development INTERFACE -fsanitize=${SYNCSTATE_SANITIZE} -fno-sanitize-recover=all
+                                                         -fno-omit-frame-pointer)
+  target_link_options(syncstate_development INTERFACE -fsanitize=${SYNCSTATE_SANITIZE})
+  if(SYNCSTATE_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC says that TSan does not model std::atomic_thread_fence, which Asio uses.
+    target_compile_options(syncstate_development INTERFACE -Wno-tsan)
+  endif()
+endif()
+
+# Seconds after which a test has failed.
+set(SYNCSTATE_TEST_TIMEOUT 300 CACHE STRING "Seconds after which a test has failed")

@@ -1,0 +1,62 @@
+# What every script of this repository starts with: where it is, the packages it needs, a compiler cache in build/.
+# Sourced, in bash, under `set -euo pipefail`.
+#
+#   need_packages build|tests|checks    installs what is missing on Debian and Ubuntu; elsewhere says what is
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=$(nproc)
+
+# Only build/ is written, the compiler cache included. Whoever has one of their own keeps it.
+export CCACHE_DIR=${CCACHE_DIR:-$root/build/.ccache}
+
+have_command() { command -v "$1" >/dev/null; }
+
+# Is there a header, for the compiler we use? __has_include costs nothing: the header is not read.
+have_header() {
+  have_command "${CXX:-g++}" &&
+    printf '#if !__has_include(<%s>)\n#error missing\n#endif\n' "$1" | "${CXX:-g++}" -x c++ -E - >/dev/null 2>&1
+}
+
+# Prints the Debian names of what is missing for `$1`.
+missing_packages() {
+  have_command "${CXX:-g++}" || echo g++
+  have_command cmake || echo cmake
+  have_command ninja || echo ninja-build
+  have_command ccache || echo ccache
+  have_command openssl || echo openssl
+  have_header asio/version.hpp || echo libasio-dev
+  have_header openssl/ssl.h || echo libssl-dev
+  have_header nlohmann/json.hpp || echo nlohmann-json3-dev
+  have_header CLI/CLI.hpp || echo libcli11-dev
+  [[ $1 == build ]] && return
+  have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || echo catch2
+  have_header benchmark/benchmark.h || echo libbenchmark-dev
+  [[ $1 == tests ]] && return
+  have_command patch || echo patch
+  have_command clang++ || echo clang
+  have_command clang-format || echo clang-format
+}
+
+need_packages() {
+  local missing
+  missing=$(missing_packages "$1" | xargs)
+  [[ -z $missing ]] && return
+
+  if ! have_command apt-get; then
+    echo "Missing here, by their Debian names: $missing" >&2
+    echo "Please install them with this system's package manager, then run this again." >&2
+    return 1
+  fi
+  local as_root=()
+  if [[ $(id -u) != 0 ]]; then
+    if ! have_command sudo; then
+      echo "Missing: $missing. Please run as root: apt-get install $missing" >&2
+      return 1
+    fi
+    as_root=(sudo)
+  fi
+  echo "Installing: $missing"
+  "${as_root[@]}" apt-get update -q </dev/null
+  # shellcheck disable=SC2086 # a list of names
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing </dev/null
+}

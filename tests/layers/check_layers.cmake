@@ -1,0 +1,104 @@
+# cmake -D COMPILER=g++ [-D INCLUDE_DIR=...] -P check_layers.cmake
+#
+# The layers of include/syncstate: who may include whom, who may know a thread, a clock, Asio or TLS.
+#
+#   model      syncstate.hpp and what it includes       no thread, no clock, no socket
+#   protocol   protocol/                                the same: bytes and time in, actions out
+#   roles      the other headers outside of a folder    an Executor tells the time: no clock
+#   transports threads/ inproc/ tcp/                    only tcp/, tcp.hpp and async/ know Asio and TLS
+
+cmake_minimum_required(VERSION 3.25)
+if(NOT INCLUDE_DIR)
+  get_filename_component(INCLUDE_DIR "${CMAKE_CURRENT_LIST_DIR}/../../include" ABSOLUTE)
+endif()
+
+set(threads "<(thread|mutex|shared_mutex|condition_variable|future|stop_token|semaphore|latch|barrier)>")
+set(clock "::now *\\(|std::time *\\(|gettimeofday|clock_gettime")
+set(sockets "<(sys/socket|sys/epoll|netinet/.*|arpa/.*|netdb|poll|unistd)\\.h>")
+set(asio_or_tls "<(asio[./].*|boost/.*|openssl/ssl.*|openssl/bio.*|openssl/err.*)>")
+set(network_layers "\"syncstate/(tcp\\.hpp|tcp/.*|async/.*)\"")
+set(transport_layers "\"syncstate/(tcp\\.hpp|(tcp|async|threads|inproc)/.*)\"")
+set(sleep "sleep_for|sleep_until|usleep *\\(|nanosleep *\\(")
+
+set(problems "")
+
+# Complains of every line in `file` that matches `pattern`, comments aside.
+function(forbid file pattern why)
+  file(STRINGS "${INCLUDE_DIR}/${file}" lines REGEX "${pattern}")
+  foreach(line IN LISTS lines)
+    string(REGEX REPLACE "//.*" "" code "${line}")
+    if(code MATCHES "${pattern}")
+      list(APPEND problems "${file}: ${why}: ${line}")
+    endif()
+  endforeach()
+  set(problems "${problems}" PARENT_SCOPE)
+endfunction()
+
+# The headers of ours that `roots` include, however far down, and the roots themselves.
+function(reached_from roots out)
+  set(reached "")
+  while(roots)
+    list(POP_FRONT roots file)
+    if(file IN_LIST reached OR NOT EXISTS "${INCLUDE_DIR}/${file}")
+      continue()
+    endif()
+    list(APPEND reached "${file}")
+    file(STRINGS "${INCLUDE_DIR}/${file}" lines REGEX "^#include \"syncstate/")
+    foreach(line IN LISTS lines)
+      string(REGEX REPLACE "^#include \"([^\"]+)\".*" "\\1" included "${line}")
+      list(APPEND roots "${included}")
+    endforeach()
+  endwhile()
+  set(${out} "${reached}" PARENT_SCOPE)
+endfunction()
+
+file(GLOB_RECURSE all RELATIVE "${INCLUDE_DIR}" "${INCLUDE_DIR}/syncstate/*.hpp")
+set(without_network "${all}")
+list(FILTER without_network EXCLUDE REGEX "^syncstate/(tcp\\.hpp|tcp/|async/)")
+set(without_transports "${without_network}")
+list(FILTER without_transports EXCLUDE REGEX "^syncstate/(threads|inproc)/")
+set(protocol "${all}")
+list(FILTER protocol INCLUDE REGEX "^syncstate/protocol/")
+reached_from("syncstate/syncstate.hpp;${protocol}" pure)
+
+foreach(file IN LISTS all)
+  forbid(${file} "${sleep}" "sleeps")
+endforeach()
+foreach(file IN LISTS without_network)
+  forbid(${file} "${asio_or_tls}" "knows Asio or TLS")
+  forbid(${file} "${sockets}" "knows sockets")
+  forbid(${file} "${network_layers}" "includes a layer above it")
+endforeach()
+foreach(file IN LISTS without_transports)
+  forbid(${file} "${transport_layers}" "includes a layer above it")
+  forbid(${file} "(_clock|Clock)${clock}" "reads a clock")
+endforeach()
+foreach(file IN LISTS pure)
+  forbid(${file} "${threads}" "the model and the protocol know no threads")
+  forbid(${file} "${clock}" "the model and the protocol read no clock")
+endforeach()
+
+# What the patterns can't see, the compiler does: all that these headers include in the end, the system's too.
+if(COMPILER)
+  list(TRANSFORM without_network REPLACE ".+" "#include \"\\0\"" OUTPUT_VARIABLE includes)
+  list(FILTER includes EXCLUDE REGEX "codec_json")  # needs nlohmann_json
+  list(JOIN includes "\n" includes)
+  if(NOT WORK_DIR)
+    set(WORK_DIR "${CMAKE_CURRENT_BINARY_DIR}")
+  endif()
+  file(WRITE "${WORK_DIR}/without_network.cpp" "${includes}\n")
+  execute_process(COMMAND "${COMPILER}" -std=c++20 -I "${INCLUDE_DIR}" -M "${WORK_DIR}/without_network.cpp"
+                  OUTPUT_VARIABLE dependencies COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "[^ \n]*(/asio\\.hpp|/asio/|/openssl/ssl\\.h)[^ \n]*" found "${dependencies}")
+  if(found)
+    list(APPEND problems "the headers outside of tcp/ and async/ include in the end: ${found}")
+  endif()
+endif()
+
+if(problems)
+  list(JOIN problems "\n  " problems)
+  message(FATAL_ERROR "The layers do not hold:\n  ${problems}")
+endif()
+list(LENGTH all count)
+list(LENGTH pure pure_count)
+message(STATUS "The layers hold: ${count} headers, ${pure_count} of them pure")

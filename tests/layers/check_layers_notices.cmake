@@ -1,0 +1,35 @@
+# cmake -D WORK_DIR=... -P check_layers_notices.cmake
+#
+# Breaks each rule of check_layers.cmake once, in a copy of the headers, and expects it to notice.
+
+cmake_minimum_required(VERSION 3.25)
+get_filename_component(include_dir "${CMAKE_CURRENT_LIST_DIR}/../../include" ABSOLUTE)
+set(copy "${WORK_DIR}/broken")
+
+# Adds `line` to the copy of `file`; the check must fail, and name that file.
+function(expect_noticed file line)
+  file(REMOVE_RECURSE "${copy}")
+  file(COPY "${include_dir}/" DESTINATION "${copy}")
+  file(APPEND "${copy}/${file}" "\n${line}\n")
+  execute_process(COMMAND "${CMAKE_COMMAND}" -D "INCLUDE_DIR=${copy}" -D "WORK_DIR=${WORK_DIR}" ${ARGN} -P
+                          "${CMAKE_CURRENT_LIST_DIR}/check_layers.cmake"
+                  RESULT_VARIABLE result OUTPUT_QUIET ERROR_VARIABLE error)
+  if(result EQUAL 0 OR NOT error MATCHES "${file}|in the end")
+    message(FATAL_ERROR "Nobody noticed `${line}` in ${file}:\n${error}")
+  endif()
+endfunction()
+
+expect_noticed(syncstate/types.hpp "#include <asio/io_context.hpp>")
+expect_noticed(syncstate/types.hpp "#include <openssl/ssl.h>")
+expect_noticed(syncstate/types.hpp "#include <sys/socket.h>")
+expect_noticed(syncstate/types.hpp "#include <mutex>")
+expect_noticed(syncstate/types.hpp "#include \"syncstate/tcp.hpp\"")
+expect_noticed(syncstate/types.hpp "#include \"syncstate/threads/thread_executor.hpp\"")
+expect_noticed(syncstate/types.hpp "inline auto t = std::chrono::steady_clock::now();")
+expect_noticed(syncstate/link.hpp "inline auto t = std::chrono::system_clock::now();")
+expect_noticed(syncstate/protocol/broken.hpp "#include <thread>")
+expect_noticed(syncstate/tcp/broken.hpp "void f() { std::this_thread::sleep_for(1s); }")
+# By another way than an include line that the patterns know.
+expect_noticed(syncstate/types.hpp "#define SYNCSTATE_ASIO <asio/version.hpp>\n#include SYNCSTATE_ASIO"
+               -D "COMPILER=${COMPILER}")
+message(STATUS "Every broken rule was noticed")
