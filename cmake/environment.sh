@@ -1,10 +1,15 @@
+# shellcheck shell=bash disable=SC2034
 # What every script of this repository starts with: where it is, the packages it needs, a compiler cache in build/.
 # Sourced, in bash, under `set -euo pipefail`.
 #
-#   need_packages build|tests|checks    installs what is missing on Debian and Ubuntu; elsewhere says what is
+#   need_packages examples|tests|checks    installs what is missing on Debian and Ubuntu; elsewhere says what is
+#
+# `examples` is enough for the preset `examples`, `tests` for `dev` and the sanitizers, `checks` for all.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-jobs=$(nproc)
+cpus=$(nproc)
+# Every version formats a little differently, so we name ours.
+clang_format=clang-format-16
 
 # Only build/ is written, the compiler cache included. Whoever has one of their own keeps it.
 export CCACHE_DIR=${CCACHE_DIR:-$root/build/.ccache}
@@ -28,13 +33,13 @@ missing_packages() {
   have_header openssl/ssl.h || echo libssl-dev
   have_header nlohmann/json.hpp || echo nlohmann-json3-dev
   have_header CLI/CLI.hpp || echo libcli11-dev
-  [[ $1 == build ]] && return
+  [[ $1 == examples ]] && return
   have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || echo catch2
   have_header benchmark/benchmark.h || echo libbenchmark-dev
   [[ $1 == tests ]] && return
   have_command patch || echo patch
   have_command clang++ || echo clang
-  have_command clang-format || echo clang-format
+  have_command "$clang_format" || echo "$clang_format"
 }
 
 need_packages() {
@@ -56,7 +61,8 @@ need_packages() {
     as_root=(sudo)
   fi
   echo "Installing: $missing"
-  "${as_root[@]}" apt-get update -q </dev/null
+  "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -q </dev/null
   # shellcheck disable=SC2086 # a list of names
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing </dev/null
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -q -y \
+    --no-install-recommends $missing </dev/null
 }

@@ -6,5 +6,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/../cmake/environment.sh"
 need_packages tests
 cd "$root"
 cmake --preset dev
-cmake --build --preset dev --parallel "$jobs"
-ctest --preset dev --parallel "$jobs"
+cmake --build --preset dev --parallel "$cpus"
+ctest --preset dev --parallel "$cpus"
