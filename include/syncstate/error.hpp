@@ -41,6 +41,7 @@ enum class StateErrc {
   invalid_option = 29,
   already_started = 30,
   link_closed = 31,
+  not_encodable = 32,
 };
 
 namespace detail {
@@ -82,6 +83,7 @@ class StateCategory final : public std::error_category {
       case StateErrc::invalid_option: return "an option has an unusable value";
       case StateErrc::already_started: return "not possible after start()";
       case StateErrc::link_closed: return "the link was closed";
+      case StateErrc::not_encodable: return "this value has no encoding";
     }
     return "unknown syncstate error";
   }

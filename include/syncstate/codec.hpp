@@ -1,0 +1,100 @@
+// Values as bytes: the customization point Codec<T>, the built-in codecs, and whole encodings.
+//
+// Type names are built from structure alone, so that two peers whose types mean the same have the same name,
+// whatever their compilers and machines call them:
+//
+//   name  = "bool" | "char" | "byte"
+//         | "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64"   integers; enumerations as their underlying type
+//         | "f32" | "f64" | "string" | "json"
+//         | "bytes"                                     vector of a byte type
+//         | "[" name "]"                                vector
+//         | "[" name ";" count "]"                      array; "[byte;16]" for every byte type
+//         | "set<" name ">"
+//         | "{" name ":" name "}"                       map
+//         | name "?"                                    optional
+//         | "{" [ name { "," name } ] "}"               pair, tuple, aggregate; "{}" also std::monostate
+//         | "<" name { "|" name } ">"                   variant
+//         | "duration<" num "/" den "," name ">"        a tick in seconds, and the type that counts them
+//         | "time_point<" num "/" den "," name ">"
+//         | what a user's Codec<T>::type_name() says
+#ifndef SYNCSTATE_CODEC_HPP
+#define SYNCSTATE_CODEC_HPP
+
+#include <cstddef>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "syncstate/bytes.hpp"
+#include "syncstate/codec/aggregates.hpp"
+#include "syncstate/codec/byte_containers.hpp"
+#include "syncstate/codec/chrono.hpp"
+#include "syncstate/codec/compounds.hpp"
+#include "syncstate/codec/containers.hpp"
+#include "syncstate/codec/json_opt_in.hpp"
+#include "syncstate/codec/rules.hpp"
+#include "syncstate/codec/scalars.hpp"
+
+namespace syncstate {
+
+/// What T is called on the wire; see the grammar above.
+template <class T>
+std::string type_name() {
+  static_assert(detail::Explain<T>::is_done);
+  return Codec<T>::type_name();
+}
+
+/// Appends the whole encoding of a value: what the hash covers, and what travels as key, value or event.
+///
+/// "Whole" means that the length is known from outside: strings and byte containers are their contents alone, all
+/// else is what `Codec<T>` writes.
+template <class T>
+void encode_whole(const T& value, Bytes& out) {
+  static_assert(detail::Explain<T>::is_done);
+  ByteWriter writer(out);
+  if constexpr (is_byte_like<T>) {
+    writer.put(content_view(value));
+  } else {
+    Codec<T>::encode(value, writer);
+  }
+}
+
+/// The value of a whole encoding; bytes left over are refused.
+/// Errors: StateErrc::decode_error.
+template <class T>
+T decode_whole(ByteView bytes) {
+  static_assert(detail::Explain<T>::is_done);
+  if constexpr (is_byte_like<T>) {
+    return detail::from_contents<T>(bytes);
+  } else {
+    try {
+      ByteReader reader(bytes);
+      T value = Codec<T>::decode(reader);
+      reader.expect_end();
+      return value;
+    } catch (const StateError&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      // A user's type may refuse a value in its own way; to us it is still the sender's fault.
+      throw StateError(StateErrc::decode_error, error.what());
+    }
+  }
+}
+
+/// The number of bytes that `encode_whole` appends.
+/// Complexity: no allocation but where a user's codec or JSON does not tell its size.
+template <class T>
+std::size_t whole_size(const T& value) {
+  static_assert(detail::Explain<T>::is_done);
+  if constexpr (is_byte_like<T>) {
+    return value.size();
+  } else {
+    return detail::encoded_size(value);
+  }
+}
+
+}  // namespace syncstate
+
+#endif
