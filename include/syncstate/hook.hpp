@@ -1,0 +1,75 @@
+// Hooks: the users' code that the master runs.
+#ifndef SYNCSTATE_HOOK_HPP
+#define SYNCSTATE_HOOK_HPP
+
+#include <concepts>
+#include <string>
+#include <type_traits>
+
+#include "syncstate/event.hpp"
+#include "syncstate/map_hash.hpp"
+
+namespace syncstate {
+
+template <class K, class V>
+class StateMap;
+template <class K, class V>
+class MasterHandle;
+
+/// Who sent an event, and to which map.
+struct EventContext {
+  std::string peer_address;         ///< numeric address without port; empty if the event came from this process
+  std::string certificate_subject;  ///< of a verified client certificate, RFC 2253; empty without one
+  MapHash map;
+};
+
+/// Code the master runs for every event. Users write these, usually as a lambda.
+///
+/// 1. Callable as `hook(state, event)` or `hook(state, event, context)`; the result is ignored.
+/// 2. Move-constructible; it need not be copyable.
+/// 3. May throw: nothing of this event is kept, and its sender learns `hook_failed` with the message.
+/// 4. `state`, `event` and `context` die when the call returns (meaning: the compiler cannot check this one).
+/// 5. Runs serially for one map, at the same time for different maps: what hooks share outside the map needs a lock.
+///
+/// ```cpp
+/// server.add_hook([](Map& state, const ss::Event<MyEvent>& event, const ss::EventContext& from) {
+///   if (from.certificate_subject.empty()) throw std::runtime_error("who are you?");
+///   std::visit([&](const ChangeValue& e) { state.set(e.key, e.value); }, event.content);
+/// });
+/// ```
+template <class H, class K, class V, class E>
+concept Hook = std::move_constructible<std::decay_t<H>> &&
+               (std::invocable<std::decay_t<H>&, StateMap<K, V>&, const Event<E>&, const EventContext&> ||
+                std::invocable<std::decay_t<H>&, StateMap<K, V>&, const Event<E>&>);
+
+/// Code the master runs once when a map comes to live on a server, before anyone sees the map.
+///
+/// 1. Callable as `hook(handle)` with a `MasterHandle<K, V>`; the result is ignored. It may keep the handle.
+/// 2. Move-constructible; it need not be copyable.
+/// 3. May throw: the map is not hosted, and `freeze` of the client that brought it reports `init_failed`.
+///
+/// ```cpp
+/// server.add_init_hook([](ss::MasterHandle<std::string, std::string> state) {
+///   state.modify([](Map& map) { map.set("started", "yes"); });
+/// });
+/// ```
+template <class H, class K, class V>
+concept InitHook =
+    std::move_constructible<std::decay_t<H>> && std::invocable<std::decay_t<H>&, MasterHandle<K, V>>;
+
+namespace detail {
+
+/// Calls a hook with as many arguments as it takes.
+template <class H, class K, class V, class E>
+void call_hook(H& hook, StateMap<K, V>& state, const Event<E>& event, const EventContext& context) {
+  if constexpr (std::invocable<H&, StateMap<K, V>&, const Event<E>&, const EventContext&>) {
+    static_cast<void>(hook(state, event, context));
+  } else {
+    static_cast<void>(hook(state, event));
+  }
+}
+
+}  // namespace detail
+}  // namespace syncstate
+
+#endif

@@ -1,0 +1,70 @@
+// A modification: several values changed by one commit.
+#ifndef SYNCSTATE_MODIFICATION_HPP
+#define SYNCSTATE_MODIFICATION_HPP
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "syncstate/detail/change_set.hpp"
+#include "syncstate/detail/frozen_state.hpp"
+#include "syncstate/detail/key_order.hpp"
+#include "syncstate/error.hpp"
+#include "syncstate/types.hpp"
+
+namespace syncstate {
+
+template <class K, class V>
+class StateMap;
+
+/// Collects changes to a master's map, which shows none of them before `commit`. Destroyed without it, it changes
+/// nothing.
+///
+/// Lifetime: the map must outlive it and stay where it is.
+/// Threads : as the map.
+template <class K, class V>
+class Modification {
+ public:
+  Modification(const Modification&) = delete;
+  Modification& operator=(const Modification&) = delete;
+  Modification(Modification&&) noexcept = default;
+  Modification& operator=(Modification&&) noexcept = default;
+  ~Modification() = default;
+
+  /// Sets a value; for a key set before, the last one counts.
+  /// Errors: `key_not_found`.
+  Modification& set(detail::KeyArg<K> key, V value) & {
+    const std::uint32_t ordinal = frozen_->find(key);
+    if (ordinal == detail::FrozenState<K, V>::npos) throw StateError(StateErrc::key_not_found);
+    changes_.set(ordinal, std::move(value));
+    return *this;
+  }
+  Modification&& set(detail::KeyArg<K> key, V value) && { return std::move(set(key, std::move(value))); }
+
+  /// The value as it will be: what was set here, else what the map has; null for an unknown key.
+  [[nodiscard]] const V* get(detail::KeyArg<K> key) const {
+    const std::uint32_t ordinal = frozen_->find(key);
+    if (ordinal == detail::FrozenState<K, V>::npos) return nullptr;
+    const V* const own = changes_.find(ordinal);
+    return own != nullptr ? own : map_->get(key);
+  }
+
+  /// Makes one commit of everything set, or joins the open transaction. Returns the update id of the map, which has
+  /// not moved if nothing was set. The modification is empty afterwards and may be used again.
+  /// Errors: `hash_mismatch` if another map was assigned to this one meanwhile.
+  UpdateId commit() { return map_->commit(frozen_, changes_); }
+
+ private:
+  friend class StateMap<K, V>;
+
+  Modification(StateMap<K, V>& map, std::shared_ptr<const detail::FrozenState<K, V>> frozen)
+      : map_(&map), frozen_(std::move(frozen)) {}
+
+  StateMap<K, V>* map_;
+  std::shared_ptr<const detail::FrozenState<K, V>> frozen_;
+  detail::ChangeSet<V> changes_;
+};
+
+}  // namespace syncstate
+
+#endif
