@@ -49,6 +49,9 @@ class Executor {
 
   /// Has every thread in `wait_until` look again.
   virtual void wake_waiters() = 0;
+
+  /// Another serial executor on the same clock, for code of users that may block; null where that takes a thread.
+  [[nodiscard]] virtual std::shared_ptr<Executor> make_sibling() { return nullptr; }
 };
 
 }  // namespace syncstate

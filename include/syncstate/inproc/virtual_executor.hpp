@@ -141,6 +141,10 @@ class VirtualExecutor final : public SerialExecutor {
 
   void wake_waiters() override {}  // whoever waits runs the tasks itself, and looks after each
 
+  [[nodiscard]] std::shared_ptr<Executor> make_sibling() override {
+    return std::make_shared<VirtualExecutor>(queue_);
+  }
+
   void run_blocking(Task task) override {
     if (lane_->is_running) throw StateError(StateErrc::would_deadlock);
     if (lane_->is_stopped || queue_->is_stopped()) throw StateError(StateErrc::stopped);
