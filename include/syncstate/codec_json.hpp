@@ -1,0 +1,157 @@
+// The codec of nlohmann::json, and of types that say encode_as_json: CBOR. Its own header, for json.hpp is a large one.
+//
+// Documents may be nested 64 deep: deeper ones are refused, on either side, before anything recurses into them. An
+// integer that came back may have changed from signed to unsigned, which compares equal; floats stay floats.
+#ifndef SYNCSTATE_CODEC_JSON_HPP
+#define SYNCSTATE_CODEC_JSON_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "syncstate/codec.hpp"
+#include "syncstate/codec/cbor_extent.hpp"
+
+namespace syncstate {
+
+namespace detail {
+
+/// Arrays and objects within each other, the outermost included.
+inline constexpr std::size_t max_json_depth = 64;
+
+/// Throws where a document can't be encoded, or not without recursing too deep.
+inline void check_json(const nlohmann::json& document) {
+  struct Open {
+    const nlohmann::json* value;
+    std::size_t depth;  // of the value's own container
+  };
+  std::vector<Open> open{{&document, 1}};
+  while (!open.empty()) {
+    const auto [value, depth] = open.back();
+    open.pop_back();
+    if (value->is_discarded()) throw StateError(StateErrc::not_encodable, "JSON that was discarded");
+    if (value->is_binary() && value->get_binary().has_subtype()) {
+      throw StateError(StateErrc::not_encodable, "JSON binary with a subtype");
+    }
+    if (!value->is_structured()) continue;
+    if (depth > max_json_depth) throw StateError(StateErrc::too_large, "JSON nested more than 64 deep");
+    for (const nlohmann::json& inner : *value) {
+      if (inner.is_structured() || inner.is_binary() || inner.is_discarded()) open.push_back({&inner, depth + 1});
+    }
+  }
+}
+
+/// Builds a document from what the parser tells, and stops it where it would descend too deep.
+class JsonBuilder {
+ public:
+  using Json = nlohmann::json;
+
+  bool null() { return add(Json()); }
+  bool boolean(bool value) { return add(Json(value)); }
+  bool number_integer(Json::number_integer_t value) { return add(Json(value)); }
+  bool number_unsigned(Json::number_unsigned_t value) { return add(Json(value)); }
+  bool number_float(Json::number_float_t value, const Json::string_t&) { return add(Json(value)); }
+  bool string(Json::string_t& value) { return add(Json(std::move(value))); }
+  bool binary(Json::binary_t& value) { return add(Json(std::move(value))); }
+
+  bool start_object(std::size_t) { return descend(Json::object()); }
+  bool key(Json::string_t& key) {
+    auto& object = *open_.back();
+    if (object.contains(key)) return false;
+    entry_ = &object[key];
+    return true;
+  }
+  bool end_object() { return ascend(); }
+
+  bool start_array(std::size_t size) {
+    if (!descend(Json::array())) return false;
+    // read_cbor_item has seen that all arrays together promise no more than the input can hold.
+    open_.back()->get_ref<Json::array_t&>().reserve(size);
+    return true;
+  }
+  bool end_array() { return ascend(); }
+
+  template <class Exception>
+  bool parse_error(std::size_t, const std::string&, const Exception&) {
+    return false;
+  }
+
+  [[nodiscard]] Json take() { return std::move(root_); }
+
+ private:
+  /// Puts a value where the next one belongs.
+  Json& place(Json&& value) {
+    if (open_.empty()) return root_ = std::move(value);
+    if (open_.back()->is_object()) return *entry_ = std::move(value);
+    open_.back()->push_back(std::move(value));
+    return open_.back()->back();
+  }
+  bool add(Json&& value) {
+    place(std::move(value));
+    return true;
+  }
+  bool descend(Json&& container) {
+    if (open_.size() == max_json_depth) return false;
+    open_.push_back(&place(std::move(container)));
+    return true;
+  }
+  bool ascend() {
+    open_.pop_back();
+    return true;
+  }
+
+  Json root_;
+  std::vector<Json*> open_;  // innermost last; none moves while one within it is open
+  Json* entry_ = nullptr;    // where the value of the key just read belongs
+};
+
+}  // namespace detail
+
+/// CBOR (RFC 8949) with definite lengths and no tags.
+/// Errors: encoding throws `too_large` for a document nested more than 64 deep, and `not_encodable` for one that was
+///         discarded or has a binary with a subtype.
+template <>
+struct Codec<nlohmann::json> : detail::BuiltIn<> {
+  static constexpr bool is_key = false;  // 1 == 1.0, yet their encodings differ
+  static consteval std::size_t min_bytes() { return 1; }
+
+  static void encode(const nlohmann::json& value, ByteWriter& out) {
+    detail::check_json(value);
+    const std::vector<std::uint8_t> cbor = nlohmann::json::to_cbor(value);
+    out.put(std::as_bytes(std::span(cbor)));
+  }
+
+  static nlohmann::json decode(ByteReader& in) {
+    const ByteView item = detail::read_cbor_item(in);
+    const auto* first = reinterpret_cast<const std::uint8_t*>(item.data());
+    detail::JsonBuilder builder;
+    if (!nlohmann::json::sax_parse(first, first + item.size(), &builder, nlohmann::json::input_format_t::cbor)) {
+      ByteReader::fail("CBOR that is no JSON, or nested more than 64 deep");
+    }
+    return builder.take();
+  }
+
+  static std::string type_name() { return "json"; }
+};
+
+namespace detail {
+
+/// By way of a document; what `to_json` and `from_json` throw passes through.
+template <class T>
+struct JsonBridge {
+  static void encode(const T& value, ByteWriter& out) {
+    const nlohmann::json document = value;
+    Codec<nlohmann::json>::encode(document, out);
+  }
+  static T decode(ByteReader& in) { return Codec<nlohmann::json>::decode(in).get<T>(); }
+};
+
+}  // namespace detail
+
+}  // namespace syncstate
+
+#endif
