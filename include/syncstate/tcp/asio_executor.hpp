@@ -1,0 +1,195 @@
+// The roles' executor over Asio.
+#ifndef SYNCSTATE_TCP_ASIO_EXECUTOR_HPP
+#define SYNCSTATE_TCP_ASIO_EXECUTOR_HPP
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "syncstate/async/asio.hpp"
+#include "syncstate/detail/unique_function.hpp"
+#include "syncstate/detail/waiters.hpp"
+#include "syncstate/executor.hpp"
+
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/strand.hpp>
+
+namespace syncstate::tcp {
+
+/// Runs tasks on an Asio context, one at a time, in turn with what else its `asio_executor` runs: links, timers.
+///
+/// Threads : any member from any thread.
+/// Lifetime: the context must outlive it, unless `stop` was called before. `stop`, or the last reference going away
+///           with no task posted, destroys what has not run.
+class AsioExecutor final : public Executor, public std::enable_shared_from_this<AsioExecutor> {
+ public:
+  /// On a context that any number of threads may run: makes a strand of its own.
+  static std::shared_ptr<AsioExecutor> on_strand(const asio::any_io_executor& executor) {
+    const Strand strand(executor);
+    return std::shared_ptr<AsioExecutor>(
+        new AsioExecutor(strand, [strand] { return strand.running_in_this_thread(); }));
+  }
+
+  /// On a context that exactly one thread runs.
+  static std::shared_ptr<AsioExecutor> on_single_thread(asio::io_context& context) {
+    const auto executor = context.get_executor();
+    return std::shared_ptr<AsioExecutor>(
+        new AsioExecutor(executor, [executor] { return executor.running_in_this_thread(); }));
+  }
+
+  ~AsioExecutor() override { stop(); }
+
+  /// What sockets and timers that belong to this executor are made with. Serial. Not after `stop`.
+  [[nodiscard]] asio::any_io_executor asio_executor() const {
+    const std::lock_guard lock(mutex_);
+    return executor_;
+  }
+
+  [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
+
+  void post(Task task) override {
+    const std::lock_guard lock(mutex_);
+    if (is_stopped_) return;
+    tasks_.push_back(std::move(task));
+    schedule();
+  }
+
+  void post_at(TimePoint when, Task task) override {
+    const std::lock_guard lock(mutex_);
+    if (is_stopped_) return;
+    timed_.push_back(Timed{when, ++timed_count_, std::move(task)});
+    std::push_heap(timed_.begin(), timed_.end(), is_later);
+    if (when < armed_for_) schedule();
+  }
+
+  [[nodiscard]] bool runs_here() const override {
+    const std::lock_guard lock(mutex_);
+    return !is_stopped_ && runs_here_();
+  }
+
+  bool wait_until(TimePoint limit, syncstate::detail::UniqueFunction<bool()> is_done) override {
+    return waiters_.wait_until(limit, is_done);
+  }
+
+  void wake_waiters() override { waiters_.wake(); }
+
+  /// Runs nothing more, except a task that is under way; what has not run is destroyed here and now. After it the
+  /// context is not touched again.
+  void stop() {
+    std::vector<Task> tasks;
+    std::vector<Timed> timed;
+    const std::lock_guard lock(mutex_);
+    if (is_stopped_) return;
+    is_stopped_ = true;
+    tasks.swap(tasks_);  // destroyed after the lock is gone: a task's end may run code of its owner
+    timed.swap(timed_);
+    // The timer belongs to its own pending wait: while there is one its context lives.
+    if (auto timer = timer_.lock()) asio::post(executor_, [timer] { timer->cancel(); });
+    executor_ = {};
+    runs_here_ = {};
+  }
+
+ private:
+  using Strand = asio::strand<asio::any_io_executor>;
+
+  struct Timed {
+    TimePoint when;
+    std::uint64_t number;
+    Task task;
+  };
+  // For a heap with the earliest on top, and the first posted among equals.
+  static bool is_later(const Timed& a, const Timed& b) {
+    return a.when != b.when ? a.when > b.when : a.number > b.number;
+  }
+
+  AsioExecutor(asio::any_io_executor executor, syncstate::detail::UniqueFunction<bool()> runs_here)
+      : executor_(std::move(executor)), runs_here_(std::move(runs_here)) {}
+
+  // Under the lock.
+  void schedule() {
+    if (is_scheduled_) return;
+    is_scheduled_ = true;
+    asio::post(executor_, [self = shared_from_this()] { self->run(); });
+  }
+
+  // On the executor.
+  void run() {
+    std::vector<Task> batch;
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_stopped_) return;
+      const TimePoint time = now();
+      while (!timed_.empty() && timed_.front().when <= time) {
+        std::pop_heap(timed_.begin(), timed_.end(), is_later);
+        tasks_.push_back(std::move(timed_.back().task));
+        timed_.pop_back();
+      }
+      batch.swap(tasks_);
+    }
+    // What these tasks post waits for the next round, so that the links have their turn in between.
+    for (Task& task : batch) {
+      {
+        const std::lock_guard lock(mutex_);
+        if (is_stopped_) return;
+      }
+      task();
+      task = {};
+    }
+    batch.clear();
+
+    const std::lock_guard lock(mutex_);
+    if (is_stopped_) return;
+    is_scheduled_ = false;
+    if (!tasks_.empty()) schedule();
+    arm();
+  }
+
+  // Under the lock, on the executor: has `run` called when the earliest timed task is due.
+  void arm() {
+    if (timed_.empty() || timed_.front().when >= armed_for_) return;
+    armed_for_ = timed_.front().when;
+    auto timer = timer_.lock();
+    if (!timer) {
+      timer = std::make_shared<asio::steady_timer>(executor_);
+      timer_ = timer;
+    }
+    timer->expires_at(armed_for_);  // and cancels the wait for a later time
+    timer->async_wait([timer, weak = weak_from_this()](std::error_code error) {
+      if (error == asio::error::operation_aborted) return;
+      if (const auto self = weak.lock()) self->on_timer();
+    });
+  }
+
+  void on_timer() {
+    {
+      const std::lock_guard lock(mutex_);
+      armed_for_ = TimePoint::max();
+      if (is_stopped_ || is_scheduled_) return;  // whoever is scheduled looks at the time, too
+      is_scheduled_ = true;
+    }
+    run();
+  }
+
+  mutable std::mutex mutex_;
+  asio::any_io_executor executor_;
+  mutable syncstate::detail::UniqueFunction<bool()> runs_here_;
+  std::vector<Task> tasks_;
+  std::vector<Timed> timed_;  // a heap
+  std::uint64_t timed_count_ = 0;
+  TimePoint armed_for_ = TimePoint::max();
+  std::weak_ptr<asio::steady_timer> timer_;
+  bool is_scheduled_ = false;
+  bool is_stopped_ = false;
+  syncstate::detail::Waiters waiters_;
+};
+
+}  // namespace syncstate::tcp
+
+#endif

@@ -1,0 +1,99 @@
+// Host names to addresses, anew each time, without ever holding up whoever gives up waiting.
+#ifndef SYNCSTATE_TCP_RESOLVER_HPP
+#define SYNCSTATE_TCP_RESOLVER_HPP
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "syncstate/async/asio.hpp"
+#include "syncstate/tcp/endpoint.hpp"
+#include "syncstate/tcp/native_socket.hpp"
+
+#include <asio/posix/stream_descriptor.hpp>
+
+namespace syncstate::tcp::detail {
+
+/// What a name stands for: addresses, or why there are none.
+struct Resolved {
+  std::vector<SocketAddress> addresses;
+  std::string failure;
+};
+
+/// Asks the system; `flags` as for getaddrinfo. Blocks unless they include AI_NUMERICHOST.
+inline Resolved resolve_now(const Endpoint& endpoint, int flags) {
+  struct FreeList {
+    void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
+  };
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const int error = ::getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
+  const int system_error = errno;
+  const std::unique_ptr<addrinfo, FreeList> list(found);
+  Resolved resolved;
+  if (error != 0) {
+    resolved.failure = error == EAI_SYSTEM ? std::generic_category().message(system_error) : ::gai_strerror(error);
+    return resolved;
+  }
+  for (const addrinfo* at = list.get(); at != nullptr; at = at->ai_next) {
+    SocketAddress address;
+    if (at->ai_addrlen > sizeof address.storage) continue;
+    std::memcpy(&address.storage, at->ai_addr, at->ai_addrlen);
+    address.size = at->ai_addrlen;
+    resolved.addresses.push_back(address);
+  }
+  if (resolved.addresses.empty()) resolved.failure = "no address";
+  return resolved;
+}
+
+/// One look-up of a name that is not numeric.
+///
+/// getaddrinfo can't be called off, and Asio's resolver makes its context's destructor wait for it. So each look-up
+/// has a thread to itself, which owns all it touches and reports by closing a pipe.
+class NameLookup {
+ public:
+  /// Errors: std::system_error where there is no thread or pipe to be had.
+  NameLookup(const asio::any_io_executor& executor, const Endpoint& endpoint)
+      : resolved_(std::make_shared<Resolved>()), done_(executor) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+      throw std::system_error(errno, std::generic_category(), "pipe");
+    }
+    NativeSocket reading(ends[0]);
+    NativeSocket writing(ends[1]);
+    done_.assign(reading.get());
+    (void)reading.release();
+    std::thread([resolved = resolved_, endpoint, end = std::move(writing)] {
+      *resolved = resolve_now(endpoint, AI_ADDRCONFIG);
+    }).detach();
+  }
+
+  /// Calls `f(error)` when `resolved()` may be looked at.
+  template <class F>
+  void async_wait(F f) {
+    done_.async_wait(asio::posix::stream_descriptor::wait_read, std::move(f));
+  }
+
+  [[nodiscard]] Resolved& resolved() { return *resolved_; }
+
+ private:
+  std::shared_ptr<Resolved> resolved_;
+  asio::posix::stream_descriptor done_;
+};
+
+}  // namespace syncstate::tcp::detail
+
+#endif

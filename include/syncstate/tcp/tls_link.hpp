@@ -1,0 +1,442 @@
+// A link over TLS 1.3: drives OpenSSL over Asio's readiness, for either side.
+#ifndef SYNCSTATE_TCP_TLS_LINK_HPP
+#define SYNCSTATE_TCP_TLS_LINK_HPP
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "syncstate/async/asio.hpp"
+#include "syncstate/bytes.hpp"
+#include "syncstate/error.hpp"
+#include "syncstate/link.hpp"
+#include "syncstate/tcp/socket_bio.hpp"
+#include "syncstate/tcp/tls_context.hpp"
+#include "syncstate/tcp/tls_error.hpp"
+
+#include <asio/ip/tcp.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+
+namespace syncstate::tcp {
+
+/// How long a link may take over what depends on its peer.
+struct TlsLinkOptions {
+  /// From start to open; zero waits for as long as the owner does.
+  std::chrono::milliseconds handshake_time{5'000};
+  /// What `close_gracefully` grants.
+  std::chrono::milliseconds close_time{1'000};
+};
+
+/// One TLS connection, server's or client's end.
+///
+/// Threads : everything, calls in both directions included, on the socket's executor, which must be serial: a strand,
+///           or a context that one thread runs. Only `start` may be called from elsewhere, and first of all.
+/// Lifetime: keeps its owner and itself alive until `on_closed` was called. Where the Asio context is destroyed
+///           before, the owner is released without that call, and the link is inert from then on.
+/// Memory  : while nothing is in flight, no buffers besides OpenSSL's own; what the kernel did not take yet is kept.
+class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> {
+ public:
+  /// A server's end of an accepted connection.
+  static std::shared_ptr<TlsLink> make_server(asio::ip::tcp::socket socket, const TlsContext& context,
+                                              std::string peer_address, TlsLinkOptions options = {}) {
+    return std::shared_ptr<TlsLink>(new TlsLink(Side::server, std::move(socket), context.make_server_ssl(),
+                                                std::move(peer_address), std::string(), options));
+  }
+
+  /// A client's end of a connection to `host`, the endpoint's host as configured.
+  static std::shared_ptr<TlsLink> make_client(asio::ip::tcp::socket socket, const TlsContext& context,
+                                              const std::string& host, std::string peer_address,
+                                              TlsLinkOptions options = {}) {
+    return std::shared_ptr<TlsLink>(new TlsLink(Side::client, std::move(socket), context.make_client_ssl(host),
+                                                std::move(peer_address), context.name_for(host), options));
+  }
+
+  /// Begins the handshake. `owner` hears `on_open`, then the rest; never from inside this call.
+  void start(std::shared_ptr<LinkOwner> owner) {
+    const auto held = std::make_shared<Held>(shared_from_this(), std::move(owner));
+    held_ = held;
+    asio::post(socket_->get_executor(), [held] {
+      TlsLink& link = *held->link;
+      if (link.state_ != State::handshaking) return;
+      if (link.options_.handshake_time.count() > 0) link.start_timer(held, link.options_.handshake_time);
+      link.take_turn(held, true);
+    });
+  }
+
+  void wake() override {
+    if (state_ != State::open) return;
+    has_more_ = true;
+    if (is_in_turn_ || write_waits_for_ != Ready::nothing) return;
+    if (const auto held = held_.lock()) post_turn(held);
+  }
+
+  void close_gracefully() override {
+    if (state_ == State::handshaking) return abort();
+    if (state_ != State::open) return;
+    const auto held = held_.lock();
+    if (!held) return;
+    state_ = State::flushing;
+    has_more_ = true;
+    start_timer(held, options_.close_time);
+    post_turn(held);
+  }
+
+  void abort() override {
+    if (const auto held = held_.lock()) close(held, StateErrc::link_closed, "closed by this side");
+  }
+
+ private:
+  enum class Side { server, client };
+  enum class State {
+    handshaking,
+    open,
+    flushing,   // close_gracefully: what produce still gives goes out; what comes is dropped
+    lingering,  // everything is sent, the end too; waits for the peer's end, for closing now could lose ours
+    closed
+  };
+  enum class Ready { nothing, reading, writing };
+
+  // What pending operations hold. The link itself points to it weakly: so link and owner may point at each other
+  // and are still released when the Asio context destroys its operations.
+  struct Held {
+    Held(std::shared_ptr<TlsLink> link_, std::shared_ptr<LinkOwner> owner_)
+        : link(std::move(link_)), owner(std::move(owner_)) {}
+    Held(const Held&) = delete;
+    Held& operator=(const Held&) = delete;
+    ~Held() { link->release(); }
+
+    const std::shared_ptr<TlsLink> link;
+    std::shared_ptr<LinkOwner> owner;
+  };
+  using HeldPtr = std::shared_ptr<Held>;
+
+  static constexpr std::size_t record_bytes = std::size_t{16} << 10;
+  static constexpr std::size_t read_bytes_per_turn = std::size_t{64} << 10;
+  static constexpr int frames_per_turn = 4;
+  static constexpr int unsent_bytes = 64 << 10;
+
+  TlsLink(Side side, asio::ip::tcp::socket socket, detail::SslPtr ssl, std::string peer_address,
+          std::string expected_name, TlsLinkOptions options)
+      : side_(side),
+        options_(options),
+        peer_address_(std::move(peer_address)),
+        expected_name_(std::move(expected_name)),
+        socket_(std::move(socket)),
+        ssl_(std::move(ssl)) {
+    io_.handle = socket_->native_handle();
+    std::error_code ignored;
+    socket_->native_non_blocking(true, ignored);
+    const int on = 1;
+    ::setsockopt(io_.handle, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    // What a slow peer has not been sent yet stays with us as a position, not in the kernel as bytes.
+    ::setsockopt(io_.handle, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
+    BIO* bio = detail::make_socket_bio(io_);
+    SSL_set_bio(ssl_.get(), bio, bio);
+  }
+
+  // Everything that can be done now without waiting, within limits, so that links take turns.
+  void take_turn(const HeldPtr& held, bool is_ready) {
+    if (state_ == State::closed) return;
+    if (is_in_turn_) {  // the owner runs the Asio context inside a callback
+      takes_another_turn_ = true;
+      return;
+    }
+    is_in_turn_ = true;
+    takes_another_turn_ = false;
+    if (state_ == State::handshaking) {
+      io_.is_drained = false;
+      shake_hands(held);
+      // OpenSSL may hold frames that came together with the end of the handshake.
+      is_ready = true;
+    }
+    if (state_ != State::handshaking) {
+      // Readiness of one kind retries both: in a key update a read may wait for writing, and a write for reading.
+      if (state_ != State::closed && (is_ready || has_unread_)) read(held);
+      if (state_ != State::closed && (is_ready || write_waits_for_ == Ready::nothing)) write(held);
+    }
+    is_in_turn_ = false;
+    if (state_ != State::closed) wait(held);
+  }
+
+  void shake_hands(const HeldPtr& held) {
+    ERR_clear_error();
+    const int result = SSL_do_handshake(ssl_.get());
+    if (result != 1) return after_failure(held, result, read_waits_for_);
+    read_waits_for_ = Ready::reading;
+    timer_.reset();
+
+    LinkInfo info;
+    info.peer.address = peer_address_;
+    info.peer.certificate_subject = side_ == Side::server ? verified_subject() : std::string();
+    // RFC 9266; no context and an empty one are the same in TLS 1.3.
+    constexpr std::string_view label = "EXPORTER-Channel-Binding";
+    info.channel_binding.resize(32);
+    if (SSL_export_keying_material(ssl_.get(), reinterpret_cast<unsigned char*>(info.channel_binding.data()),
+                                   info.channel_binding.size(), label.data(), label.size(), nullptr, 0, 0) != 1) {
+      return close(held, StateErrc::tls_failed, "channel binding: " + detail::take_openssl_message());
+    }
+    state_ = State::open;
+    has_more_ = true;
+    held->owner->on_open(info);
+  }
+
+  [[nodiscard]] std::string verified_subject() const {
+    const detail::X509Ptr certificate(SSL_get1_peer_certificate(ssl_.get()));
+    if (!certificate || SSL_get_verify_result(ssl_.get()) != X509_V_OK) return {};
+    const detail::BioPtr text(BIO_new(BIO_s_mem()));
+    if (!text) return {};
+    X509_NAME_print_ex(text.get(), X509_get_subject_name(certificate.get()), 0, XN_FLAG_RFC2253);
+    char* data = nullptr;
+    const long size = BIO_get_mem_data(text.get(), &data);
+    return {data, static_cast<std::size_t>(size)};
+  }
+
+  void read(const HeldPtr& held) {
+    io_.is_drained = false;
+    has_unread_ = false;
+    std::array<std::byte, record_bytes> record;  // on the stack: an idle session has no buffer
+    for (std::size_t total = 0; total < read_bytes_per_turn;) {
+      ERR_clear_error();
+      std::size_t size = 0;
+      const int result = SSL_read_ex(ssl_.get(), record.data(), record.size(), &size);
+      if (result != 1) return after_failure(held, result, read_waits_for_);
+      total += size;
+      if (state_ == State::open) held->owner->on_bytes(ByteView(record.data(), size));
+      if (state_ == State::closed) return;
+    }
+    // What OpenSSL has decrypted or read ahead raises no readiness: look again without waiting for any.
+    has_unread_ = true;
+    read_waits_for_ = Ready::nothing;
+  }
+
+  void write(const HeldPtr& held) {
+    for (int frame = 0; frame < frames_per_turn && state_ != State::lingering; ++frame) {
+      if (!unsent_.empty()) {
+        unsent_begin_ += send(held, ByteView(unsent_).subspan(unsent_begin_));
+        if (state_ == State::closed || unsent_begin_ < unsent_.size()) return;
+        unsent_ = Bytes();
+        unsent_begin_ = 0;
+      }
+      if (!has_more_) break;
+      has_more_ = false;
+      Bytes bytes = take_scratch();
+      held->owner->produce(bytes);
+      if (state_ == State::closed) return;
+      if (!bytes.empty()) {
+        has_more_ = true;  // until it gives nothing
+        const std::size_t sent = send(held, bytes);
+        if (state_ == State::closed) return;
+        if (sent < bytes.size()) {
+          unsent_.assign(bytes.begin() + static_cast<std::ptrdiff_t>(sent), bytes.end());
+          give_scratch(std::move(bytes));
+          return;
+        }
+      }
+      give_scratch(std::move(bytes));
+    }
+    if (state_ == State::flushing && !has_more_) send_end(held);
+  }
+
+  // Returns how much was taken. A rest must be offered again unchanged: OpenSSL may have sealed it already.
+  std::size_t send(const HeldPtr& held, ByteView bytes) {
+    std::size_t total = 0;
+    while (total < bytes.size()) {
+      ERR_clear_error();
+      std::size_t size = 0;
+      const int result = SSL_write_ex(ssl_.get(), bytes.data() + total, bytes.size() - total, &size);
+      if (result != 1) {
+        after_failure(held, result, write_waits_for_);
+        return total;
+      }
+      total += size;
+    }
+    write_waits_for_ = Ready::nothing;
+    return total;
+  }
+
+  void send_end(const HeldPtr& held) {
+    ERR_clear_error();
+    const int result = SSL_shutdown(ssl_.get());
+    if (result < 0) return after_failure(held, result, write_waits_for_);
+    write_waits_for_ = Ready::nothing;
+    state_ = State::lingering;
+    std::error_code ignored;
+    socket_->shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  }
+
+  // Sorts out why OpenSSL did not do what it was asked: notes what to wait for, or closes.
+  void after_failure(const HeldPtr& held, int result, Ready& waits_for) {
+    switch (SSL_get_error(ssl_.get(), result)) {
+      case SSL_ERROR_WANT_READ: waits_for = Ready::reading; return;
+      case SSL_ERROR_WANT_WRITE: waits_for = Ready::writing; return;
+      case SSL_ERROR_ZERO_RETURN:
+        if (state_ == State::open) SSL_shutdown(ssl_.get());
+        return close(held, StateErrc::link_closed, "closed by the peer");
+      default: break;
+    }
+    const unsigned long error = detail::take_openssl_error();
+    const std::string during = state_ == State::handshaking ? "during the TLS handshake: " : "";
+    if (const int number = io_.read_error != 0 ? io_.read_error : io_.write_error; number != 0) {
+      return close(held, StateErrc::link_closed, during + std::generic_category().message(number));
+    }
+    if (io_.is_at_end) {
+      return close(held, StateErrc::link_closed, during + "the peer closed the connection without a goodbye");
+    }
+    if (ERR_GET_LIB(error) == ERR_LIB_SSL && ERR_GET_REASON(error) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+      return close(held, StateErrc::certificate_rejected, verify_failure());
+    }
+    if (side_ == Side::client && is_about_our_certificate(error)) {
+      return close(held, StateErrc::certificate_rejected,
+                   "the server refused our certificate: " + detail::openssl_message(error));
+    }
+    close(held, StateErrc::tls_failed, during + detail::openssl_message(error));
+  }
+
+  [[nodiscard]] std::string verify_failure() const {
+    const long code = SSL_get_verify_result(ssl_.get());
+    std::string text = side_ == Side::client ? "the server's certificate: " : "the client's certificate: ";
+    text += X509_verify_cert_error_string(code);
+    if (code == X509_V_ERR_HOSTNAME_MISMATCH || code == X509_V_ERR_IP_ADDRESS_MISMATCH) {
+      text += ", expected '" + expected_name_ + "'";
+    }
+    return text;
+  }
+
+  static bool is_about_our_certificate(unsigned long error) {
+    if (ERR_GET_LIB(error) != ERR_LIB_SSL) return false;
+    switch (ERR_GET_REASON(error) - SSL_AD_REASON_OFFSET) {
+      case SSL_AD_BAD_CERTIFICATE:
+      case SSL_AD_UNSUPPORTED_CERTIFICATE:
+      case SSL_AD_CERTIFICATE_REVOKED:
+      case SSL_AD_CERTIFICATE_EXPIRED:
+      case SSL_AD_CERTIFICATE_UNKNOWN:
+      case SSL_AD_UNKNOWN_CA:
+      case SSL_AD_CERTIFICATE_REQUIRED: return true;
+      default: return false;
+    }
+  }
+
+  // The end of a turn: another one soon, or when the socket is ready for what reading and writing wait for.
+  void wait(const HeldPtr& held) {
+    if (has_unread_ || takes_another_turn_ || (has_more_ && write_waits_for_ == Ready::nothing)) post_turn(held);
+    if (read_waits_for_ == Ready::reading || write_waits_for_ == Ready::reading) {
+      wait_for(held, asio::ip::tcp::socket::wait_read, is_read_pending_);
+    }
+    if (read_waits_for_ == Ready::writing || write_waits_for_ == Ready::writing) {
+      wait_for(held, asio::ip::tcp::socket::wait_write, is_write_pending_);
+    }
+  }
+
+  void wait_for(const HeldPtr& held, asio::ip::tcp::socket::wait_type what, bool& is_pending) {
+    if (is_pending) return;
+    is_pending = true;
+    socket_->async_wait(what, [held, &is_pending](std::error_code error) {
+      is_pending = false;  // a member of *held->link
+      if (error == asio::error::operation_aborted) return;
+      held->link->take_turn(held, true);
+    });
+  }
+
+  void post_turn(const HeldPtr& held) {
+    if (is_turn_posted_) return;
+    is_turn_posted_ = true;
+    asio::post(socket_->get_executor(), [held] {
+      held->link->is_turn_posted_ = false;
+      held->link->take_turn(held, false);
+    });
+  }
+
+  void start_timer(const HeldPtr& held, std::chrono::milliseconds time) {
+    timer_ = std::make_unique<asio::steady_timer>(socket_->get_executor(), time);
+    timer_->async_wait([held, limits = state_](std::error_code error) {
+      TlsLink& link = *held->link;
+      const bool is_closing = link.state_ == State::flushing || link.state_ == State::lingering;
+      if (error) return;
+      if (limits == State::handshaking && link.state_ == limits) {
+        link.close(held, StateErrc::tls_failed, "the TLS handshake took too long");
+      } else if (limits == State::flushing && is_closing) {
+        link.close(held, StateErrc::link_closed, "closed by this side; the peer took too long over it");
+      }
+    });
+  }
+
+  // Always tells the owner later: it may be in the middle of a call to us.
+  void close(const HeldPtr& held, StateErrc reason, std::string detail) {
+    if (state_ == State::closed) return;
+    const bool was_asked_to = state_ == State::flushing || state_ == State::lingering;
+    if (was_asked_to && reason == StateErrc::link_closed) detail = "closed by this side";
+    const asio::any_io_executor executor = socket_->get_executor();
+    release();
+    asio::post(executor, [held, reason, detail = std::move(detail)] {
+      held->owner->on_closed(make_error_code(reason), detail);
+      held->owner.reset();
+    });
+  }
+
+  // Gives back all that belongs to Asio, OpenSSL or the kernel.
+  void release() {
+    state_ = State::closed;
+    held_.reset();
+    timer_.reset();
+    ssl_.reset();
+    socket_.reset();
+    unsent_ = Bytes();
+  }
+
+  // One buffer per thread to produce into, moved out while in use: a callback may run other links.
+  static Bytes& scratch() {
+    thread_local Bytes bytes;
+    return bytes;
+  }
+  static Bytes take_scratch() {
+    Bytes bytes = std::move(scratch());
+    bytes.clear();
+    return bytes;
+  }
+  static void give_scratch(Bytes bytes) {
+    if (bytes.capacity() <= (std::size_t{256} << 10)) scratch() = std::move(bytes);
+  }
+
+  const Side side_;
+  const TlsLinkOptions options_;
+  const std::string peer_address_;
+  const std::string expected_name_;
+
+  State state_ = State::handshaking;
+  Ready read_waits_for_ = Ready::reading;
+  Ready write_waits_for_ = Ready::nothing;
+  bool has_unread_ = false;          // the turn ended before all that came was read
+  bool has_more_ = false;            // produce may have something
+  bool is_in_turn_ = false;
+  bool takes_another_turn_ = false;
+  bool is_turn_posted_ = false;
+  bool is_read_pending_ = false;     // at most one wait of each kind
+  bool is_write_pending_ = false;
+
+  detail::SocketIo io_;              // before ssl_, whose BIO points at it
+  std::optional<asio::ip::tcp::socket> socket_;
+  detail::SslPtr ssl_;
+  std::unique_ptr<asio::steady_timer> timer_;
+  // Invariant: while anything is in here, produce is not called.
+  Bytes unsent_;
+  std::size_t unsent_begin_ = 0;
+  std::weak_ptr<Held> held_;
+};
+
+}  // namespace syncstate::tcp
+
+#endif
