@@ -2,10 +2,11 @@
 #
 # The layers of include/syncstate: who may include whom, who may know a thread, a clock, Asio or TLS.
 #
-#   model      syncstate.hpp and what it includes       no thread, no clock, no socket
-#   protocol   protocol/                                the same: bytes and time in, actions out
-#   roles      the other headers outside of a folder    an Executor tells the time: no clock
-#   transports threads/ inproc/ tcp/                    only tcp/, tcp.hpp and async/ know Asio and TLS
+#   model      syncstate.hpp and what it includes   no thread, no clock, no socket
+#   protocol   protocol/                            the same: bytes and time in, actions out
+#   roles      the other headers outside a folder   an Executor tells the time: no clock; threads/ where none is given
+#   threads    threads/                             threads and the clock
+#   transports inproc/ tcp/                         only tcp/, tcp.hpp and async/ know Asio and TLS
 
 cmake_minimum_required(VERSION 3.25)
 if(NOT INCLUDE_DIR)
@@ -17,7 +18,8 @@ set(clock "::now *\\(|std::time *\\(|gettimeofday|clock_gettime")
 set(sockets "<(sys/socket|sys/epoll|netinet/.*|arpa/.*|netdb|poll|unistd)\\.h>")
 set(asio_or_tls "<(asio[./].*|boost/.*|openssl/ssl.*|openssl/bio.*|openssl/err.*)>")
 set(network_layers "\"syncstate/(tcp\\.hpp|tcp/.*|async/.*)\"")
-set(transport_layers "\"syncstate/(tcp\\.hpp|(tcp|async|threads|inproc)/.*)\"")
+set(thread_layer "\"syncstate/threads/.*\"")
+set(transport_layers "\"syncstate/inproc/.*\"")
 set(sleep "sleep_for|sleep_until|usleep *\\(|nanosleep *\\(")
 
 set(problems "")
@@ -78,6 +80,7 @@ foreach(file IN LISTS without_transports)
 endforeach()
 foreach(file IN LISTS pure)
   forbid(${file} "${threads}" "the model and the protocol know no threads")
+  forbid(${file} "${thread_layer}" "includes a layer above it")
   forbid(${file} "${clock}" "the model and the protocol read no clock")
 endforeach()
 
