@@ -1,0 +1,193 @@
+// A replica: follows a map in the background and is read from any thread.
+#ifndef SYNCSTATE_REPLICA_HPP
+#define SYNCSTATE_REPLICA_HPP
+
+#include <concepts>
+#include <memory>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+#include "syncstate/detail/map_access.hpp"
+#include "syncstate/detail/replica_core.hpp"
+#include "syncstate/detail/replica_poller.hpp"
+#include "syncstate/diff.hpp"
+#include "syncstate/error.hpp"
+#include "syncstate/executor.hpp"
+#include "syncstate/map_hash.hpp"
+#include "syncstate/remote.hpp"
+#include "syncstate/replica_options.hpp"
+#include "syncstate/state_map.hpp"
+#include "syncstate/status.hpp"
+#include "syncstate/types.hpp"
+#include "syncstate/view.hpp"
+
+namespace syncstate {
+
+template <class K, class V>
+class Replica;
+
+/// Code that a replica runs once for each diff that it has applied, in order, after the state is visible. A diff that
+/// changes nothing, as the first word of a master with no news, is none.
+///
+/// 1. Callable as `callback(diff)` or `callback(diff, before)`; `before` is the view that the diff replaced.
+/// 2. `diff` leads from `before` to a newer state, names keys that fell back to their initial value too, is never
+///    full, and names no key twice. In another life of the master it begins at 0.
+/// 3. Both die when the call returns; a copy of `before` may be kept.
+/// 4. May throw: `ReplicaOptions::on_error` is told, and nothing else happens.
+///
+/// ```cpp
+/// replica.on_update([](const auto& diff, const auto& before) {
+///   for (auto& [key, value] : diff.changes()) log(key, before.at(key), value);
+/// });
+/// ```
+template <class F, class K, class V>
+concept UpdateCallback = std::invocable<F&, const Diff<K, V>&, const View<K, V>&> ||
+                         std::invocable<F&, const Diff<K, V>&>;
+
+/// A call that is due when an update id is reached; see `Replica::on_reached`. Dropping it changes nothing.
+///
+/// Threads: any.
+class PendingCall {
+ public:
+  PendingCall() = default;
+
+  /// True if the function was not called and now never will be.
+  bool cancel() { return cancel_ && cancel_(); }
+
+ private:
+  template <class K, class V>
+  friend class Replica;
+  template <class F>
+  explicit PendingCall(F cancel) : cancel_(std::move(cancel)) {}
+
+  detail::UniqueFunction<bool()> cancel_;
+};
+
+/// Follows a map in the background, and is read from any thread.
+///
+/// Shows the state at some update id, never a mixture, and within an epoch never an older one than before. It begins
+/// with the state of the map it is made of, and is valid from then on, whether a server can be reached or not.
+///
+/// A diff is applied on the remote's thread as it comes in; then its callbacks run, on `ReplicaOptions::executor`
+/// or the replica's own thread, one at a time. The next diff is applied when they have returned; diffs that come
+/// meanwhile are merged, or queued for `every_step`. A remote that can't be followed is polled on that executor.
+///
+/// Threads : every member from any thread. No lock of ours is held while code of yours runs.
+/// Lifetime: keeps its remote alive. Views may outlive it.
+/// End     : the destructor ends the subscription and every wait (`stopped`), and waits for a running callback, but
+///           not for the network. None starts after it. Inside a callback of its own it does not wait.
+template <class K, class V>
+class Replica {
+  using Core = detail::ReplicaCore<K, V>;
+
+ public:
+  using key_type = K;
+  using mapped_type = V;
+
+  /// Errors: `unfrozen`; `in_transaction`; `invalid_option` for a master, or for no time between polls.
+  explicit Replica(StateMap<K, V>&& map, ReplicaOptions options = {})
+      : core_(make_core(map, options)), remote_(detail::MapAccess::remote(map)) {
+    if (remote_ == nullptr) return;  // stays as it is: reading works all the same
+    if (remote_->can_follow()) {
+      const StateMap<K, V> followed = std::move(map);
+      subscription_ = remote_->follow(followed, core_);
+    } else {
+      auto poller = std::make_shared<detail::ReplicaPoller<K, V>>(std::move(map), core_, options.poll_every);
+      core_->keep(poller);
+      poller->start(core_->executor());
+    }
+  }
+
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
+  ~Replica() {
+    subscription_.reset();
+    core_->close();
+  }
+
+  /// What is shown now, one whole state.
+  /// Complexity: O(1), waits for nobody: two or three atomic instructions.
+  [[nodiscard]] View<K, V> view() const noexcept { return core_->view(); }
+
+  [[nodiscard]] UpdateId update_id() const noexcept { return view().update_id(); }
+  /// 0 as long as no master was heard of.
+  [[nodiscard]] Epoch epoch() const noexcept { return view().epoch(); }
+  [[nodiscard]] const MapHash& hash() const { return core_->frozen().hash(); }
+
+  /// Calls `callback(diff)` or `callback(diff, before)` for every diff applied from now on.
+  /// Errors: `std::system_error` if the thread for it can't be had.
+  template <class F>
+    requires UpdateCallback<std::decay_t<F>, K, V>
+  void on_update(F&& callback) {
+    if constexpr (std::invocable<std::decay_t<F>&, const Diff<K, V>&, const View<K, V>&>) {
+      core_->add_update_callback(typename Core::UpdateCallback(std::forward<F>(callback)));
+    } else {
+      core_->add_update_callback(
+          [f = std::forward<F>(callback)](const Diff<K, V>& diff, const View<K, V>&) mutable { f(diff); });
+    }
+  }
+
+  /// Calls `callback(status)` when the status changes; one that was soon replaced may be left out.
+  template <class F>
+    requires std::invocable<std::decay_t<F>&, const Status&>
+  void on_status(F&& callback) {
+    core_->add_status_callback(typename Core::StatusCallback(std::forward<F>(callback)));
+  }
+
+  /// Waits until the state at `id`, or a newer one, is shown; false if that took longer than `limit`.
+  /// Errors: `epoch_changed` if the master was restarted meanwhile: `id` says nothing about its new life;
+  ///         `stopped` if the replica ends; `would_deadlock` where what it waits for could not happen: in a callback
+  ///         of this replica, and on the executor of its callbacks or of its remote.
+  bool wait_for(UpdateId id, Duration limit) { return core_->wait_for(id, limit); }
+
+  /// Calls `function(error_code)` exactly once, unless cancelled: without an error when the state at `id`, or a newer
+  /// one, is shown, at once if it is; else with `epoch_changed` or `stopped`.
+  ///
+  /// It is called on the thread on which it becomes due, the remote's as a rule, and must be short.
+  template <class F>
+    requires std::invocable<std::decay_t<F>&, std::error_code>
+  PendingCall on_reached(UpdateId id, F&& function) {
+    auto shared = std::make_shared<typename Core::WaitFunction>(std::forward<F>(function));
+    PendingCall call([core = std::weak_ptr<Core>(core_), id, weak = std::weak_ptr(shared)] {
+      const auto owner = core.lock();
+      const auto waiting = weak.lock();
+      return owner != nullptr && waiting != nullptr && owner->remove_wait(id, waiting);
+    });
+    core_->add_wait(id, std::move(shared));
+    return call;
+  }
+
+  [[nodiscard]] Status status() const { return core_->status(); }
+
+  /// How long ago the state shown was known to be the master's newest; `Duration::max()` if it never was.
+  [[nodiscard]] Duration age() const { return core_->age(); }
+
+ private:
+  static std::shared_ptr<Core> make_core(const StateMap<K, V>& map, const ReplicaOptions& options) {
+    if (!map.is_frozen()) throw StateError(StateErrc::unfrozen);
+    if (detail::MapAccess::in_transaction(map)) throw StateError(StateErrc::in_transaction);
+    if (detail::MapAccess::role(map) == Role::master) {
+      throw StateError(StateErrc::invalid_option, "a master follows nobody: make the Replica of a replica");
+    }
+    if (options.poll_every <= Duration::zero()) {
+      throw StateError(StateErrc::invalid_option, "poll_every must be above zero");
+    }
+    return std::make_shared<Core>(map, options);
+  }
+
+  std::shared_ptr<Core> core_;
+  std::shared_ptr<detail::AnyRemote<K, V>> remote_;
+  Subscription subscription_;
+};
+
+/// So that `Replica replica(std::move(map))` knows its types.
+template <class K, class V>
+Replica(StateMap<K, V>&&) -> Replica<K, V>;
+template <class K, class V>
+Replica(StateMap<K, V>&&, ReplicaOptions) -> Replica<K, V>;
+
+}  // namespace syncstate
+
+#endif
