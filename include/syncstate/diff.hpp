@@ -21,10 +21,9 @@ namespace syncstate {
 
 /// The changes that lead from one update id to another, within an epoch; every key at most once.
 ///
-/// A full diff is relative to the initial state: a key it does not name has its initial value. It can be applied
-/// anywhere.
-/// Threads : like a standard container.
-/// Lifetime: holds its values, and shares the keys with its map; independent of the map otherwise.
+/// A full diff is relative to the initial state: a key it does not name has its initial value. It can be
+/// applied anywhere. Threads : like a standard container. Lifetime: holds its values, and shares the keys
+/// with its map; independent of the map otherwise.
 template <class K, class V>
 class Diff {
  public:
@@ -124,7 +123,8 @@ class Diff {
   /// `diff 3..5 {key: value}`
   template <class Traits>
     requires(detail::Printable<K> && detail::Printable<V>)
-  friend std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const Diff& diff) {
+  friend std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                                      const Diff& diff) {
     out << (diff.is_full_ ? "full diff " : "diff ") << diff.from_ << ".." << diff.upto_ << " ";
     detail::print_entries(out, diff.changes());
     return out;

@@ -18,7 +18,7 @@ class MasterHandle;
 
 /// Who sent an event, and to which map.
 struct EventContext {
-  std::string peer_address;         ///< numeric address without port; empty if the event came from this process
+  std::string peer_address;  ///< numeric address without port; empty if the event came from this process
   std::string certificate_subject;  ///< of a verified client certificate, RFC 2253; empty without one
   MapHash map;
 };
@@ -29,7 +29,8 @@ struct EventContext {
 /// 2. Move-constructible; it need not be copyable.
 /// 3. May throw: nothing of this event is kept, and its sender learns `hook_failed` with the message.
 /// 4. `state`, `event` and `context` die when the call returns (meaning: the compiler cannot check this one).
-/// 5. Runs serially for one map, at the same time for different maps: what hooks share outside the map needs a lock.
+/// 5. Runs serially for one map, at the same time for different maps: what hooks share outside the map needs
+/// a lock.
 ///
 /// ```cpp
 /// server.add_hook([](Map& state, const ss::Event<MyEvent>& event, const ss::EventContext& from) {

@@ -36,7 +36,8 @@ class MapHash {
 
   /// Errors: `decode_error` unless there are exactly 64 hexadecimal digits, of either case.
   [[nodiscard]] static MapHash from_hex(std::string_view hex) {
-    if (hex.size() != 2 * size_bytes) throw StateError(StateErrc::decode_error, "a map hash has 64 hex digits");
+    if (hex.size() != 2 * size_bytes)
+      throw StateError(StateErrc::decode_error, "a map hash has 64 hex digits");
     MapHash hash;
     for (std::size_t i = 0; i < size_bytes; ++i) {
       hash.bytes_[i] = static_cast<std::byte>(digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]));
@@ -62,7 +63,8 @@ class MapHash {
 
   /// Prints `hex()`.
   template <class Traits>
-  friend std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const MapHash& hash) {
+  friend std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                                      const MapHash& hash) {
     return out << hash.hex();
   }
 

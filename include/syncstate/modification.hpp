@@ -17,8 +17,8 @@ namespace syncstate {
 template <class K, class V>
 class StateMap;
 
-/// Collects changes to a master's map, which shows none of them before `commit`. Destroyed without it, it changes
-/// nothing.
+/// Collects changes to a master's map, which shows none of them before `commit`. Destroyed without it, it
+/// changes nothing.
 ///
 /// Lifetime: the map must outlive it and stay where it is.
 /// Threads : as the map.
@@ -49,8 +49,8 @@ class Modification {
     return own != nullptr ? own : map_->get(key);
   }
 
-  /// Makes one commit of everything set, or joins the open transaction. Returns the update id of the map, which has
-  /// not moved if nothing was set. The modification is empty afterwards and may be used again.
+  /// Makes one commit of everything set, or joins the open transaction. Returns the update id of the map,
+  /// which has not moved if nothing was set. The modification is empty afterwards and may be used again.
   /// Errors: `hash_mismatch` if another map was assigned to this one meanwhile.
   UpdateId commit() { return map_->commit(frozen_, changes_); }
 

@@ -34,20 +34,23 @@ namespace syncstate {
 
 /// How much a map remembers besides its state. The log ends at whichever bound is met first.
 struct MapOptions {
-  /// Diffs kept one by one, for `diff(from, upto)` below the head and for replicas that want every step; 0 keeps none.
+  /// Diffs kept one by one, for `diff(from, upto)` below the head and for replicas that want every step; 0
+  /// keeps none.
   std::size_t log_diffs = 4'096;
   /// What these diffs may take together, in bytes.
   std::size_t log_bytes = std::size_t{16} << 20;
 };
 
-/// A map whose keys are added with `push` until `freeze`, and whose values change by numbered commits ever after.
+/// A map whose keys are added with `push` until `freeze`, and whose values change by numbered commits ever
+/// after.
 ///
-/// `StateMap(Role::master)` is the one copy that may be changed; `StateMap(remote)` is a replica, which `sync` and
-/// `set_update_id` move along when the user says so: nothing happens in the background. Inside a hook the map is an
-/// open transaction: reading shows what was set so far, and `update_id()` does not move.
+/// `StateMap(Role::master)` is the one copy that may be changed; `StateMap(remote)` is a replica, which
+/// `sync` and `set_update_id` move along when the user says so: nothing happens in the background. Inside a
+/// hook the map is an open transaction: reading shows what was set so far, and `update_id()` does not move.
 ///
 /// Threads : like a standard container; distinct maps are independent, a shared one needs the caller's lock.
-/// Lifetime: keys and values are copied in; what `get` points at lasts until the map next changes. A map that was
+/// Lifetime: keys and values are copied in; what `get` points at lasts until the map next changes. A map that
+/// was
 ///           moved from may only be assigned to or destroyed.
 /// Errors  : a member that throws has changed nothing.
 template <class K, class V>
@@ -74,8 +77,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     remote_ = detail::make_any_remote<K, V>(std::move(remote));
   }
 
-  /// The copy of a replica keeps its position and its remote; the copy of a master is a master with a fresh epoch.
-  /// What an open transaction has set is not copied.
+  /// The copy of a replica keeps its position and its remote; the copy of a master is a master with a fresh
+  /// epoch. What an open transaction has set is not copied.
   StateMap(const StateMap& other)
       : detail::ReadInterface<StateMap, K, V>(other),
         role_(other.role_),
@@ -86,7 +89,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
         values_(other.values_),
         recency_(other.recency_),
         log_(other.log_),
-        epoch_(other.role_ == Role::master && other.frozen_ != nullptr ? detail::random_nonzero_u64() : other.epoch_),
+        epoch_(other.role_ == Role::master && other.frozen_ != nullptr ? detail::random_nonzero_u64()
+                                                                       : other.epoch_),
         update_id_(other.update_id_) {}
 
   /// Errors: `in_transaction` if `other` is an open transaction; so it is not `noexcept`.
@@ -123,10 +127,11 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     draft_.push(std::move(key), std::move(initial_value));
   }
 
-  /// Closes the key set, then waits until the remote, if there is one, knows the map; zero only closes it. On a frozen
-  /// map it only waits.
+  /// Closes the key set, then waits until the remote, if there is one, knows the map; zero only closes it. On
+  /// a frozen map it only waits.
   ///
-  /// Errors    : `in_transaction`; whatever the remote throws (`unavailable`, `unauthorized`, `init_failed`, ...): the
+  /// Errors    : `in_transaction`; whatever the remote throws (`unavailable`, `unauthorized`, `init_failed`,
+  /// ...): the
   ///             map is frozen and readable all the same.
   /// Complexity: O(n log n), or O(n) if the keys were pushed in ascending order.
   void freeze(Duration timeout = std::chrono::seconds(5)) {
@@ -166,7 +171,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// Works before `freeze` too.
   [[nodiscard]] std::size_t size() const { return frozen_ != nullptr ? frozen_->size() : draft_.size(); }
 
-  /// Changes one value: a commit of its own, or part of the open transaction. Returns the map's update id then.
+  /// Changes one value: a commit of its own, or part of the open transaction. Returns the map's update id
+  /// then.
   ///
   /// Setting an equal value is a change.
   /// Errors    : `unfrozen` before `freeze`, `frozen` on a replica, `key_not_found`.
@@ -190,9 +196,9 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return Modification<K, V>(*this, frozen_);
   }
 
-  /// Moves a replica on to `id`, if it is not there yet, by one request. Ends at the head if that is below `id`, or if
-  /// the master keeps `id` no longer apart. On a master nothing happens. Returns the update id reached.
-  /// Errors: `unfrozen`, `in_transaction`; what the remote throws, `unavailable` above all.
+  /// Moves a replica on to `id`, if it is not there yet, by one request. Ends at the head if that is below
+  /// `id`, or if the master keeps `id` no longer apart. On a master nothing happens. Returns the update id
+  /// reached. Errors: `unfrozen`, `in_transaction`; what the remote throws, `unavailable` above all.
   UpdateId set_update_id(UpdateId id) {
     (void)this->frozen_ref();
     require_no_transaction();
@@ -208,14 +214,14 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   /// Applies all of a diff, or nothing. Returns whether the map has moved.
   ///
-  /// A diff of the map's own epoch must begin at or before the map's update id, unless it is full; one that also ends
-  /// there changes nothing. Any epoch will do for a map at its initial state with epoch 0, if the diff begins there. A
-  /// diff of another epoch must be full; then every key it does not name has its initial value again. A master takes
-  /// nothing that would change it.
+  /// A diff of the map's own epoch must begin at or before the map's update id, unless it is full; one that
+  /// also ends there changes nothing. Any epoch will do for a map at its initial state with epoch 0, if the
+  /// diff begins there. A diff of another epoch must be full; then every key it does not name has its initial
+  /// value again. A master takes nothing that would change it.
   ///
   /// Errors    : `unfrozen`; `in_transaction`; `hash_mismatch` for another map's diff; `wrong_position`;
-  ///             `wrong_epoch` for another epoch's diff that is not full, or on a master; `epoch_changed` for one that
-  ///             is full under `EpochPolicy::hold`; `frozen` on a master that the diff would move.
+  ///             `wrong_epoch` for another epoch's diff that is not full, or on a master; `epoch_changed` for
+  ///             one that is full under `EpochPolicy::hold`; `frozen` on a master that the diff would move.
   /// Complexity: O(diff.size()); for a full diff also O(keys changed since the initial state).
   bool apply(const Diff<K, V>& diff, EpochPolicy policy = EpochPolicy::accept) {
     (void)this->frozen_ref();
@@ -236,7 +242,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
       if (role_ == Role::master) throw StateError(StateErrc::wrong_epoch, "a master takes no diffs");
       if (!is_fresh && policy == EpochPolicy::hold) throw StateError(StateErrc::epoch_changed);
       if (diff.upto_update_id() == 0 && !diff.is_empty()) {
-        throw StateError(StateErrc::wrong_position, "update id 0 is the initial state: nothing can have changed");
+        throw StateError(StateErrc::wrong_position,
+                         "update id 0 is the initial state: nothing can have changed");
       }
     }
 
@@ -256,15 +263,16 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return true;
   }
 
-  /// The changes that lead from `from` to `upto`, or to the head where `upto` lies beyond it or the log no longer
-  /// reaches back to `from`. In ascending order of the keys; empty if `upto <= from`.
+  /// The changes that lead from `from` to `upto`, or to the head where `upto` lies beyond it or the log no
+  /// longer reaches back to `from`. In ascending order of the keys; empty if `upto <= from`.
   ///
   /// Errors    : `unfrozen`; `wrong_position` if `from` is beyond the head.
-  /// Complexity: O(m log m) for m keys changed since `from`, however old it is; below the head, m changes in the log.
-  /// Source    : DESIGN.md, section 3, the recency index.
+  /// Complexity: O(m log m) for m keys changed since `from`, however old it is; below the head, m changes in
+  /// the log. Source    : DESIGN.md, section 3, the recency index.
   [[nodiscard]] Diff<K, V> diff(UpdateId from, UpdateId upto) const {
     (void)this->frozen_ref();
-    if (from > update_id_) throw StateError(StateErrc::wrong_position, "the diff would start beyond the head");
+    if (from > update_id_)
+      throw StateError(StateErrc::wrong_position, "the diff would start beyond the head");
     detail::ChangeSet<V> changes;
     UpdateId reached = from;
     if (upto > from && upto < update_id_ && log_.reaches_back_to(from)) {
@@ -282,7 +290,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// `{first: 1, second: 2}`
   template <class Traits>
     requires(detail::Printable<K> && detail::Printable<V>)
-  friend std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const StateMap& map) {
+  friend std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                                      const StateMap& map) {
     detail::print_entries(out, map);
     return out;
   }
@@ -294,7 +303,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   friend struct detail::MapAccess;
 
   [[nodiscard]] const FrozenState& frozen_ref() const {
-    if (frozen_ == nullptr) [[unlikely]] throw StateError(StateErrc::unfrozen);
+    if (frozen_ == nullptr) [[unlikely]]
+      throw StateError(StateErrc::unfrozen);
     return *frozen_;
   }
 
@@ -311,7 +321,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   void require_writable() const {
     (void)frozen_ref();
-    if (role_ != Role::master) throw StateError(StateErrc::frozen, "a replica is changed by its master alone");
+    if (role_ != Role::master)
+      throw StateError(StateErrc::frozen, "a replica is changed by its master alone");
   }
 
   [[nodiscard]] Epoch first_epoch() const { return role_ == Role::master ? detail::random_nonzero_u64() : 0; }
@@ -416,7 +427,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     update_id_ = upto;
   }
 
-  // Another history: only the first `named` changes have happened in it, the rest falls back to the initial state.
+  // Another history: only the first `named` changes have happened in it, the rest falls back to the initial
+  // state.
   void start_over(detail::ChangeSet<V>& changes, std::size_t named, UpdateId upto) {
     recency_.prepare(frozen_->size());
     log_.clear();

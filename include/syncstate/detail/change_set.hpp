@@ -13,9 +13,8 @@ namespace syncstate::detail {
 
 /// What a modification, an open transaction and a diff hold: new values by ordinal, in the order first set.
 ///
-/// A handful is searched one by one, an ascending list by halving, all else through an index that is built when it
-/// is first needed.
-/// Errors: every member that throws leaves the set as it was.
+/// A handful is searched one by one, an ascending list by halving, all else through an index that is built
+/// when it is first needed. Errors: every member that throws leaves the set as it was.
 template <class V>
 class ChangeSet {
  public:
@@ -77,7 +76,8 @@ class ChangeSet {
   /// Ascending ordinals.
   void sort() {
     if (is_sorted_) return;
-    std::sort(changes_.begin(), changes_.end(), [](const Change& a, const Change& b) { return a.first < b.first; });
+    std::sort(changes_.begin(), changes_.end(),
+              [](const Change& a, const Change& b) { return a.first < b.first; });
     is_sorted_ = true;
     is_indexed_ = false;
   }
@@ -96,8 +96,9 @@ class ChangeSet {
   [[nodiscard]] std::size_t place_of(std::uint32_t ordinal) const {
     if (is_sorted_) {
       if (changes_.empty() || changes_.back().first < ordinal) return npos;
-      const auto at = std::lower_bound(changes_.begin(), changes_.end(), ordinal,
-                                       [](const Change& change, std::uint32_t o) { return change.first < o; });
+      const auto at =
+          std::lower_bound(changes_.begin(), changes_.end(), ordinal,
+                           [](const Change& change, std::uint32_t o) { return change.first < o; });
       return at->first == ordinal ? static_cast<std::size_t>(at - changes_.begin()) : npos;
     }
     if (!is_indexed_) {  // then there are few

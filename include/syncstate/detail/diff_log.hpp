@@ -1,4 +1,5 @@
-// The last diffs one by one, within bounds: for exact diffs below the head and for replicas that want every step.
+// The last diffs one by one, within bounds: for exact diffs below the head and for replicas that want every
+// step.
 #ifndef SYNCSTATE_DETAIL_DIFF_LOG_HPP
 #define SYNCSTATE_DETAIL_DIFF_LOG_HPP
 
@@ -31,7 +32,8 @@ class DiffLog {
   static constexpr std::size_t entry_overhead_bytes = sizeof(Entry) + 16;
   static constexpr std::size_t change_overhead_bytes = sizeof(std::pair<std::uint32_t, V>);
 
-  DiffLog(std::size_t max_entries, std::size_t max_bytes) : max_entries_(max_entries), max_bytes_(max_bytes) {}
+  DiffLog(std::size_t max_entries, std::size_t max_bytes)
+      : max_entries_(max_entries), max_bytes_(max_bytes) {}
 
   /// True if an entry that counts this many bytes could be kept at all.
   [[nodiscard]] bool takes(std::size_t bytes) const { return max_entries_ > 0 && bytes <= max_bytes_; }
@@ -39,8 +41,8 @@ class DiffLog {
   /// An empty entry to fill and `append`; it brings memory of an entry that was dropped.
   [[nodiscard]] Entry take_spare() noexcept { return std::exchange(spare_, Entry{}); }
 
-  /// Adds an entry that `takes` allows, and drops the oldest while there are too many or they are too big. May throw
-  /// before anything has changed, never later.
+  /// Adds an entry that `takes` allows, and drops the oldest while there are too many or they are too big.
+  /// May throw before anything has changed, never later.
   void append(Entry&& entry) {
     const std::size_t bytes = entry.bytes;
     entries_.push_back(std::move(entry));
@@ -69,8 +71,8 @@ class DiffLog {
     return at != entries_.end() && at->from == from ? &*at : nullptr;
   }
 
-  /// Calls `f(entry)` for the entries that lead from `from` to `upto`, or to the first end of an entry beyond it;
-  /// `reaches_back_to(from)` holds. Returns where they lead.
+  /// Calls `f(entry)` for the entries that lead from `from` to `upto`, or to the first end of an entry beyond
+  /// it; `reaches_back_to(from)` holds. Returns where they lead.
   template <class F>
   UpdateId for_each_between(UpdateId from, UpdateId upto, F f) const {
     UpdateId reached = from;

@@ -60,7 +60,8 @@ class FrozenState {
     return std::make_shared<const FrozenState>(std::move(draft), MapHash(sha.finish()));
   }
 
-  FrozenState(EntryDraft<K, V>&& draft, const MapHash& hash) noexcept : entries_(std::move(draft)), hash_(hash) {}
+  FrozenState(EntryDraft<K, V>&& draft, const MapHash& hash) noexcept
+      : entries_(std::move(draft)), hash_(hash) {}
 
   [[nodiscard]] std::uint32_t size() const { return entries_.size(); }
   [[nodiscard]] const K& key(std::uint32_t ordinal) const { return entries_.keys()[ordinal]; }
@@ -93,7 +94,8 @@ class FrozenState {
 
 /// True when ordinals mean the same in both.
 template <class K, class V>
-bool is_same_map(const std::shared_ptr<const FrozenState<K, V>>& a, const std::shared_ptr<const FrozenState<K, V>>& b) {
+bool is_same_map(const std::shared_ptr<const FrozenState<K, V>>& a,
+                 const std::shared_ptr<const FrozenState<K, V>>& b) {
   return a == b || (a != nullptr && b != nullptr && a->hash() == b->hash());
 }
 

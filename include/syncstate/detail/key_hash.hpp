@@ -31,7 +31,8 @@ struct HashSeed {
   }
 };
 
-/// Both halves of the 128-bit product, folded into one: every bit of `a` and `b` reaches every bit of the result.
+/// Both halves of the 128-bit product, folded into one: every bit of `a` and `b` reaches every bit of the
+/// result.
 inline std::uint64_t fold_multiply(std::uint64_t a, std::uint64_t b) {
 #ifdef __SIZEOF_INT128__
   __extension__ using Wide = unsigned __int128;
@@ -62,7 +63,8 @@ inline std::uint64_t hash_bytes(const void* data, std::size_t size, HashSeed see
   std::uint64_t b = 0;
   if (size > 16) {
     std::size_t left = size;
-    for (; left > 16; left -= 16, p += 16) state = fold_multiply(load64(p) ^ seed.first, load64(p + 8) ^ state);
+    for (; left > 16; left -= 16, p += 16)
+      state = fold_multiply(load64(p) ^ seed.first, load64(p + 8) ^ state);
     a = load64(p + left - 16);  // the last 16 bytes, some of them for the second time
     b = load64(p + left - 8);
   } else if (size >= 8) {
@@ -124,8 +126,8 @@ bool equal_keys(const K& stored, KeyArg<K> wanted) {
 
 /// An open-addressing table from the hash of a key to its index; the keys themselves lie elsewhere.
 ///
-/// A slot is 32 bits: the index in as many low bits as it needs, and in the rest as much of the hash as fits, so
-/// that nearly every key that is compared is the right one.
+/// A slot is 32 bits: the index in as many low bits as it needs, and in the rest as much of the hash as fits,
+/// so that nearly every key that is compared is the right one.
 class KeyTable {
  public:
   static constexpr std::uint32_t npos = 0xFFFFFFFF;
@@ -154,7 +156,8 @@ class KeyTable {
   void reserve(std::size_t count, std::size_t size, F hash_of) {
     if (2 * count <= slots_.size()) return;
     KeyTable larger(seed_, std::bit_ceil(2 * count < 16 ? std::size_t{16} : 2 * count));
-    for (std::size_t i = 0; i < size; ++i) larger.insert(hash_of(static_cast<std::uint32_t>(i)), static_cast<std::uint32_t>(i));
+    for (std::size_t i = 0; i < size; ++i)
+      larger.insert(hash_of(static_cast<std::uint32_t>(i)), static_cast<std::uint32_t>(i));
     *this = std::move(larger);
   }
 
@@ -174,14 +177,16 @@ class KeyTable {
 
  private:
   KeyTable(HashSeed seed, std::size_t slots) : seed_(seed), slots_(slots, npos) {
-    // Half of the slots stay empty, so an index is less than half of what its bits could say: no slot in use looks
-    // like npos. Beyond 2^32 slots there are no bits left for a tag.
+    // Half of the slots stay empty, so an index is less than half of what its bits could say: no slot in use
+    // looks like npos. Beyond 2^32 slots there are no bits left for a tag.
     const auto bits = static_cast<unsigned>(std::countr_zero(slots));
     shift_ = 64 - bits;
     tag_mask_ = bits >= 32 ? 0 : ~((std::uint32_t{1} << bits) - 1);
   }
 
-  [[nodiscard]] std::size_t place(std::uint64_t hash) const { return static_cast<std::size_t>(hash >> shift_); }
+  [[nodiscard]] std::size_t place(std::uint64_t hash) const {
+    return static_cast<std::size_t>(hash >> shift_);
+  }
 
   HashSeed seed_;
   std::vector<std::uint32_t> slots_;

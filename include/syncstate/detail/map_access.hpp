@@ -26,9 +26,9 @@ class AnyRemote;
 
 /// Reaches what `StateMap` and `Diff` keep to themselves.
 ///
-/// Threads: `value`, `changed_at`, `for_each_changed_since`, `step_after`, copying the map and `update_id()` read the
-/// committed state only. Other threads may use them while one thread has a transaction open; whoever commits excludes
-/// them for as long as `commit_transaction` takes.
+/// Threads: `value`, `changed_at`, `for_each_changed_since`, `step_after`, copying the map and `update_id()`
+/// read the committed state only. Other threads may use them while one thread has a transaction open; whoever
+/// commits excludes them for as long as `commit_transaction` takes.
 struct MapAccess {
   /// Null before `freeze`.
   template <class K, class V>
@@ -37,10 +37,11 @@ struct MapAccess {
   }
 
   /// A frozen map at its initial state; a master has a fresh epoch, a replica none yet.
-  template <class K, class V>
+  template <class K, class V, class... MapOptions>
   [[nodiscard]] static StateMap<K, V> make_map(Role role, std::shared_ptr<const FrozenState<K, V>> frozen,
-                                               std::shared_ptr<AnyRemote<K, V>> remote) {
-    StateMap<K, V> map(role);
+                                               std::shared_ptr<AnyRemote<K, V>> remote,
+                                               const MapOptions&... options) {
+    StateMap<K, V> map(role, options...);
     map.remote_ = std::move(remote);
     map.adopt(std::move(frozen));
     return map;
@@ -85,6 +86,12 @@ struct MapAccess {
     return map.log_.step_after(id);
   }
 
+  /// The diffs kept one by one; as old as the map's last change.
+  template <class K, class V>
+  [[nodiscard]] static const DiffLog<V>& log(const StateMap<K, V>& map) {
+    return map.log_;
+  }
+
   template <class K, class V>
   static void begin_transaction(StateMap<K, V>& map) {
     map.begin_transaction();
@@ -94,7 +101,8 @@ struct MapAccess {
   [[nodiscard]] static const ChangeSet<V>& pending(const StateMap<K, V>& map) {
     return *map.transaction_;
   }
-  /// Returns the new update id, or the old one if nothing was set. On an exception the transaction is still open.
+  /// Returns the new update id, or the old one if nothing was set. On an exception the transaction is still
+  /// open.
   template <class K, class V>
   static UpdateId commit_transaction(StateMap<K, V>& map) {
     return map.commit_transaction();
@@ -125,7 +133,8 @@ struct MapAccess {
   }
   template <class K, class V>
   [[nodiscard]] static Diff<K, V> make_diff(std::shared_ptr<const FrozenState<K, V>> frozen, Epoch epoch,
-                                            UpdateId from, UpdateId upto, bool is_full, ChangeSet<V>&& changes) {
+                                            UpdateId from, UpdateId upto, bool is_full,
+                                            ChangeSet<V>&& changes) {
     return Diff<K, V>(std::move(frozen), epoch, from, upto, is_full, std::move(changes));
   }
 };

@@ -52,8 +52,8 @@ class EntryIterator {
   std::size_t at_ = 0;
 };
 
-/// Reading by key, by ordinal and in ascending order, over two members of `Derived` (which may be private to all but
-/// this class): `frozen_ref()`, and `value_ref(ordinal)`, the value as it is now.
+/// Reading by key, by ordinal and in ascending order, over two members of `Derived` (which may be private to
+/// all but this class): `frozen_ref()`, and `value_ref(ordinal)`, the value as it is now.
 template <class Derived, class K, class V>
 class ReadInterface {
  public:

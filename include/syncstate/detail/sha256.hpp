@@ -32,7 +32,8 @@ class Sha256 {
     }
   }
 
-  /// Eight bytes, most significant first, then the bytes they count: how the hash of a map tells entries apart.
+  /// Eight bytes, most significant first, then the bytes they count: how the hash of a map tells entries
+  /// apart.
   void update_sized(ByteView bytes) {
     std::array<std::byte, 8> length;
     for (std::size_t i = 0; i < 8; ++i) {
@@ -45,7 +46,8 @@ class Sha256 {
   [[nodiscard]] Digest finish() {
     flush();
     Digest digest;
-    if (EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr) != 1) fail();
+    if (EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr) != 1)
+      fail();
     return digest;
   }
 
@@ -66,7 +68,9 @@ class Sha256 {
     if (EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) != 1) fail();
   }
 
-  [[noreturn]] static void fail() { throw std::runtime_error("syncstate: SHA-256 is not available from OpenSSL"); }
+  [[noreturn]] static void fail() {
+    throw std::runtime_error("syncstate: SHA-256 is not available from OpenSSL");
+  }
 
   std::unique_ptr<EVP_MD_CTX, FreeContext> context_;
   Bytes buffer_;
