@@ -1,0 +1,31 @@
+// How long to wait before the next attempt to connect.
+#ifndef SYNCSTATE_BACKOFF_HPP
+#define SYNCSTATE_BACKOFF_HPP
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+namespace syncstate {
+
+/// The pace of a remote's attempts to connect.
+struct BackoffOptions {
+  std::chrono::milliseconds first{250};    ///< the most the first wait takes
+  std::chrono::milliseconds most{30'000};  ///< the most any wait takes; also the pace after a refusal
+};
+
+/// The wait before reconnect number `attempt` (from 0): uniform in [0, min(most, first * 2^attempt)].
+///
+/// Fully jittered from the first one, so that a thousand clients of a restarted server do not come back at once.
+template <std::uniform_random_bit_generator Rng>
+std::chrono::milliseconds backoff(const BackoffOptions& options, unsigned attempt, Rng& rng) {
+  auto cap = options.first;
+  for (unsigned i = 0; i < attempt && cap < options.most; ++i) cap *= 2;
+  cap = std::min(cap, options.most);
+  std::uniform_int_distribution<std::chrono::milliseconds::rep> wait(0, std::max<decltype(cap.count())>(cap.count(), 0));
+  return std::chrono::milliseconds(wait(rng));
+}
+
+}  // namespace syncstate
+
+#endif

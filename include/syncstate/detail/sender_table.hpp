@@ -1,0 +1,102 @@
+// Who sent which event: what makes an event take effect at most once.
+#ifndef SYNCSTATE_DETAIL_SENDER_TABLE_HPP
+#define SYNCSTATE_DETAIL_SENDER_TABLE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "syncstate/detail/random.hpp"
+#include "syncstate/error.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/types.hpp"
+
+namespace syncstate::detail {
+
+/// What became of an event.
+struct EventOutcome {
+  UpdateId update_id = 0;
+  StateErrc error{};  ///< 0: it was run
+  std::string detail;
+};
+
+/// The senders of one map: for each the highest number run, and the last answers.
+///
+/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, at most.
+/// Threads: every member from any thread.
+class SenderTable {
+ public:
+  explicit SenderTable(const Limits& limits) : most_senders_(limits.senders_per_map), most_answers_(limits.answers_per_sender) {}
+
+  /// The sender itself while it is known, a new one for 0 or one that was forgotten.
+  std::uint64_t admit(std::uint64_t sender) {
+    const std::lock_guard lock(mutex_);
+    if (sender != 0 && touch(sender) != nullptr) return sender;
+    do {
+      sender = random_u64();
+    } while (sender == 0 || senders_.contains(sender));
+    if (senders_.size() >= most_senders_) {
+      senders_.erase(by_use_.back());
+      by_use_.pop_back();
+    }
+    by_use_.push_front(sender);
+    senders_[sender].use = by_use_.begin();
+    return sender;
+  }
+
+  /// What the table says of an event that is about to run.
+  enum class Verdict { run, repeat, unknown };
+
+  /// `run`: never seen. `repeat`: `outcome` is its old answer. `unknown`: it may have run, nobody knows any more.
+  Verdict look_up(std::uint64_t sender, std::uint64_t number, EventOutcome& outcome) {
+    const std::lock_guard lock(mutex_);
+    Sender* const known = touch(sender);
+    if (known == nullptr) return Verdict::unknown;
+    if (number > known->highest) return Verdict::run;
+    for (const auto& [kept, answer] : known->answers) {
+      if (kept != number) continue;
+      outcome = answer;
+      return Verdict::repeat;
+    }
+    return Verdict::unknown;
+  }
+
+  /// The event was run, and this came of it.
+  void record(std::uint64_t sender, std::uint64_t number, EventOutcome outcome) {
+    const std::lock_guard lock(mutex_);
+    Sender* const known = touch(sender);
+    if (known == nullptr) return;
+    known->highest = number;
+    known->answers.emplace_back(number, std::move(outcome));
+    if (known->answers.size() > most_answers_) known->answers.pop_front();
+  }
+
+ private:
+  struct Sender {
+    std::uint64_t highest = 0;
+    std::deque<std::pair<std::uint64_t, EventOutcome>> answers;
+    std::list<std::uint64_t>::iterator use;
+  };
+
+  Sender* touch(std::uint64_t sender) {
+    const auto found = senders_.find(sender);
+    if (found == senders_.end()) return nullptr;
+    by_use_.splice(by_use_.begin(), by_use_, found->second.use);
+    return &found->second;
+  }
+
+  std::mutex mutex_;
+  std::size_t most_senders_;
+  std::size_t most_answers_;
+  std::list<std::uint64_t> by_use_;  // the latest first
+  std::unordered_map<std::uint64_t, Sender> senders_;
+};
+
+}  // namespace syncstate::detail
+
+#endif

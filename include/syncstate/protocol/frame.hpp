@@ -1,0 +1,159 @@
+// How messages are cut out of the byte stream: a length, a kind, a body.
+#ifndef SYNCSTATE_PROTOCOL_FRAME_HPP
+#define SYNCSTATE_PROTOCOL_FRAME_HPP
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "syncstate/bytes.hpp"
+
+namespace syncstate::protocol {
+
+/// What a frame says. The numbers travel: append, never renumber.
+///
+/// Shape of a frame: length  varint, the bytes that follow, 1 .. the limit in force
+///                   kind    u8, one of these; an unknown kind ends the session
+///                   body    length - 1 bytes, laid out by kind (messages.hpp, docs/protocol.md)
+enum class FrameKind : std::uint8_t {
+  // both ways
+  hello = 1,
+  welcome = 2,
+  goodbye = 3,
+  heartbeat = 4,
+  // client to server
+  open = 16,
+  upload = 17,
+  upload_end = 18,
+  close_channel = 19,
+  follow = 20,
+  unfollow = 21,
+  get_update_id = 22,
+  get_diff = 23,
+  fetch = 24,
+  list = 25,
+  event_type = 26,
+  event_part = 27,
+  event = 28,
+  // server to client
+  opened = 32,
+  upload_wanted = 33,
+  refused = 34,
+  update_id = 35,
+  state = 36,
+  state_end = 37,
+  hosted = 38,
+  step = 39,
+  diff = 40,
+  transfer = 41,
+  value_part = 42,
+  answer = 43,
+  answer_error = 44,
+};
+
+/// One frame as it came; `body` dies with the bytes it was cut from.
+struct Frame {
+  FrameKind kind{};
+  ByteView body;
+};
+
+/// Puts a frame's length before the kind and body that stand in `out` from `start` on.
+inline void close_frame(Bytes& out, std::size_t start) {
+  std::array<std::byte, 10> head{};
+  std::size_t used = 0;
+  std::uint64_t length = out.size() - start;
+  while (length >= 0x80) {
+    head[used++] = static_cast<std::byte>(length | 0x80);
+    length >>= 7;
+  }
+  head[used++] = static_cast<std::byte>(length);
+  out.insert(out.begin() + static_cast<std::ptrdiff_t>(start), head.begin(),
+             head.begin() + static_cast<std::ptrdiff_t>(used));
+}
+
+/// Appends one message as a frame. `Message` has `kind` and `encode(ByteWriter&)`.
+template <class Message>
+void append_frame(Bytes& out, const Message& message) {
+  const std::size_t start = out.size();
+  ByteWriter writer(out);
+  writer.put_u8(static_cast<std::uint8_t>(Message::kind));
+  message.encode(writer);
+  close_frame(out, start);
+}
+
+/// Cuts frames out of bytes that arrive in pieces of any size.
+///
+/// Memory: what arrived and is not a whole frame yet, never what a length claims.
+class FrameReader {
+ public:
+  explicit FrameReader(std::size_t max_frame_bytes) : max_frame_bytes_(max_frame_bytes) {}
+
+  void set_max_frame_bytes(std::size_t bytes) { max_frame_bytes_ = bytes; }
+
+  /// Calls `on_frame(Frame)` for every whole frame in what came so far and `in`, until it returns false.
+  /// Errors: `too_large` for a length beyond the limit, `protocol_error` for an empty frame or a bad length.
+  template <class F>
+  void feed(ByteView in, F&& on_frame) {
+    if (pending_.empty()) {
+      const ByteView rest = cut(in, on_frame);
+      pending_.assign(rest.begin(), rest.end());
+      return;
+    }
+    pending_.insert(pending_.end(), in.begin(), in.end());
+    // The frames are views into `moving`, so that a callback that ends the session may clear us.
+    Bytes moving = std::move(pending_);
+    pending_.clear();
+    const ByteView rest = cut(moving, on_frame);
+    if (rest.size() == moving.size()) {
+      pending_ = std::move(moving);  // nothing whole yet: keep the buffer as it grew
+    } else {
+      pending_.assign(rest.begin(), rest.end());
+    }
+  }
+
+  /// Bytes kept of a frame that is not whole yet.
+  [[nodiscard]] std::size_t pending_bytes() const { return pending_.size(); }
+
+ private:
+  template <class F>
+  ByteView cut(ByteView in, F& on_frame) {
+    for (;;) {
+      const auto head = read_length(in);
+      if (!head) return in;
+      if (in.size() - head->bytes < head->length) return in;
+      const ByteView whole = in.subspan(head->bytes, head->length);
+      in = in.subspan(head->bytes + head->length);
+      const Frame frame{static_cast<FrameKind>(std::to_integer<std::uint8_t>(whole.front())), whole.subspan(1)};
+      if (!on_frame(frame)) return {};
+    }
+  }
+
+  struct Head {
+    std::size_t bytes;
+    std::size_t length;
+  };
+
+  [[nodiscard]] std::optional<Head> read_length(ByteView in) const {
+    std::uint64_t length = 0;
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      const auto b = std::to_integer<std::uint8_t>(in[i]);
+      // Five bytes say 34 bits, far beyond any limit: what goes on is an attack or not our protocol.
+      if (i == 5) throw StateError(StateErrc::too_large, "a frame's length is beyond any limit");
+      length |= static_cast<std::uint64_t>(b & 0x7f) << (7 * i);
+      if ((b & 0x80) != 0) continue;
+      if (b == 0 && i != 0) throw StateError(StateErrc::protocol_error, "a frame's length is not canonical");
+      if (length == 0) throw StateError(StateErrc::protocol_error, "an empty frame");
+      if (length > max_frame_bytes_) throw StateError(StateErrc::too_large, "a frame is beyond the limit");
+      return Head{i + 1, static_cast<std::size_t>(length)};
+    }
+    return std::nullopt;
+  }
+
+  std::size_t max_frame_bytes_;
+  Bytes pending_;
+};
+
+}  // namespace syncstate::protocol
+
+#endif

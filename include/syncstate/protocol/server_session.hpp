@@ -1,0 +1,579 @@
+// The server's side of one connection: bytes and time in, actions and bytes out.
+#ifndef SYNCSTATE_PROTOCOL_SERVER_SESSION_HPP
+#define SYNCSTATE_PROTOCOL_SERVER_SESSION_HPP
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "syncstate/executor.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/protocol/diff_stream.hpp"
+#include "syncstate/protocol/frame.hpp"
+#include "syncstate/protocol/messages.hpp"
+#include "syncstate/protocol/proof.hpp"
+#include "syncstate/protocol/session.hpp"
+
+namespace syncstate::protocol {
+
+/// The client proved that it knows the password.
+struct ClientAuthenticated {};
+/// A map is to be opened: answer with `opened`, `want_upload` or `refuse`, now or later.
+struct OpenAsked {
+  Open open;
+};
+/// A piece of an upload that was wanted; the bytes die with the call.
+struct UploadCame {
+  ChannelId channel;
+  ByteView bytes;
+};
+/// The upload is whole: answer with `opened` or `refuse`.
+struct UploadEnded {
+  ChannelId channel;
+};
+/// The client gave a channel up; whatever was asked on it needs no answer.
+struct ChannelClosed {
+  ChannelId channel;
+};
+/// An initial state is wanted: answer with `send_initial` or `refuse`.
+struct FetchAsked {
+  Fetch fetch;
+};
+/// The hosted maps are wanted: answer with `send_hosted`.
+struct ListAsked {
+  ChannelId request;
+};
+/// An event came for an open map: answer with `answer` or `answer_error`.
+struct EventCame {
+  ChannelId channel;
+  std::uint64_t sender;
+  std::uint64_t number;
+  const std::string* type;  ///< as the client named it on this channel; dies with the call
+  ByteView bytes;           ///< dies with the call
+};
+/// What a server session wants done.
+using ServerAction = std::variant<ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed, FetchAsked,
+                                  ListAsked, EventCame, CloseSession>;
+
+/// The passwords a server takes; several at once while one is being replaced.
+using Passwords = std::vector<std::string>;
+
+/// One connection's protocol state on the server, without any I/O.
+///
+/// `on_bytes` and `on_tick` give actions to a sink, any callable that takes each alternative of `ServerAction`; the
+/// sink may call back into the session. `produce` gives the bytes to send. Diffs are pulled from the maps when the
+/// link can take them, so nothing is ever queued for a slow peer but a position.
+///
+/// Threads : one at a time.
+/// Lifetime: `limits` outlives the session.
+class ServerSession {
+ public:
+  ServerSession(const Limits& limits, TimePoint accepted_at)
+      : limits_(&limits), frames_(limits.frame_bytes_before_authentication), accepted_at_(accepted_at),
+        last_heard_(accepted_at), last_heartbeat_(accepted_at) {}
+
+  /// The link is secured. `passwords` may be refused wholesale: with `busy`, every proof is turned away unseen.
+  void on_open(std::shared_ptr<const Passwords> passwords, Bytes channel_binding, bool is_busy, TimePoint now) {
+    passwords_ = std::move(passwords);
+    binding_ = std::move(channel_binding);
+    is_busy_ = is_busy;
+    last_heard_ = now;
+  }
+
+  /// Bytes came.
+  template <class Sink>
+  void on_bytes(ByteView in, TimePoint now, Sink&& sink) {
+    if (is_over_) return;
+    last_heard_ = now;
+    try {
+      frames_.feed(in, [&](const Frame& frame) {
+        handle(frame, now, sink);
+        return !is_over_;
+      });
+    } catch (const StateError& error) {
+      fail(reason_of(error), error.detail(), sink);
+    }
+  }
+
+  /// Time passed. Call at least once a second.
+  template <class Sink>
+  void on_tick(TimePoint now, Sink&& sink) {
+    if (is_over_) return;
+    if (!is_authenticated_) {
+      if (now - accepted_at_ >= limits_->authentication_time) {
+        fail(StateErrc::unauthorized, "no proof of the password in time", sink);
+      }
+      return;
+    }
+    if (now - last_heard_ >= limits_->silence) {
+      fail(StateErrc::peer_silent, "nothing came from the client for too long", sink);
+    } else if (now - last_heartbeat_ >= limits_->heartbeat_every) {
+      last_heartbeat_ = now;
+      is_heartbeat_due_ = true;
+    }
+  }
+
+  /// Appends what is to be sent next, some `Limits::piece_bytes` at a time; nothing when there is nothing.
+  void produce(Bytes& out) {
+    if (!control_.empty()) {
+      out.insert(out.end(), control_.begin(), control_.end());
+      Bytes().swap(control_);
+    }
+    if (is_over_ || !is_authenticated_) return;
+    if (is_heartbeat_due_) append_heartbeat(out);
+    produce_turns(out);
+    append_answers(out);
+  }
+
+  /// True when `produce` would give something.
+  [[nodiscard]] bool wants_to_send() const {
+    if (!control_.empty()) return true;
+    if (is_over_ || !is_authenticated_) return false;
+    if (is_heartbeat_due_ || !requests_.empty()) return true;
+    return std::any_of(channels_.begin(), channels_.end(), [this](const auto& entry) {
+      const Channel& channel = entry.second;
+      return (channel.stream && channel.stream->is_behind()) || has_answer_due(channel);
+    });
+  }
+
+  [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
+  [[nodiscard]] bool is_over() const { return is_over_; }
+
+  // What the role answers.
+
+  /// The map asked for on `channel` is hosted: diffs flow if the client asked to follow.
+  void opened(ChannelId channel, std::shared_ptr<DiffSource> source, std::uint64_t sender) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end() || is_over_) return;
+    Channel& c = found->second;
+    c.state = Channel::State::open;
+    c.source = std::move(source);
+    append_frame(control_, Opened{channel, c.source->head(), sender});
+    if (c.mode != FollowMode::none) start_stream(channel, c, c.wished, c.mode);
+  }
+
+  /// The server has no such map: the client is to send its initial state.
+  void want_upload(ChannelId channel) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end() || is_over_) return;
+    found->second.state = Channel::State::uploading;
+    append_frame(control_, UploadWanted{channel});
+  }
+
+  /// What was asked with this channel or request is not done.
+  void refuse(ChannelId channel, StateErrc reason, std::string detail, std::optional<MapHash> other = {}) {
+    if (is_over_) return;
+    drop_channel(channel);
+    append_frame(control_, Refused{channel, reason, shorten(std::move(detail)), other});
+  }
+
+  /// Sends a map's initial state.
+  void send_initial(ChannelId request, std::shared_ptr<const InitialSource> source) {
+    if (!is_over_) requests_.push_back(InitialRequest{request, std::move(source), 0, 0});
+  }
+
+  /// Sends the list of hosted maps.
+  void send_hosted(ChannelId request, std::vector<HostedMapInfo> maps) {
+    if (!is_over_) requests_.push_back(ListRequest{request, std::move(maps), 0});
+  }
+
+  /// The event committed as `update_id`, or changed nothing and met the head `update_id`.
+  void answer(ChannelId channel, std::uint64_t number, UpdateId update_id) {
+    queue_answer(channel, PendingAnswer{number, update_id, update_id, StateErrc{}, {}});
+  }
+
+  /// The event had no effect, or its effect is not known.
+  void answer_error(ChannelId channel, std::uint64_t number, StateErrc reason, std::string detail) {
+    queue_answer(channel, PendingAnswer{number, 0, 0, reason, shorten(std::move(detail))});
+  }
+
+  /// Ends the session from this side, for this reason.
+  template <class Sink>
+  void fail(StateErrc reason, const std::string& detail, Sink&& sink) {
+    if (is_over_) return;
+    is_over_ = true;
+    append_frame(control_, Goodbye{reason, shorten(detail)});
+    channels_.clear();
+    requests_.clear();
+    sink(CloseSession{reason, detail});
+  }
+
+ private:
+  struct PendingAnswer {
+    std::uint64_t number;
+    UpdateId update_id;
+    UpdateId due_at;  ///< not before the peer has this update
+    StateErrc error;
+    std::string detail;
+  };
+
+  struct Channel {
+    enum class State { asked, uploading, uploaded, open };
+    State state = State::asked;
+    Position wished;
+    FollowMode mode = FollowMode::none;
+    std::shared_ptr<DiffSource> source;
+    std::optional<DiffStream> stream;
+    std::string event_type;
+    Bytes event_bytes;  ///< the parts that came of an event that is not whole
+    std::deque<PendingAnswer> answers;
+    std::size_t events_in_flight = 0;
+  };
+
+  struct InitialRequest {
+    ChannelId request;
+    std::shared_ptr<const InitialSource> source;
+    std::uint32_t next_key;
+    std::uint64_t offset;
+  };
+  struct ListRequest {
+    ChannelId request;
+    std::vector<HostedMapInfo> maps;
+    std::size_t next;
+  };
+  using Request = std::variant<DiffStream, InitialRequest, ListRequest>;
+
+  template <class Sink>
+  void handle(const Frame& frame, TimePoint now, Sink& sink) {
+    if (!is_authenticated_) {
+      if (frame.kind != FrameKind::hello) break_off("the first frame must be a hello");
+      authenticate(decode_body<Hello>(frame.body), now, sink);
+      return;
+    }
+    switch (frame.kind) {
+      case FrameKind::heartbeat: return on_heartbeat(frame.body);
+      case FrameKind::goodbye: return on_goodbye(decode_body<Goodbye>(frame.body), sink);
+      case FrameKind::open: return on_open_map(decode_body<Open>(frame.body), sink);
+      case FrameKind::upload: return on_upload(decode_body<Upload>(frame.body), sink);
+      case FrameKind::upload_end: return on_upload_end(decode_body<UploadEnd>(frame.body).channel, sink);
+      case FrameKind::close_channel: return on_close_channel(decode_body<CloseChannel>(frame.body).channel, sink);
+      case FrameKind::follow: return on_follow(decode_body<Follow>(frame.body));
+      case FrameKind::unfollow: return on_unfollow(decode_body<Unfollow>(frame.body).channel);
+      case FrameKind::get_update_id: return on_get_update_id(decode_body<GetUpdateId>(frame.body));
+      case FrameKind::get_diff: return on_get_diff(decode_body<GetDiff>(frame.body));
+      case FrameKind::fetch: {
+        auto fetch = decode_body<Fetch>(frame.body);
+        expect_room_for_request();
+        sink(FetchAsked{std::move(fetch)});
+        return;
+      }
+      case FrameKind::list: {
+        const ChannelId request = decode_body<List>(frame.body).channel;
+        expect_room_for_request();
+        sink(ListAsked{request});
+        return;
+      }
+      case FrameKind::event_type: return on_event_type(decode_body<EventType>(frame.body));
+      case FrameKind::event_part: return on_event_part(decode_body<EventPart>(frame.body));
+      case FrameKind::event: return on_event(decode_body<EventMessage>(frame.body), sink);
+      default: break_off("a frame that a client never sends");
+    }
+  }
+
+  template <class Sink>
+  void authenticate(const Hello& hello, TimePoint now, Sink& sink) {
+    if (hello.oldest_version > protocol_version || hello.newest_version < protocol_version) {
+      return fail(StateErrc::version_mismatch, "this server speaks version " + std::to_string(protocol_version), sink);
+    }
+    if (is_busy_) return fail(StateErrc::busy, "too many failed proofs from this address: try again in a minute", sink);
+    const std::string* known = nullptr;
+    if (passwords_) {
+      for (const std::string& password : *passwords_) {  // all of them, so that the time taken tells nothing
+        if (proofs_equal(hello.proof, make_proof(password, ProofRole::client, binding_))) known = &password;
+      }
+    }
+    if (known == nullptr) return fail(StateErrc::unauthorized, "", sink);
+    append_frame(control_, Welcome{protocol_version, make_proof(*known, ProofRole::server, binding_)});
+    Bytes().swap(binding_);
+    passwords_.reset();
+    is_authenticated_ = true;
+    last_heartbeat_ = now;
+    frames_.set_max_frame_bytes(limits_->frame_bytes);
+    sink(ClientAuthenticated{});
+  }
+
+  void on_heartbeat(ByteView body) {
+    ByteReader in(body);
+    while (!in.is_at_end()) HeartbeatEntry::decode(in);  // where a replica stands is for people and for later
+  }
+
+  template <class Sink>
+  void on_goodbye(const Goodbye& goodbye, Sink& sink) {
+    is_over_ = true;
+    channels_.clear();
+    requests_.clear();
+    sink(CloseSession{StateErrc::link_closed, goodbye.detail});
+  }
+
+  template <class Sink>
+  void on_open_map(Open open, Sink& sink) {
+    if (channels_.size() >= limits_->maps) {
+      refuse(open.channel, StateErrc::busy, "too many maps open on this link");
+      return;
+    }
+    const auto [found, is_new] = channels_.try_emplace(open.channel);
+    if (!is_new) break_off("a channel that is open already");
+    if (open.position.epoch == 0 && open.position.update_id != 0) break_off("a position without an epoch");
+    found->second.wished = open.position;
+    found->second.mode = open.mode;
+    sink(OpenAsked{std::move(open)});
+  }
+
+  template <class Sink>
+  void on_upload(const Upload& upload, Sink& sink) {
+    const auto found = channels_.find(upload.channel);
+    if (found == channels_.end()) return;  // refused meanwhile; what was under way may still come
+    if (found->second.state != Channel::State::uploading) break_off("an upload that nobody asked for");
+    sink(UploadCame{upload.channel, upload.bytes});
+  }
+
+  template <class Sink>
+  void on_upload_end(ChannelId channel, Sink& sink) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end()) return;
+    if (found->second.state != Channel::State::uploading) break_off("the end of an upload that nobody asked for");
+    found->second.state = Channel::State::uploaded;
+    sink(UploadEnded{channel});
+  }
+
+  template <class Sink>
+  void on_close_channel(ChannelId channel, Sink& sink) {
+    if (drop_channel(channel)) sink(ChannelClosed{channel});
+  }
+
+  bool drop_channel(ChannelId id) {
+    const auto found = channels_.find(id);
+    if (found == channels_.end()) return false;
+    events_in_flight_ -= found->second.events_in_flight;
+    channels_.erase(found);
+    return true;
+  }
+
+  /// The open channel of this id; null when it was refused or is closed, which the client may not know yet.
+  Channel* open_channel(ChannelId id) {
+    const auto found = channels_.find(id);
+    if (found == channels_.end()) return nullptr;
+    if (found->second.state != Channel::State::open) break_off("a channel that is not open yet");
+    return &found->second;
+  }
+
+  void on_follow(const Follow& follow) {
+    if (Channel* channel = open_channel(follow.channel)) {
+      start_stream(follow.channel, *channel, follow.position, follow.mode);
+    }
+  }
+
+  void start_stream(ChannelId id, Channel& channel, Position at, FollowMode mode) {
+    if (at.epoch == 0 && at.update_id != 0) break_off("a position without an epoch");
+    const Position head = channel.source->head();
+    if (at.epoch == head.epoch && at.update_id > head.update_id) {
+      refuse(id, StateErrc::wrong_position, "this position lies ahead of the master");
+      return;
+    }
+    channel.stream.emplace(id, channel.source, at, mode, *limits_);
+  }
+
+  void on_unfollow(ChannelId id) {
+    if (Channel* channel = open_channel(id)) channel->stream.reset();
+  }
+
+  void on_get_update_id(const GetUpdateId& ask) {
+    Channel* channel = open_channel(ask.channel);
+    if (channel == nullptr) return refuse_request(ask.request);
+    expect_room_for_request();
+    append_frame(control_, UpdateIdMessage{ask.request, channel->source->head()});
+  }
+
+  void on_get_diff(const GetDiff& ask) {
+    Channel* channel = open_channel(ask.channel);
+    if (channel == nullptr) return refuse_request(ask.request);
+    expect_room_for_request();
+    const Position head = channel->source->head();
+    if ((ask.from.epoch == 0 && ask.from.update_id != 0) ||
+        (ask.from.epoch == head.epoch && ask.from.update_id > head.update_id)) {
+      return refuse(ask.request, StateErrc::wrong_position, "this position lies ahead of the master");
+    }
+    requests_.push_back(DiffStream(ask.request, channel->source, ask.from, ask.upto, *limits_));
+  }
+
+  void refuse_request(ChannelId request) { refuse(request, StateErrc::not_hosted, "the channel is not open"); }
+
+  /// Requests that are not answered yet are bounded, those that wait as bytes for a peer that does not read too.
+  void expect_room_for_request() {
+    if (requests_.size() >= limits_->requests_in_flight || control_.size() > limits_->frame_bytes) {
+      throw StateError(StateErrc::busy, "too many requests in flight on this link");
+    }
+  }
+
+  void on_event_type(EventType type) {
+    if (Channel* channel = open_channel(type.channel)) channel->event_type = std::move(type.type);
+  }
+
+  void on_event_part(const EventPart& part) {
+    if (Channel* channel = open_channel(part.channel)) append_event(*channel, part.bytes);
+  }
+
+  void append_event(Channel& channel, ByteView bytes) const {
+    if (bytes.size() > limits_->event_bytes - channel.event_bytes.size()) {
+      throw StateError(StateErrc::too_large, "an event is beyond the limit");
+    }
+    channel.event_bytes.insert(channel.event_bytes.end(), bytes.begin(), bytes.end());
+  }
+
+  template <class Sink>
+  void on_event(const EventMessage& event, Sink& sink) {
+    Channel* channel = open_channel(event.channel);
+    if (channel == nullptr) return;
+    if (events_in_flight_ >= limits_->events_in_flight) {
+      throw StateError(StateErrc::busy, "too many events in flight on this link");
+    }
+    if (event.bytes.size() > limits_->event_bytes) throw StateError(StateErrc::too_large, "an event is beyond the limit");
+    ++events_in_flight_;
+    ++channel->events_in_flight;
+    // The channel may be gone when the sink returns, so what the action shows lives here.
+    const std::string type = channel->event_type;
+    Bytes whole;
+    ByteView bytes = event.bytes;
+    if (!channel->event_bytes.empty()) {
+      append_event(*channel, event.bytes);
+      whole.swap(channel->event_bytes);
+      bytes = whole;
+    }
+    sink(EventCame{event.channel, event.sender, event.number, &type, bytes});
+  }
+
+  void queue_answer(ChannelId id, PendingAnswer answer) {
+    const auto found = channels_.find(id);
+    if (found == channels_.end() || is_over_) return;
+    if (answer.error != StateErrc{} && !found->second.answers.empty()) {
+      answer.due_at = found->second.answers.back().due_at;  // answers keep the order of their events
+    }
+    found->second.answers.push_back(std::move(answer));
+  }
+
+  void append_heartbeat(Bytes& out) {
+    is_heartbeat_due_ = false;
+    const std::size_t start = out.size();
+    ByteWriter writer(out);
+    writer.put_u8(static_cast<std::uint8_t>(FrameKind::heartbeat));
+    for (const auto& [id, channel] : channels_) {
+      if (channel.stream) HeartbeatEntry{id, channel.stream->head().update_id}.encode(writer);
+    }
+    close_frame(out, start);
+  }
+
+  /// One frame for each stream and request in turn, until the piece is full.
+  void produce_turns(Bytes& out) {
+    for (bool is_more = true; is_more && out.size() < limits_->piece_bytes;) {
+      is_more = false;
+      // Start behind the channel that was served last, so that none starves.
+      auto next = channels_.upper_bound(last_served_);
+      for (std::size_t i = 0; i < channels_.size() && out.size() < limits_->piece_bytes; ++i) {
+        if (next == channels_.end()) next = channels_.begin();
+        if (next->second.stream && next->second.stream->produce(out)) {
+          is_more = true;
+          last_served_ = next->first;
+        }
+        ++next;
+      }
+      if (!requests_.empty() && out.size() < limits_->piece_bytes) {
+        is_more = true;
+        produce_request(out);
+      }
+    }
+  }
+
+  void produce_request(Bytes& out) {
+    Request request = std::move(requests_.front());
+    requests_.pop_front();
+    const bool is_done = std::visit([&](auto& r) { return produce_from(r, out); }, request);
+    if (!is_done) requests_.push_back(std::move(request));
+  }
+
+  static bool produce_from(DiffStream& stream, Bytes& out) {
+    stream.produce(out);
+    return stream.is_done();
+  }
+
+  bool produce_from(InitialRequest& r, Bytes& out) const {
+    StatePiece piece;
+    Bytes bytes;
+    piece.request = r.request;
+    if (!r.source->encode_initial(r.next_key, r.offset, limits_->piece_bytes, bytes)) {
+      append_frame(out, StateEnd{r.request});
+      return true;
+    }
+    piece.bytes = bytes;
+    append_frame(out, piece);
+    return false;
+  }
+
+  bool produce_from(ListRequest& r, Bytes& out) const {
+    Bytes bytes;
+    ByteWriter writer(bytes);
+    while (r.next < r.maps.size() && bytes.size() < limits_->piece_bytes) r.maps[r.next++].encode(writer);
+    Hosted hosted;
+    hosted.request = r.request;
+    hosted.more = r.next < r.maps.size();
+    hosted.maps = bytes;
+    append_frame(out, hosted);
+    return !hosted.more;
+  }
+
+  /// True when the channel's next answer may go out: every stream of its map on this link has the effect.
+  [[nodiscard]] bool has_answer_due(const Channel& channel) const {
+    if (channel.answers.empty()) return false;
+    const UpdateId due_at = channel.answers.front().due_at;
+    const Epoch epoch = channel.source->head().epoch;
+    return std::all_of(channels_.begin(), channels_.end(), [&](const auto& entry) {
+      const Channel& other = entry.second;
+      if (!other.stream || other.source != channel.source) return true;
+      return other.stream->at().epoch == epoch && other.stream->at().update_id >= due_at;
+    });
+  }
+
+  /// Answers go out once the peer has the diff that holds their effect.
+  void append_answers(Bytes& out) {
+    for (auto& [id, channel] : channels_) {
+      while (has_answer_due(channel) && out.size() < 2 * limits_->piece_bytes) {
+        const PendingAnswer answer = std::move(channel.answers.front());
+        channel.answers.pop_front();
+        --channel.events_in_flight;
+        --events_in_flight_;
+        if (answer.error == StateErrc{}) {
+          append_frame(out, Answer{id, answer.number, answer.update_id});
+        } else {
+          append_frame(out, AnswerError{id, answer.number, answer.error, answer.detail});
+        }
+      }
+    }
+  }
+
+  const Limits* limits_;
+  FrameReader frames_;
+  TimePoint accepted_at_;
+  TimePoint last_heard_;
+  TimePoint last_heartbeat_;
+  std::shared_ptr<const Passwords> passwords_;
+  Bytes binding_;
+  Bytes control_;  // frames ready to go, before anything else
+  std::map<ChannelId, Channel> channels_;
+  std::deque<Request> requests_;
+  ChannelId last_served_ = 0;
+  std::size_t events_in_flight_ = 0;
+  bool is_busy_ = false;
+  bool is_authenticated_ = false;
+  bool is_over_ = false;
+  bool is_heartbeat_due_ = false;
+};
+
+}  // namespace syncstate::protocol
+
+#endif

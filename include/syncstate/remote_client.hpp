@@ -1,0 +1,244 @@
+// What users meet of a remote, whatever its transport: maps, diffs, events, status.
+#ifndef SYNCSTATE_REMOTE_CLIENT_HPP
+#define SYNCSTATE_REMOTE_CLIENT_HPP
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "syncstate/codec.hpp"
+#include "syncstate/detail/diff_assembler.hpp"
+#include "syncstate/detail/initial_state_reader.hpp"
+#include "syncstate/detail/map_access.hpp"
+#include "syncstate/detail/key_text.hpp"
+#include "syncstate/detail/remote_map.hpp"
+#include "syncstate/detail/remote_operation.hpp"
+#include "syncstate/detail/wire_entries.hpp"
+#include "syncstate/diff.hpp"
+#include "syncstate/event.hpp"
+#include "syncstate/protocol/messages.hpp"
+#include "syncstate/remote.hpp"
+#include "syncstate/remote_core.hpp"
+#include "syncstate/state_map.hpp"
+#include "syncstate/status.hpp"
+
+namespace syncstate {
+
+/// One map that a server hosts, as `hosted` lists it.
+using HostedMapInfo = protocol::HostedMapInfo;
+
+namespace detail {
+
+/// Reads the initial state of another map with the same keys, to say what makes the hashes differ.
+template <class K, class V>
+class StateComparer final : public StateCollector {
+ public:
+  StateComparer(std::shared_ptr<const FrozenState<K, V>> ours, const MapHash& theirs, const Limits& limits,
+                std::function<void(std::string)> describe)
+      : ours_(std::move(ours)), theirs_(theirs), reader_(limits), describe_(std::move(describe)) {}
+
+  void feed(ByteView bytes) override { reader_.feed(bytes); }
+
+  void finish() override {
+    const auto theirs = reader_.finish(theirs_);
+    for (std::uint32_t i = 0; i < ours_->size() && i < theirs->size(); ++i) {
+      Bytes a;
+      Bytes b;
+      encode_whole(ours_->initial(i), a);
+      encode_whole(theirs->initial(i), b);
+      if (a == b) continue;
+      describe_("the first key whose initial value differs is " + key_text(ours_->key(i)));
+      return;
+    }
+  }
+
+ private:
+  std::shared_ptr<const FrozenState<K, V>> ours_;
+  MapHash theirs_;
+  InitialStateReader<K, V> reader_;
+  std::function<void(std::string)> describe_;
+};
+
+/// Reads the initial state of a map that is known by its hash alone.
+template <class K, class V>
+class StateFetcher final : public StateCollector {
+ public:
+  StateFetcher(const MapHash& hash, const Limits& limits) : hash_(hash), reader_(limits) {}
+
+  void feed(ByteView bytes) override { reader_.feed(bytes); }
+  void finish() override { frozen_ = reader_.finish(hash_); }
+  [[nodiscard]] const std::shared_ptr<const FrozenState<K, V>>& frozen() const { return frozen_; }
+
+ private:
+  MapHash hash_;
+  InitialStateReader<K, V> reader_;
+  std::shared_ptr<const FrozenState<K, V>> frozen_;
+};
+
+}  // namespace detail
+
+/// The remote at the heart of every transport: one long-lived link, shared by all maps that use it.
+///
+/// It reconnects by itself, opens each map anew as `freeze` did and resumes it from its position.
+///
+/// Threads : any member from any thread; blocking ones throw `would_deadlock` on the remote's own thread, where status
+///           callbacks run.
+/// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too.
+class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
+ public:
+  RemoteClient(const RemoteClient&) = delete;
+  RemoteClient& operator=(const RemoteClient&) = delete;
+
+  /// Makes the map known to the server, and waits until it is hosted. Called by `StateMap::freeze`.
+  /// Errors: `unavailable` when `timeout` passes (the remote goes on trying), and whatever the server or TLS refuses
+  ///         the map with: `unauthorized`, `type_mismatch`, `hash_mismatch`, `init_failed`, ...
+  template <class K, class V>
+  void init(const StateMap<K, V>& map, Duration timeout) {
+    refuse_own_thread();
+    const auto done = detail::Operation::create();
+    core_->open(identify(detail::MapAccess::frozen(map)), done);
+    await(done, timeout);
+  }
+
+  /// The diff from the map's position to `upto`, or to the head. Called by `sync` and `set_update_id`.
+  /// Errors: `unavailable`, and as `init`.
+  template <class K, class V>
+  [[nodiscard]] Diff<K, V> fetch_updates(const StateMap<K, V>& map, UpdateId upto) {
+    refuse_own_thread();
+    const auto& frozen = detail::MapAccess::frozen(map);
+    const auto done = detail::Operation::create();
+    const auto catcher = std::make_shared<detail::DiffCatcher<K, V>>(frozen, Position{map.epoch(), map.update_id()});
+    core_->fetch_diff(identify(frozen), upto, catcher, done);
+    await(done, core_->options().request_timeout);
+    return std::move(*catcher->diff());
+  }
+
+  /// Follows the map in the background. Called by `Replica`.
+  template <class K, class V>
+  [[nodiscard]] Subscription follow(const StateMap<K, V>& map, std::shared_ptr<DiffSink<K, V>> sink) {
+    const auto& frozen = detail::MapAccess::frozen(map);
+    std::shared_ptr<detail::DiffReceiver> receiver =
+        std::make_shared<detail::SinkReceiver<K, V>>(frozen, std::move(sink));
+    core_->follow(identify(frozen), receiver);
+    return Subscription([core = core_, hash = frozen->hash(), receiver] { core->unfollow(hash, receiver); });
+  }
+
+  /// A replica of a map that is known by its hash alone, at its initial state, which the server sends.
+  /// Errors: `not_hosted`, `type_mismatch`, `unavailable`, and as `init`.
+  template <class K, class V>
+  [[nodiscard]] StateMap<K, V> attach(const MapHash& hash) {
+    refuse_own_thread();
+    const auto done = detail::Operation::create();
+    const auto fetcher = std::make_shared<detail::StateFetcher<K, V>>(hash, core_->options().limits);
+    core_->fetch_state(hash, type_name<K>(), type_name<V>(), fetcher, done);
+    await(done, core_->options().request_timeout);
+    auto map = detail::MapAccess::make_map<K, V>(Role::replica, fetcher->frozen(),
+                                                 detail::make_any_remote<K, V>(shared_from_this()));
+    init(map, core_->options().request_timeout);
+    return map;
+  }
+
+  /// The maps that the server hosts.
+  /// Errors: `unavailable`, and as `init`.
+  [[nodiscard]] std::vector<HostedMapInfo> hosted() {
+    refuse_own_thread();
+    const auto done = detail::Operation::create();
+    const auto maps = std::make_shared<std::vector<HostedMapInfo>>();
+    core_->list(maps, done);
+    await(done, core_->options().request_timeout);
+    return std::move(*maps);
+  }
+
+  /// Sends an event to the master of the map and waits for its answer: the update id that it committed as.
+  ///
+  /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the effect:
+  /// `replica.wait_for(id, limit)` does.
+  /// Errors: `hook_failed` with the hook's message, `too_large`, `type_mismatch`, `not_hosted` for a map that this
+  ///         remote has neither frozen nor attached; `unavailable`: certainly not run; `outcome_unknown`: no answer
+  ///         came, it may have run.
+  template <class E>
+  UpdateId send_event(const MapHash& hash, const Event<E>& event) {
+    return send_event(hash, serialize_event(event));
+  }
+  UpdateId send_event(const MapHash& hash, const SerializedEvent& event) {
+    refuse_own_thread();
+    const auto done = detail::Operation::create();
+    start_event(hash, event, done);
+    // The core ends it at its deadline; a little later nobody is there to do so.
+    return await(done, core_->options().event_timeout + std::chrono::seconds(1));
+  }
+
+  /// How the link is doing.
+  [[nodiscard]] Status status() const { return core_->status(); }
+
+  /// Calls `f(status)` on the remote's own thread whenever the status changes; it must not block.
+  template <std::invocable<const Status&> F>
+  void on_status(F f) {
+    core_->on_status(std::move(f));
+  }
+
+  /// Where the remote works and calls back.
+  [[nodiscard]] std::shared_ptr<Executor> executor() const { return core_->shared_executor(); }
+
+ protected:
+  explicit RemoteClient(std::shared_ptr<detail::RemoteCore> core) : core_(std::move(core)) {}
+  ~RemoteClient() = default;
+
+  [[nodiscard]] detail::RemoteCore& core() const { return *core_; }
+
+  /// Hands an event to the core; `done` hears how it ended.
+  void start_event(const MapHash& hash, SerializedEvent event, const std::shared_ptr<detail::Operation>& done) {
+    if (event.bytes.size() > core_->options().limits.event_bytes) {
+      throw StateError(StateErrc::too_large, "an event beyond Limits::event_bytes");
+    }
+    core_->send_event(hash, std::make_shared<const SerializedEvent>(std::move(event)), done);
+  }
+
+ private:
+  void refuse_own_thread() const {
+    if (core_->executor().runs_here()) {
+      throw StateError(StateErrc::would_deadlock, "a blocking call on the remote's own thread");
+    }
+  }
+
+  UpdateId await(const std::shared_ptr<detail::Operation>& done, Duration limit) {
+    Executor& executor = core_->executor();
+    const bool has_ended = executor.wait_until(executor.now() + limit, [&] { return done->is_finished(); });
+    if (!has_ended) {
+      const Status now = core_->status();
+      done->give_up(now.reason ? now.reason.message() + (now.detail.empty() ? "" : ": " + now.detail) : "");
+    }
+    return done->result();
+  }
+
+  template <class K, class V>
+  detail::MapIdentity identify(const std::shared_ptr<const detail::FrozenState<K, V>>& frozen) const {
+    detail::MapIdentity identity;
+    identity.hash = frozen->hash();
+    identity.keys_hash = frozen->keys_hash();
+    identity.key_type = type_name<K>();
+    identity.value_type = type_name<V>();
+    const std::weak_ptr<const detail::FrozenState<K, V>> weak = frozen;
+    identity.initial = [weak]() -> std::shared_ptr<const protocol::InitialSource> {
+      const auto alive = weak.lock();
+      return alive ? std::make_shared<detail::FrozenSource<K, V>>(alive) : nullptr;
+    };
+    identity.comparer = [weak, limits = core_->options().limits](
+                            const MapHash& other,
+                            std::function<void(std::string)> describe) -> std::unique_ptr<detail::StateCollector> {
+      const auto alive = weak.lock();
+      if (!alive) return nullptr;
+      return std::make_unique<detail::StateComparer<K, V>>(alive, other, limits, std::move(describe));
+    };
+    return identity;
+  }
+
+  std::shared_ptr<detail::RemoteCore> core_;
+};
+
+}  // namespace syncstate
+
+#endif

@@ -1,0 +1,877 @@
+// The client without any transport: one long-lived link, shared by every map that uses it.
+#ifndef SYNCSTATE_REMOTE_CORE_HPP
+#define SYNCSTATE_REMOTE_CORE_HPP
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "syncstate/backoff.hpp"
+#include "syncstate/detail/random.hpp"
+#include "syncstate/detail/remote_map.hpp"
+#include "syncstate/detail/remote_operation.hpp"
+#include "syncstate/event.hpp"
+#include "syncstate/executor.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/link.hpp"
+#include "syncstate/protocol/client_session.hpp"
+#include "syncstate/protocol/proof.hpp"
+#include "syncstate/status.hpp"
+
+namespace syncstate {
+
+/// What a remote core is made with.
+struct RemoteCoreOptions {
+  std::string password{};
+  /// How long an event waits for its answer: then it ends with `unavailable`, or `outcome_unknown` if it was sent.
+  std::chrono::milliseconds event_timeout{10'000};
+  /// How long a blocking request (`sync`, `set_update_id`, `attach`, `hosted`) waits before it is `unavailable`.
+  std::chrono::milliseconds request_timeout{5'000};
+  BackoffOptions backoff{};
+  Limits limits{};
+  /// Seeds the jitter; 0 takes a random seed.
+  std::uint64_t seed = 0;
+};
+
+namespace detail {
+
+/// Keeps one link to a server: reconnects by itself, opens every map anew and resumes each from its position, and
+/// repeats unanswered events within the epoch they were sent to.
+///
+/// Threads : the asynchronous calls from any thread; all work, and every callback, on the executor.
+/// Lifetime: made by `create`; `stop` lets go of everything.
+class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
+ public:
+  using ChannelId = protocol::ChannelId;
+
+  [[nodiscard]] static std::shared_ptr<RemoteCore> create(std::shared_ptr<Executor> executor,
+                                                          std::shared_ptr<Connector> connector,
+                                                          RemoteCoreOptions options) {
+    return std::shared_ptr<RemoteCore>(new RemoteCore(std::move(executor), std::move(connector), std::move(options)));
+  }
+
+  ~RemoteCore() { protocol::wipe(options_.password); }
+
+  [[nodiscard]] Executor& executor() const { return *executor_; }
+  [[nodiscard]] const std::shared_ptr<Executor>& shared_executor() const { return executor_; }
+  [[nodiscard]] const RemoteCoreOptions& options() const { return options_; }
+
+  /// Starts to connect.
+  void start() {
+    post([](RemoteCore& self) {
+      self.connect();
+      self.schedule_tick();
+    });
+  }
+
+  /// Ends everything: what waits ends with `stopped`. Never waits for the network.
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_stopped_ = true;
+    }
+    post_always([](RemoteCore& self) { self.shut_down(); });
+  }
+
+  [[nodiscard]] Status status() const {
+    const std::lock_guard lock(mutex_);
+    return status_;
+  }
+
+  /// Calls `f(status)` on the executor whenever the link's status changes. It must not block.
+  void on_status(UniqueFunction<void(const Status&)> f) {
+    post([f = std::make_shared<UniqueFunction<void(const Status&)>>(std::move(f))](RemoteCore& self) {
+      self.status_callbacks_.push_back(f);
+    });
+  }
+
+  /// Makes the map known, and opens it now and after every reconnect. `done` hears when it is open, or why not; while
+  /// the server can't be reached it hears nothing.
+  void open(MapIdentity identity, std::shared_ptr<Operation> done) {
+    post_operation(done, [identity = std::move(identity), done](RemoteCore& self) mutable {
+      Entry& entry = self.enter(std::move(identity));
+      if (entry.is_open) return self.finish(*done, {});
+      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      entry.openers.push_back(std::move(done));
+      self.open_entry(entry);
+    });
+  }
+
+  /// Follows a map: diffs go to `receiver` from its position on, until `unfollow` with the same receiver.
+  void follow(MapIdentity identity, std::shared_ptr<DiffReceiver> receiver) {
+    post([identity = std::move(identity), receiver = std::move(receiver)](RemoteCore& self) mutable {
+      Entry& entry = self.enter(std::move(identity));
+      entry.followers.push_back(Follower{std::move(receiver), 0, false});
+      entry.followers.back().receiver->on_status(self.status_for(entry));
+      self.open_entry(entry);
+      self.open_follower(entry, entry.followers.back());
+    });
+  }
+
+  void unfollow(const MapHash& hash, std::shared_ptr<DiffReceiver> receiver) {
+    post([hash, receiver = std::move(receiver)](RemoteCore& self) {
+      const auto found = self.entries_.find(hash);
+      if (found == self.entries_.end()) return;
+      auto& followers = found->second.followers;
+      for (auto at = followers.begin(); at != followers.end(); ++at) {
+        if (at->receiver != receiver) continue;
+        self.close_channel(at->channel);
+        followers.erase(at);
+        break;
+      }
+      self.wake();
+    });
+  }
+
+  /// Fetches one diff from the receiver's position to `upto`, or to the head if that is below.
+  void fetch_diff(MapIdentity identity, UpdateId upto, std::shared_ptr<DiffReceiver> receiver,
+                  std::shared_ptr<Operation> done) {
+    post_operation(done, [identity = std::move(identity), upto, receiver = std::move(receiver),
+                          done](RemoteCore& self) mutable {
+      Entry& entry = self.enter(std::move(identity));
+      self.requests_.push_back(Request{entry.identity.hash, std::move(receiver), upto, nullptr, {}, nullptr, done, 0});
+      self.open_entry(entry);
+      self.start_requests();
+    });
+  }
+
+  /// Fetches the initial state of a hosted map.
+  void fetch_state(const MapHash& hash, std::string key_type, std::string value_type,
+                   std::shared_ptr<StateCollector> collector, std::shared_ptr<Operation> done) {
+    post_operation(done, [hash, types = std::make_pair(std::move(key_type), std::move(value_type)),
+                          collector = std::move(collector), done](RemoteCore& self) mutable {
+      self.requests_.push_back(
+          Request{hash, nullptr, 0, std::move(collector), std::move(types), nullptr, std::move(done), 0});
+      self.start_requests();
+    });
+  }
+
+  /// Asks which maps the server hosts.
+  void list(std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps, std::shared_ptr<Operation> done) {
+    post_operation(done, [maps = std::move(maps), done](RemoteCore& self) mutable {
+      self.requests_.push_back(Request{{}, nullptr, 0, nullptr, {}, std::move(maps), std::move(done), 0});
+      self.start_requests();
+    });
+  }
+
+  /// Sends an event; `done` hears the update id or the error. Events of one caller keep their order.
+  void send_event(const MapHash& hash, std::shared_ptr<const SerializedEvent> event, std::shared_ptr<Operation> done) {
+    const TimePoint deadline = executor_->now() + options_.event_timeout;
+    post_operation(done, [hash, event = std::move(event), done, deadline](RemoteCore& self) mutable {
+      const auto found = self.entries_.find(hash);
+      if (found == self.entries_.end()) {
+        return self.finish(*done, StateErrc::not_hosted, "this remote does not know the map: freeze or attach it first");
+      }
+      Entry& entry = found->second;
+      if (const Status s = self.status_for(entry); s.state == LinkState::failed) {
+        return self.finish(*done, s.reason, s.detail);
+      }
+      entry.events.push_back(PendingEvent{std::move(event), std::move(done), deadline, 0});
+      self.open_entry(entry);
+      self.send_events(entry);
+      self.wake();
+    });
+  }
+
+  /// Gives up on an operation: it ends with `reason` if nothing else has ended it.
+  void cancel(std::shared_ptr<Operation> operation, std::error_code reason) {
+    post([operation = std::move(operation), reason](RemoteCore& self) {
+      self.finish(*operation, operation->was_sent() ? make_error_code(StateErrc::outcome_unknown) : reason);
+      self.drop_finished();
+    });
+  }
+
+ private:
+  struct PendingEvent {
+    std::shared_ptr<const SerializedEvent> event;
+    std::shared_ptr<Operation> done;
+    TimePoint deadline;
+    std::uint64_t number;  ///< 0 until it is first sent
+  };
+
+  struct Follower {
+    std::shared_ptr<DiffReceiver> receiver;
+    ChannelId channel = 0;
+    bool is_open = false;
+  };
+
+  struct Entry {
+    MapIdentity identity;
+    ChannelId channel = 0;  ///< 0 while it is not asked for on this link
+    bool is_open = false;
+    std::uint64_t sender = 0;
+    Epoch sender_epoch = 0;
+    std::uint64_t last_number = 0;
+    std::deque<PendingEvent> events;  ///< those sent come first
+    std::vector<std::shared_ptr<Operation>> openers;
+    std::vector<Follower> followers;
+    std::error_code refusal;  ///< why the server refuses the map; empty if it does not
+    std::string refusal_detail;
+    TimePoint refused_at{};
+    TimePoint retry_at{};
+  };
+
+  /// Something asked once: a diff (with a receiver), an initial state (with a collector), or the list of maps.
+  struct Request {
+    MapHash hash;
+    std::shared_ptr<DiffReceiver> receiver;
+    UpdateId upto;
+    std::shared_ptr<StateCollector> collector;
+    std::pair<std::string, std::string> types;
+    std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps;
+    std::shared_ptr<Operation> done;
+    ChannelId id;  ///< 0 while it is not asked on this link
+  };
+
+  /// Hears of one link; deaf once the core has let go of it.
+  class LinkEar final : public LinkOwner {
+   public:
+    LinkEar(std::weak_ptr<RemoteCore> core, std::uint64_t attempt) : core_(std::move(core)), attempt_(attempt) {}
+
+    void on_open(const LinkInfo& info) override {
+      if (const auto core = current()) core->link_opened(info);
+    }
+    void on_bytes(ByteView bytes) override {
+      if (const auto core = current()) core->bytes_came(bytes);
+    }
+    void produce(Bytes& out) override {
+      const auto core = current();
+      if (core && core->session_) core->session_->produce(out);
+    }
+    void on_closed(std::error_code reason, const std::string& detail) override {
+      if (const auto core = current()) core->link_closed(reason, detail);
+    }
+
+   private:
+    std::shared_ptr<RemoteCore> current() const {
+      auto core = core_.lock();
+      return core && core->attempt_ == attempt_ ? core : nullptr;
+    }
+
+    std::weak_ptr<RemoteCore> core_;
+    std::uint64_t attempt_;
+  };
+
+  RemoteCore(std::shared_ptr<Executor> executor, std::shared_ptr<Connector> connector, RemoteCoreOptions options)
+      : executor_(std::move(executor)), connector_(std::move(connector)), options_(std::move(options)),
+        rng_(options_.seed != 0 ? options_.seed : random_u64()) {
+    status_.since = executor_->now();
+  }
+
+  // Getting onto the executor.
+
+  template <class F>
+  void post_always(F f) {
+    executor_->post([weak = weak_from_this(), f = std::move(f)]() mutable {
+      if (const auto self = weak.lock()) f(*self);
+    });
+  }
+
+  template <class F>
+  void post(F f) {
+    post_always([f = std::move(f)](RemoteCore& self) mutable {
+      if (!self.is_shut_down_) f(self);
+    });
+  }
+
+  /// As `post`; a stopped core ends the operation instead.
+  template <class F>
+  void post_operation(const std::shared_ptr<Operation>& done, F f) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_stopped_) {
+        finish(*done, StateErrc::stopped);
+        return;
+      }
+    }
+    post_always([f = std::move(f), done](RemoteCore& self) mutable {
+      if (self.is_shut_down_) return self.finish(*done, StateErrc::stopped);
+      if (!done->is_finished()) f(self);
+    });
+  }
+
+  void finish(Operation& operation, std::error_code error, const std::string& detail = {}) {
+    operation.finish(error, detail);
+    executor_->wake_waiters();
+  }
+
+  // The link.
+
+  void connect() {
+    ++attempt_;
+    session_.reset();
+    link_ = connector_->connect(std::make_shared<LinkEar>(weak_from_this(), attempt_));
+  }
+
+  void link_opened(const LinkInfo& info) {
+    const TimePoint now = executor_->now();
+    session_.emplace(options_.limits, now);
+    session_->on_open(options_.password, info.channel_binding, now);
+    wake();
+  }
+
+  void bytes_came(ByteView bytes) {
+    if (!session_) return;
+    session_->on_bytes(bytes, executor_->now(), sink());
+    wake();
+  }
+
+  void wake() {
+    if (link_ && session_ && session_->wants_to_send()) link_->wake();
+  }
+
+  /// Hands what the session wants done to the `perform` for it.
+  struct Sink {
+    RemoteCore* self;
+    template <class Action>
+    void operator()(Action&& action) const {
+      self->perform(action);
+    }
+  };
+  Sink sink() { return Sink{this}; }
+
+  void link_closed(std::error_code reason, const std::string& detail) {
+    ++attempt_;  // whatever else this link has to say is not heard
+    link_.reset();
+    session_.reset();
+    if (close_reason_) {
+      reason = *std::exchange(close_reason_, std::nullopt);
+      lose_link(reason, std::exchange(close_detail_, {}));
+    } else {
+      lose_link(reason, detail);
+    }
+  }
+
+  void lose_link(std::error_code reason, const std::string& detail) {
+    for (auto& [hash, entry] : entries_) {
+      entry.channel = 0;
+      entry.is_open = false;
+      entry.refusal = {};
+      for (Follower& follower : entry.followers) {
+        follower.receiver->drop_staged();
+        follower.channel = 0;
+        follower.is_open = false;
+      }
+    }
+    for (Request& request : requests_) {
+      if (request.id != 0 && request.receiver) request.receiver->drop_staged();
+      request.id = 0;
+    }
+    events_in_flight_ = 0;
+    channels_.clear();
+    if (is_shut_down_) return;
+    const bool is_refusal = is_refusal_code(reason);
+    set_status(is_refusal ? LinkState::failed : (was_live_ ? LinkState::stale : LinkState::connecting), reason, detail);
+    if (is_refusal) fail_waiting(reason, detail);
+    const auto wait = backoff(options_.backoff, is_refusal ? 64U : failures_, rng_);
+    ++failures_;
+    executor_->post_at(executor_->now() + wait, [weak = weak_from_this(), attempt = attempt_] {
+      const auto self = weak.lock();
+      if (self && self->attempt_ == attempt && !self->is_shut_down_) self->connect();
+    });
+  }
+
+  /// Codes that say that trying again soon is of no use.
+  static bool is_refusal_code(std::error_code code) {
+    for (const StateErrc refusal : {StateErrc::unauthorized, StateErrc::forbidden, StateErrc::version_mismatch,
+                                    StateErrc::certificate_rejected, StateErrc::tls_failed, StateErrc::decode_error,
+                                    StateErrc::protocol_error, StateErrc::type_mismatch, StateErrc::hash_mismatch,
+                                    StateErrc::too_large, StateErrc::invalid_option}) {
+      if (code == refusal) return true;
+    }
+    return false;
+  }
+
+  /// Nobody who waits for the server is served by waiting longer. What was sent to it may still be answered.
+  void fail_waiting(std::error_code reason, const std::string& detail) {
+    for (auto& [hash, entry] : entries_) {
+      for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);
+      for (const PendingEvent& event : entry.events) {
+        if (event.number == 0) finish(*event.done, reason, detail);
+      }
+    }
+    for (const Request& request : requests_) finish(*request.done, reason, detail);
+    drop_finished();
+  }
+
+  void shut_down() {
+    if (std::exchange(is_shut_down_, true)) return;
+    ++attempt_;
+    for (auto& [hash, entry] : entries_) {
+      for (const auto& opener : entry.openers) finish(*opener, StateErrc::stopped);
+      for (const PendingEvent& event : entry.events) {
+        finish(*event.done, event.number == 0 ? StateErrc::stopped : StateErrc::outcome_unknown);
+      }
+    }
+    for (const Request& request : requests_) finish(*request.done, StateErrc::stopped);
+    entries_.clear();
+    requests_.clear();
+    channels_.clear();
+    status_callbacks_.clear();
+    if (link_) link_->abort();
+    link_.reset();
+    session_.reset();
+  }
+
+  void schedule_tick() {
+    executor_->post_at(executor_->now() + std::chrono::milliseconds(250), [weak = weak_from_this()] {
+      const auto self = weak.lock();
+      if (!self || self->is_shut_down_) return;
+      self->tick();
+      self->schedule_tick();
+    });
+  }
+
+  void tick() {
+    const TimePoint now = executor_->now();
+    if (session_) session_->on_tick(now, sink());
+    for (auto& [hash, entry] : entries_) {
+      for (const PendingEvent& event : entry.events) {
+        if (now < event.deadline) break;  // they were queued in the order of their deadlines
+        event.done->give_up(no_link_text());
+        executor_->wake_waiters();
+      }
+      if (entry.refusal && now >= entry.retry_at) {
+        entry.refusal = {};
+        open_entry(entry);
+        for (Follower& follower : entry.followers) open_follower(entry, follower);
+      }
+    }
+    drop_finished();
+    wake();
+  }
+
+  std::string no_link_text() const {
+    if (status_.state == LinkState::live || !status_.reason) return {};
+    return status_.reason.message() + (status_.detail.empty() ? "" : ": " + status_.detail);
+  }
+
+  /// Operations end elsewhere too (their callers give up); what is left of them goes here.
+  void drop_finished() {
+    for (auto& [hash, entry] : entries_) {
+      std::erase_if(entry.openers, [](const auto& opener) { return opener->is_finished(); });
+      // An event that was sent keeps its place until its answer comes: the numbers of the others count on it.
+      std::erase_if(entry.events, [](const PendingEvent& e) { return e.number == 0 && e.done->is_finished(); });
+    }
+    std::erase_if(requests_, [](const Request& r) { return r.id == 0 && r.done->is_finished(); });
+  }
+
+  // Status.
+
+  void set_status(LinkState state, std::error_code reason = {}, const std::string& detail = {}) {
+    Status status;
+    {
+      const std::lock_guard lock(mutex_);
+      if (status_.state != state) status_.since = executor_->now();
+      if (status_.state == state && status_.reason == reason && status_.detail == detail) return;
+      status_.state = state;
+      status_.reason = reason;
+      status_.detail = detail;
+      status = status_;
+    }
+    if (state == LinkState::live) was_live_ = true;
+    const auto callbacks = status_callbacks_;
+    for (const auto& callback : callbacks) call_user(*callback, status);
+    tell_followers();
+  }
+
+  /// What a user's callback throws stays his.
+  static void call_user(UniqueFunction<void(const Status&)>& f, const Status& status) noexcept {
+    try {
+      f(status);
+    } catch (...) {  // a status callback has nobody to report to
+    }
+  }
+
+  Status status_for(const Entry& entry) const {
+    if (entry.refusal) return Status{LinkState::failed, entry.refused_at, entry.refusal, entry.refusal_detail};
+    return status_;
+  }
+
+  void tell_followers() {
+    for (auto& [hash, entry] : entries_) {
+      for (Follower& follower : entry.followers) tell_follower(entry, follower);
+    }
+  }
+
+  void tell_follower(const Entry& entry, Follower& follower) {
+    Status status = status_for(entry);
+    // A live link on which the map is not open yet does not follow it.
+    if (status.state == LinkState::live && !follower.is_open) return;
+    follower.receiver->on_status(status);
+  }
+
+  // Maps.
+
+  Entry& enter(MapIdentity identity) {
+    const auto [found, is_new] = entries_.try_emplace(identity.hash);
+    Entry& entry = found->second;
+    // A new copy of a map that died meanwhile brings the initial state back.
+    if (is_new || !entry.identity.initial()) entry.identity = std::move(identity);
+    return entry;
+  }
+
+  bool is_ready() const { return session_ && session_->is_authenticated() && !session_->is_over(); }
+
+  void open_entry(Entry& entry) {
+    if (!is_ready() || entry.channel != 0 || entry.refusal) return;
+    entry.channel = session_->open(open_message(entry, {}, protocol::FollowMode::none));
+    channels_[entry.channel] = entry.identity.hash;
+    wake();
+  }
+
+  void open_follower(Entry& entry, Follower& follower) {
+    if (!is_ready() || follower.channel != 0 || entry.refusal) return;
+    const auto mode =
+        follower.receiver->every_step() ? protocol::FollowMode::every_step : protocol::FollowMode::merged;
+    follower.channel = session_->open(open_message(entry, follower.receiver->position(), mode));
+    channels_[follower.channel] = entry.identity.hash;
+    wake();
+  }
+
+  static protocol::Open open_message(const Entry& entry, Position position, protocol::FollowMode mode) {
+    protocol::Open open;
+    open.hash = entry.identity.hash;
+    open.keys_hash = entry.identity.keys_hash;
+    open.key_type = entry.identity.key_type;
+    open.value_type = entry.identity.value_type;
+    open.sender = entry.sender;
+    open.position = position;
+    open.mode = mode;
+    return open;
+  }
+
+  void close_channel(ChannelId channel) {
+    if (channel == 0 || !is_ready()) return;
+    channels_.erase(channel);
+    session_->close_channel(channel);
+  }
+
+  Entry* entry_of(ChannelId channel) {
+    const auto known = channels_.find(channel);
+    if (known == channels_.end()) return nullptr;
+    const auto found = entries_.find(known->second);
+    return found == entries_.end() ? nullptr : &found->second;
+  }
+
+  static Follower* follower_of(Entry& entry, ChannelId channel) {
+    const auto found = std::find_if(entry.followers.begin(), entry.followers.end(),
+                                    [&](const Follower& f) { return f.channel == channel; });
+    return found == entry.followers.end() ? nullptr : &*found;
+  }
+
+  /// The receiver of a stream: a follower's, or a request's.
+  DiffReceiver* receiver_of(ChannelId stream) {
+    if (Entry* entry = entry_of(stream)) {
+      Follower* follower = follower_of(*entry, stream);
+      return follower != nullptr ? follower->receiver.get() : nullptr;
+    }
+    const auto request = find_request(stream);
+    return request != requests_.end() ? request->receiver.get() : nullptr;
+  }
+
+  // Requests.
+
+  std::deque<Request>::iterator find_request(ChannelId id) {
+    return std::find_if(requests_.begin(), requests_.end(), [&](const Request& r) { return id != 0 && r.id == id; });
+  }
+
+  void start_requests() {
+    if (!is_ready()) return;
+    for (Request& request : requests_) {
+      if (request.id != 0 || request.done->is_finished()) continue;
+      if (request.collector) {
+        request.id = session_->fetch(request.hash, request.types.first, request.types.second);
+      } else if (request.maps) {
+        request.id = session_->list();
+      } else if (const auto entry = entries_.find(request.hash); entry != entries_.end() && entry->second.is_open) {
+        request.id = session_->get_diff(entry->second.channel, request.receiver->position(), request.upto);
+      }
+    }
+    wake();
+  }
+
+  void end_request(std::deque<Request>::iterator request, std::error_code error, const std::string& detail = {}) {
+    const auto done = request->done;
+    requests_.erase(request);
+    finish(*done, error, detail);
+  }
+
+  // Events.
+
+  void send_events(Entry& entry) {
+    if (!is_ready() || !entry.is_open) return;
+    for (PendingEvent& event : entry.events) {
+      if (events_in_flight_ >= options_.limits.events_in_flight) break;
+      if (event.number != 0) continue;
+      if (!event.done->mark_sent()) continue;  // given up
+      event.number = ++entry.last_number;
+      session_->send_event(entry.channel, entry.sender, event.number, event.event);
+      ++events_in_flight_;
+    }
+  }
+
+  void end_event(ChannelId channel, std::uint64_t number, std::error_code error, UpdateId update_id,
+                 const std::string& detail) {
+    Entry* entry = entry_of(channel);
+    if (entry == nullptr) return;
+    auto& events = entry->events;
+    const auto found =
+        std::find_if(events.begin(), events.end(), [&](const PendingEvent& e) { return e.number == number; });
+    if (found == events.end()) protocol::break_off("an answer to an event that was not sent");
+    const auto done = found->done;
+    events.erase(found);
+    --events_in_flight_;
+    done->finish(error, detail, update_id);
+    executor_->wake_waiters();
+    for (auto& [hash, other] : entries_) send_events(other);
+  }
+
+  // What the session wants done.
+
+  void perform(const protocol::ServerAuthenticated&) {
+    failures_ = 0;
+    set_status(LinkState::live);
+    for (auto& [hash, entry] : entries_) {
+      const bool is_wanted = !entry.events.empty() || !entry.openers.empty() || !entry.followers.empty();
+      // A map of which no copy lives is opened again when somebody sends it an event.
+      if (!is_wanted && !entry.identity.initial()) continue;
+      open_entry(entry);
+      for (Follower& follower : entry.followers) open_follower(entry, follower);
+    }
+    start_requests();
+  }
+
+  void perform(const protocol::ChannelOpened& action) {
+    Entry* entry = entry_of(action.channel);
+    if (entry == nullptr) return;
+    if (Follower* follower = follower_of(*entry, action.channel)) {
+      follower->is_open = true;
+      tell_follower(*entry, *follower);
+      if (follower->receiver->position() == action.head) follower->receiver->on_current(executor_->now());
+      return;
+    }
+    entry->is_open = true;
+    adopt_sender(*entry, action.sender, action.head.epoch);
+    for (const auto& opener : std::exchange(entry->openers, {})) finish(*opener, {});
+    for (Follower& follower : entry->followers) open_follower(*entry, follower);
+    send_events(*entry);
+    start_requests();
+  }
+
+  /// Within an epoch what was not answered is repeated under its old number, in order. For a master that does not
+  /// know us it can't be: nobody could tell whether it ran.
+  void adopt_sender(Entry& entry, std::uint64_t sender, Epoch epoch) {
+    if (entry.sender == sender && entry.sender_epoch == epoch) {
+      // Whoever gave up on an event does not expect it to run much later.
+      std::erase_if(entry.events, [](const PendingEvent& e) { return e.number != 0 && e.done->is_finished(); });
+      for (PendingEvent& event : entry.events) {
+        if (event.number == 0) continue;
+        session_->send_event(entry.channel, sender, event.number, event.event);
+        ++events_in_flight_;
+      }
+      return;
+    }
+    for (const PendingEvent& event : entry.events) {
+      if (event.number != 0) finish(*event.done, StateErrc::outcome_unknown, "the master was restarted meanwhile");
+    }
+    std::erase_if(entry.events, [](const PendingEvent& e) { return e.number != 0; });
+    entry.sender = sender;
+    entry.sender_epoch = epoch;
+    entry.last_number = 0;
+  }
+
+  void perform(const protocol::UploadAsked& action) {
+    Entry* entry = entry_of(action.channel);
+    if (entry == nullptr) return;
+    if (auto source = entry->identity.initial()) {
+      session_->upload(action.channel, std::move(source));
+      return;
+    }
+    session_->close_channel(action.channel);
+    refuse(*entry, action.channel, StateErrc::not_hosted, "the server lost this map, and no copy of it lives here");
+  }
+
+  void perform(const protocol::ChannelRefused& action) {
+    if (Entry* entry = entry_of(action.channel)) {
+      Follower* follower = follower_of(*entry, action.channel);
+      if (follower != nullptr && entry->channel != 0 && !entry->is_open) {
+        // The map's own channel is about to hear the same, and tells everyone.
+        channels_.erase(action.channel);
+        follower->channel = 0;
+        return;
+      }
+      if (action.reason == StateErrc::hash_mismatch && action.other && entry->channel == action.channel &&
+          start_comparison(*entry, *action.other, action.detail)) {
+        return;
+      }
+      refuse(*entry, action.channel, action.reason, action.detail);
+      return;
+    }
+    const auto request = find_request(action.channel);
+    if (request != requests_.end()) end_request(request, action.reason, action.detail);
+  }
+
+  void refuse(Entry& entry, ChannelId channel, StateErrc reason, const std::string& detail) {
+    channels_.erase(channel);
+    if (Follower* follower = follower_of(entry, channel)) {
+      follower->channel = 0;
+      follower->is_open = false;
+    } else {
+      entry.channel = 0;
+      entry.is_open = false;
+    }
+    const TimePoint now = executor_->now();
+    entry.refusal = reason;
+    entry.refusal_detail = detail;
+    entry.refused_at = now;
+    entry.retry_at = now + backoff(options_.backoff, reason == StateErrc::busy ? 2U : 64U, rng_);
+    for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);
+    for (const PendingEvent& event : entry.events) {
+      if (event.number == 0) finish(*event.done, reason, detail);
+    }
+    for (Request& request : requests_) {
+      if (request.receiver && request.hash == entry.identity.hash && request.id == 0) {
+        finish(*request.done, reason, detail);
+      }
+    }
+    drop_finished();
+    for (Follower& follower : entry.followers) tell_follower(entry, follower);
+  }
+
+  /// Finds out which key makes the difference before the refusal is passed on.
+  bool start_comparison(Entry& entry, const MapHash& other, const std::string& detail) {
+    auto text = std::make_shared<std::string>(detail);
+    std::shared_ptr<StateCollector> collector =
+        entry.identity.comparer(other, [text](std::string found) { *text = std::move(found); });
+    if (!collector) return false;
+    const ChannelId channel = entry.channel;
+    auto done = Operation::create([weak = weak_from_this(), hash = entry.identity.hash, channel, text](
+                                      std::error_code error, const std::string&, UpdateId) {
+      const auto self = weak.lock();
+      if (!self || error == StateErrc::stopped) return;
+      const auto found = self->entries_.find(hash);
+      if (found == self->entries_.end() || found->second.channel != channel) return;
+      self->refuse(found->second, channel, StateErrc::hash_mismatch, *text);
+    });
+    requests_.push_back(Request{other, nullptr, 0, std::move(collector),
+                                {entry.identity.key_type, entry.identity.value_type}, nullptr, std::move(done), 0});
+    start_requests();
+    return true;
+  }
+
+  void perform(const protocol::UpdateIdCame&) {}  // asked by no operation of this core
+
+  void perform(const protocol::StateCame& action) {
+    const auto request = find_request(action.request);
+    if (request != requests_.end() && request->collector) request->collector->feed(action.bytes);
+  }
+
+  void perform(const protocol::StateEnded& action) {
+    const auto request = find_request(action.request);
+    if (request == requests_.end() || !request->collector) return;
+    request->collector->finish();
+    end_request(request, {});
+  }
+
+  void perform(protocol::HostedCame& action) {
+    const auto request = find_request(action.request);
+    if (request == requests_.end() || !request->maps) return;
+    *request->maps = std::move(action.maps);
+    end_request(request, {});
+  }
+
+  void perform(const protocol::DiffStaged& action) {
+    if (DiffReceiver* receiver = receiver_of(action.stream)) receiver->stage(action.entries);
+  }
+  void perform(const protocol::ValueStaged& action) {
+    if (DiffReceiver* receiver = receiver_of(action.stream)) receiver->stage_value(action.ordinal, action.value);
+  }
+  void perform(const protocol::DiffCame& action) {
+    const DiffHead head{action.epoch, action.from, action.upto, action.is_full};
+    if (DiffReceiver* receiver = receiver_of(action.stream)) {
+      diff_taken(action.stream, *receiver, receiver->close(head, action.entries));
+    }
+  }
+  void perform(const protocol::StepCame& action) {
+    const DiffHead head{action.epoch, action.from, action.upto, false};
+    if (DiffReceiver* receiver = receiver_of(action.stream)) {
+      diff_taken(action.stream, *receiver, receiver->step(head, action.ordinal, action.value));
+    }
+  }
+
+  void diff_taken(ChannelId stream, DiffReceiver& receiver, std::error_code error) {
+    Entry* entry = entry_of(stream);
+    if (entry == nullptr) {
+      const auto request = find_request(stream);
+      if (request != requests_.end()) end_request(request, error);
+      return;
+    }
+    if (!error) {
+      receiver.on_current(executor_->now());  // diffs lead to the head as it was when they were made
+      return;
+    }
+    if (error == StateErrc::epoch_changed) {
+      session_->unfollow(stream);  // held on purpose: nothing more is wanted of this master
+      return;
+    }
+    throw StateError(error, "the server sent a diff that does not follow");
+  }
+
+  void perform(const protocol::EventAnswered& action) {
+    end_event(action.channel, action.number, {}, action.update_id, {});
+  }
+  void perform(const protocol::EventRefused& action) {
+    end_event(action.channel, action.number, action.reason, 0, action.detail);
+  }
+
+  void perform(const protocol::HeadHeard& action) {
+    DiffReceiver* receiver = receiver_of(action.channel);
+    if (receiver != nullptr && receiver->position().update_id >= action.head) receiver->on_current(executor_->now());
+  }
+
+  void perform(const protocol::CloseSession& action) {
+    close_reason_ = make_error_code(action.reason);
+    close_detail_ = action.detail;
+    if (link_) link_->close_gracefully();
+  }
+
+  std::shared_ptr<Executor> executor_;
+  std::shared_ptr<Connector> connector_;
+  RemoteCoreOptions options_;
+  std::mt19937_64 rng_;
+
+  mutable std::mutex mutex_;  // guards status_ and is_stopped_, which other threads read
+  Status status_;
+  bool is_stopped_ = false;
+
+  // On the executor only:
+  std::shared_ptr<Link> link_;
+  std::optional<protocol::ClientSession> session_;
+  std::optional<std::error_code> close_reason_;  // why the session asked to close, until the link has
+  std::string close_detail_;
+  std::uint64_t attempt_ = 0;
+  unsigned failures_ = 0;
+  bool was_live_ = false;
+  bool is_shut_down_ = false;
+  std::map<MapHash, Entry> entries_;
+  std::map<ChannelId, MapHash> channels_;
+  std::deque<Request> requests_;
+  std::size_t events_in_flight_ = 0;
+  std::vector<std::shared_ptr<UniqueFunction<void(const Status&)>>> status_callbacks_;
+};
+
+}  // namespace detail
+}  // namespace syncstate
+
+#endif

@@ -1,0 +1,652 @@
+// The server without any transport: hosts maps by hash, runs hooks, serves links.
+#ifndef SYNCSTATE_SERVER_CORE_HPP
+#define SYNCSTATE_SERVER_CORE_HPP
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "syncstate/codec.hpp"
+#include "syncstate/detail/initial_state_reader.hpp"
+#include "syncstate/detail/link_table.hpp"
+#include "syncstate/detail/map_access.hpp"
+#include "syncstate/detail/sender_table.hpp"
+#include "syncstate/event.hpp"
+#include "syncstate/executor_pool.hpp"
+#include "syncstate/hook.hpp"
+#include "syncstate/hosted_map.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/link.hpp"
+#include "syncstate/master_handle.hpp"
+#include "syncstate/protocol/server_session.hpp"
+#include "syncstate/server_link.hpp"
+#include "syncstate/state_map.hpp"
+
+namespace syncstate {
+
+/// What a server core is made with.
+struct ServerCoreOptions {
+  /// Several at once while one is being replaced.
+  std::vector<std::string> passwords{};
+  /// An empty password is refused by `start` unless the transport knows its peers by certificate.
+  bool allow_empty_password = false;
+  /// Whether clients may bring maps; if not, only maps given to `host` are served.
+  bool allow_uploads = true;
+  /// How maps that clients bring are kept.
+  MapOptions map_options{};
+  Limits limits{};
+};
+
+namespace detail {
+
+template <class K, class V, class E>
+using HookFunction = UniqueFunction<void(StateMap<K, V>&, const Event<E>&, const EventContext&)>;
+
+/// A map at home on a server, with what runs on it: its serial executor, hooks and senders.
+template <class K, class V, class E>
+class HostedSlot final : public HostedBase,
+                         public MasterMap<K, V>,
+                         public std::enable_shared_from_this<HostedSlot<K, V, E>> {
+ public:
+  using Map = StateMap<K, V>;
+  using Hooks = std::vector<HookFunction<K, V, E>>;
+
+  /// `committed` is told of every commit, on the map's executor.
+  HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial, std::shared_ptr<Hooks> hooks,
+             UniqueFunction<void(const protocol::DiffSource*)> committed)
+      : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)), serial_(std::move(serial)),
+        hooks_(std::move(hooks)), senders_(limits), committed_(std::move(committed)) {}
+
+  [[nodiscard]] SerialExecutor& serial() { return *serial_; }
+  [[nodiscard]] const HostedMap<K, V>& hosted() const { return *map_; }
+
+  /// Runs the init hooks; on the map's executor, before anyone knows of the map.
+  /// Errors: what a hook throws, as `init_failed` with its message.
+  template <class InitHooks>
+  void initialise(InitHooks& init_hooks) {
+    state_ = State::initialising;
+    try {
+      for (auto& hook : init_hooks) hook(MasterHandle<K, V>(this->shared_from_this()));
+    } catch (const std::exception& error) {
+      state_ = State::dead;
+      throw StateError(StateErrc::init_failed, error.what());
+    } catch (...) {
+      state_ = State::dead;
+      throw StateError(StateErrc::init_failed, "an init hook threw something that is no std::exception");
+    }
+    state_ = State::live;
+  }
+
+  /// From now on nothing changes the map.
+  void stop() { state_ = State::dead; }
+
+  // HostedBase
+
+  [[nodiscard]] std::shared_ptr<protocol::DiffSource> source() override { return map_; }
+  [[nodiscard]] std::uint64_t admit(std::uint64_t sender) override { return senders_.admit(sender); }
+
+  void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came) override {
+    static const std::string our_type = type_name<E>();
+    if (*came.type != our_type) {
+      link->answer(came.channel, came.number,
+                   EventOutcome{0, StateErrc::type_mismatch,
+                                "the server's events are " + our_type + ", the client's " + *came.type});
+      return;
+    }
+    Pending pending{link->lane(), link, came.channel, came.sender, came.number, Event<E>::deserialize(came.bytes),
+                    EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()}};
+    serial_->post([self = this->shared_from_this(), pending = std::move(pending)]() mutable { self->run(pending); });
+  }
+
+  // MasterMap
+
+  UpdateId modify(UniqueFunction<void(Map&)> change) override {
+    if (serial_->runs_here() && state_ == State::initialising) return commit(change);
+    if (state_ == State::dead) throw StateError(StateErrc::stopped);
+    UpdateId id = 0;
+    std::exception_ptr error;
+    serial_->run_blocking([&] {
+      try {
+        if (state_ == State::dead) throw StateError(StateErrc::stopped);
+        id = commit(change);
+      } catch (...) {
+        error = std::current_exception();
+      }
+    });
+    if (error) std::rethrow_exception(error);
+    return id;
+  }
+  [[nodiscard]] const MapHash& hash() const override { return map_->hash(); }
+  [[nodiscard]] Position head() const override { return map_->head(); }
+
+ private:
+  enum class State { initialising, live, dead };
+
+  struct Pending {
+    std::shared_ptr<Lane> lane;
+    std::weak_ptr<ServerLink> link;
+    protocol::ChannelId channel;
+    std::uint64_t sender;
+    std::uint64_t number;
+    Event<E> event;
+    EventContext context;
+  };
+
+  /// One transaction, and the news of it.
+  template <class F>
+  UpdateId commit(F& change) {
+    const UpdateId before = map_->head().update_id;
+    const UpdateId id = map_->transact(change);
+    if (id != before) committed_(map_.get());
+    return id;
+  }
+
+  /// On the map's executor: runs the event unless it was seen before, and answers.
+  void run(Pending& pending) {
+    EventOutcome outcome;
+    if (state_ == State::dead) {
+      outcome.error = StateErrc::stopped;
+    } else {
+      switch (senders_.look_up(pending.sender, pending.number, outcome)) {
+        case SenderTable::Verdict::repeat: break;
+        case SenderTable::Verdict::unknown:
+          outcome.error = StateErrc::outcome_unknown;
+          outcome.detail = "this event, or its sender, is too old to be remembered";
+          break;
+        case SenderTable::Verdict::run:
+          outcome = run_hooks(pending);
+          senders_.record(pending.sender, pending.number, outcome);
+      }
+    }
+    pending.lane->answer(std::move(pending.link), pending.channel, pending.number, std::move(outcome));
+  }
+
+  EventOutcome run_hooks(const Pending& pending) {
+    EventOutcome outcome;
+    auto change = [&](Map& map) {
+      for (auto& hook : *hooks_) hook(map, pending.event, pending.context);
+    };
+    try {
+      outcome.update_id = commit(change);
+    } catch (const StateError& error) {
+      outcome.error = error.code() == StateErrc::too_large ? StateErrc::too_large : StateErrc::hook_failed;
+      outcome.detail = error.what();
+    } catch (const std::exception& error) {
+      outcome.error = StateErrc::hook_failed;
+      outcome.detail = error.what();
+    } catch (...) {
+      outcome.error = StateErrc::hook_failed;
+      outcome.detail = "a hook threw something that is no std::exception";
+    }
+    outcome.detail = protocol::shorten(std::move(outcome.detail));
+    return outcome;
+  }
+
+  std::shared_ptr<HostedMap<K, V>> map_;
+  std::shared_ptr<SerialExecutor> serial_;
+  std::shared_ptr<Hooks> hooks_;
+  SenderTable senders_;
+  UniqueFunction<void(const protocol::DiffSource*)> committed_;
+  std::atomic<State> state_{State::initialising};
+};
+
+}  // namespace detail
+
+/// Hosts maps of one kind by their hash and serves any number of links, over any transports at once.
+///
+/// Hooks run on executors of the pool, serially for each map; sessions run on the lanes, one executor each. The core
+/// has no thread, socket or clock of its own.
+///
+/// Threads : every member from any thread.
+/// Lifetime: made by `create`; links hold it until they are closed.
+/// End     : `stop` ends sessions and hooks; maps answer `stopped` from then on.
+template <class K, class V, class E>
+class ServerCore final : public detail::ServerHost, public std::enable_shared_from_this<ServerCore<K, V, E>> {
+ public:
+  using Map = StateMap<K, V>;
+  using Slot = detail::HostedSlot<K, V, E>;
+
+  [[nodiscard]] static std::shared_ptr<ServerCore> create(ServerCoreOptions options,
+                                                          std::shared_ptr<ExecutorPool> hooks) {
+    return std::shared_ptr<ServerCore>(new ServerCore(std::move(options), std::move(hooks)));
+  }
+
+  /// Adds a hook; hooks run in the order added.
+  /// Errors: `already_started`.
+  template <Hook<K, V, E> H>
+  void add_hook(H hook) {
+    const std::lock_guard lock(mutex_);
+    if (is_started_) throw StateError(StateErrc::already_started, "add hooks before start()");
+    if constexpr (std::invocable<H&, Map&, const Event<E>&, const EventContext&>) {
+      hooks_->push_back(std::move(hook));
+    } else {
+      hooks_->push_back([hook = std::move(hook)](Map& map, const Event<E>& event, const EventContext&) mutable {
+        hook(map, event);
+      });
+    }
+  }
+
+  /// Adds code to run once for each map that comes to live here, before anyone can see it.
+  /// Errors: `already_started`, also once a map is hosted: it would have missed this hook.
+  template <InitHook<K, V> H>
+  void add_init_hook(H hook) {
+    const std::lock_guard lock(mutex_);
+    if (is_started_ || !entries_.empty()) {
+      throw StateError(StateErrc::already_started, "add init hooks before start() and before host()");
+    }
+    init_hooks_->push_back(std::move(hook));
+  }
+
+  /// Hosts a map of this process; a replica becomes a master with a fresh epoch.
+  /// Errors: `unfrozen`, `already_hosted`, `init_failed`, `too_large`, `busy` beyond `Limits::maps`, `stopped`.
+  MasterHandle<K, V> host(Map map) {
+    if (!map.is_frozen()) throw StateError(StateErrc::unfrozen);
+    detail::MapAccess::become_master(map);
+    for (const auto& [key, value] : map) {
+      if (whole_size(value) > options_.limits.value_bytes) {
+        throw StateError(StateErrc::too_large, "an initial value beyond Limits::value_bytes");
+      }
+    }
+    const MapHash hash = map.hash();
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_stopped_) throw StateError(StateErrc::stopped);
+      if (entries_.contains(hash)) throw StateError(StateErrc::already_hosted, hash.hex());
+      if (entries_.size() >= options_.limits.maps) throw StateError(StateErrc::busy, "no more maps: Limits::maps");
+      entries_[hash];
+    }
+    std::shared_ptr<Slot> slot;
+    std::exception_ptr error;
+    try {
+      slot = make_slot(std::move(map), pool_->make_serial());
+      slot->serial().run_blocking([&] {
+        try {
+          slot->initialise(*init_hooks_);
+        } catch (...) {
+          error = std::current_exception();
+        }
+      });
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) {
+      fail_entry(hash, error);
+      std::rethrow_exception(error);
+    }
+    publish(hash, slot);
+    return MasterHandle<K, V>(slot);
+  }
+
+  /// Lets links in.
+  /// Errors: `invalid_option` for an empty password where that is not allowed; `already_started`; `stopped`.
+  void start() {
+    const std::lock_guard lock(mutex_);
+    if (is_stopped_) throw StateError(StateErrc::stopped);
+    if (is_started_) throw StateError(StateErrc::already_started);
+    if (!options_.allow_empty_password) {
+      if (passwords_->empty()) throw StateError(StateErrc::invalid_option, "a server needs a password");
+      for (const std::string& password : *passwords_) {
+        if (password.empty()) {
+          throw StateError(StateErrc::invalid_option, "an empty password is allowed only with mutual TLS");
+        }
+      }
+    }
+    is_started_ = true;
+  }
+
+  /// Ends every session with `stopped`, and lets no hook start any more; waits for those that run.
+  void stop() {
+    std::vector<std::shared_ptr<detail::Lane>> lanes;
+    {
+      const std::lock_guard lock(mutex_);
+      if (std::exchange(is_stopped_, true)) return;
+      lanes = lanes_;
+      for (auto& [hash, entry] : entries_) {
+        if (entry.slot) entry.slot->stop();
+      }
+    }
+    for (const auto& lane : lanes) {
+      lane->executor().post([lane] {
+        const auto links = lane->links();
+        for (const auto& link : links) link->end(StateErrc::stopped, "the server stops");
+      });
+    }
+    pool_->stop();
+  }
+
+  /// A lane for the links of one executor; a transport makes one for each of its I/O executors.
+  [[nodiscard]] std::shared_ptr<detail::Lane> add_lane(std::shared_ptr<Executor> executor) {
+    auto lane = std::make_shared<detail::Lane>(std::move(executor));
+    const std::lock_guard lock(mutex_);
+    lanes_.push_back(lane);
+    return lane;
+  }
+
+  /// Takes a connection that was just accepted; call on the lane's executor.
+  ///
+  /// Returns who is to hear of the link, or null if the server has no room for it.
+  [[nodiscard]] std::shared_ptr<LinkOwner> accept(const std::shared_ptr<detail::Lane>& lane, std::shared_ptr<Link> link,
+                                                  const std::string& address) {
+    const std::uint64_t id = next_link_++;
+    std::weak_ptr<detail::ServerLink> evicted;
+    std::shared_ptr<detail::ServerLink> owner;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!is_started_ || is_stopped_) return nullptr;
+      const auto admission = table_.admit(id, address);
+      if (!admission.is_admitted) return nullptr;
+      owner = std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, std::move(link), id, address);
+      pending_[id] = owner;
+      if (admission.evicted) evicted = pending_[*admission.evicted];
+    }
+    lane->add(owner);
+    if (const auto old = evicted.lock()) on_lane_of(old, [](detail::ServerLink& l) { l.abort(); });
+    return owner;
+  }
+
+  /// How many links there are now.
+  [[nodiscard]] std::size_t link_count() const { return table_.total(); }
+
+  // detail::ServerHost
+
+  [[nodiscard]] const Limits& limits() const override { return options_.limits; }
+  [[nodiscard]] std::shared_ptr<const protocol::Passwords> passwords() const override { return passwords_; }
+  [[nodiscard]] bool is_barred(const std::string& address, TimePoint now) override {
+    return table_.is_barred(address, now);
+  }
+  void proof_failed(const std::string& address, TimePoint now) override { table_.proof_failed(address, now); }
+  void authenticated(std::uint64_t link) override {
+    table_.authenticated(link);
+    const std::lock_guard lock(mutex_);
+    pending_.erase(link);
+  }
+  void closed(std::uint64_t link, const std::string& address) override {
+    table_.closed(link, address);
+    const std::lock_guard lock(mutex_);
+    pending_.erase(link);
+  }
+
+  void open_asked(const std::shared_ptr<detail::ServerLink>& link, protocol::Open open) override {
+    if (!types_agree(open.key_type, open.value_type)) {
+      return link->refuse(open.channel, StateErrc::type_mismatch, describe_types(open.key_type, open.value_type));
+    }
+    std::unique_lock lock(mutex_);
+    const auto found = entries_.find(open.hash);
+    if (found != entries_.end()) {
+      if (const auto slot = found->second.slot) {
+        lock.unlock();
+        return link->opened(open.channel, slot, open.sender);
+      }
+      // Somebody else's upload of this very map is under way: one at a time, the others wait for it.
+      found->second.waiters.push_back(Waiter{link, open.channel, open.sender});
+      return;
+    }
+    if (!options_.allow_uploads) return refuse_upload(*link, open);
+    if (entries_.size() >= options_.limits.maps) {
+      lock.unlock();
+      return link->refuse(open.channel, StateErrc::busy, "this server hosts as many maps as it may");
+    }
+    entries_[open.hash];
+    start_upload(open.hash, Waiter{link, open.channel, open.sender});
+    lock.unlock();
+    link->want_upload(open.channel);
+  }
+
+  void upload_came(detail::ServerLink& link, protocol::ChannelId channel, ByteView bytes) override {
+    if (const auto upload = find_upload(link.id(), channel)) upload->reader.feed(bytes);
+  }
+
+  void upload_ended(const std::shared_ptr<detail::ServerLink>& link, protocol::ChannelId channel) override {
+    const auto upload = find_upload(link->id(), channel);
+    if (!upload) return;
+    const auto serial = pool_->make_serial();
+    {
+      const std::lock_guard lock(mutex_);
+      uploads_.erase({link->id(), channel});
+    }
+    // Hashing a large map and running init hooks takes time: not the link's time.
+    serial->post([self = this->shared_from_this(), upload, serial] { self->finish_upload(*upload, serial); });
+  }
+
+  void channel_closed(detail::ServerLink& link, protocol::ChannelId channel) override {
+    std::unique_lock lock(mutex_);
+    for (auto& [hash, entry] : entries_) {
+      std::erase_if(entry.waiters, [&](const Waiter& waiter) {
+        const auto waiting = waiter.link.lock();
+        return !waiting || (waiting.get() == &link && waiter.channel == channel);
+      });
+    }
+    const auto found = uploads_.find({link.id(), channel});
+    if (found == uploads_.end()) return;
+    const MapHash hash = found->second->hash;
+    uploads_.erase(found);
+    pass_upload_on(hash, lock);
+  }
+
+  void fetch_asked(detail::ServerLink& link, const protocol::Fetch& fetch) override {
+    if (!types_agree(fetch.key_type, fetch.value_type)) {
+      return link.refuse(fetch.request, StateErrc::type_mismatch, describe_types(fetch.key_type, fetch.value_type));
+    }
+    std::shared_ptr<Slot> slot;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = entries_.find(fetch.hash);
+      if (found != entries_.end()) slot = found->second.slot;
+    }
+    if (!slot) return link.refuse(fetch.request, StateErrc::not_hosted, fetch.hash.hex());
+    link.session().send_initial(fetch.request, slot->source());
+  }
+
+  void list_asked(detail::ServerLink& link, protocol::ChannelId request) override {
+    std::vector<protocol::HostedMapInfo> maps;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [hash, entry] : entries_) {
+        if (!entry.slot) continue;
+        const auto& map = entry.slot->hosted();
+        maps.push_back(protocol::HostedMapInfo{hash, map.keys_hash(), key_type_, value_type_, map.size()});
+      }
+    }
+    link.session().send_hosted(request, std::move(maps));
+  }
+
+ private:
+  struct Waiter {
+    std::weak_ptr<detail::ServerLink> link;
+    protocol::ChannelId channel = 0;
+    std::uint64_t sender = 0;
+  };
+
+  /// A hash that is hosted (with a slot), or about to be.
+  struct Entry {
+    std::shared_ptr<Slot> slot;
+    std::vector<Waiter> waiters;
+  };
+
+  struct Upload {
+    Upload(const MapHash& h, Waiter w, const Limits& limits) : hash(h), from(std::move(w)), reader(limits) {}
+    MapHash hash;
+    Waiter from;
+    detail::InitialStateReader<K, V> reader;
+  };
+  using UploadId = std::pair<std::uint64_t, protocol::ChannelId>;
+
+  ServerCore(ServerCoreOptions options, std::shared_ptr<ExecutorPool> hooks)
+      : options_(std::move(options)), pool_(std::move(hooks)),
+        passwords_(std::make_shared<const protocol::Passwords>(std::move(options_.passwords))),
+        table_(options_.limits) {}
+
+  [[nodiscard]] bool types_agree(const std::string& key_type, const std::string& value_type) const {
+    return key_type == key_type_ && value_type == value_type_;
+  }
+  [[nodiscard]] std::string describe_types(const std::string& key_type, const std::string& value_type) const {
+    return "the server's map is {" + key_type_ + ": " + value_type_ + "}, the client's {" + key_type + ": " +
+           value_type + "}";
+  }
+
+  template <class F>
+  static void on_lane_of(const std::shared_ptr<detail::ServerLink>& link, F f) {
+    link->lane()->executor().post([link, f = std::move(f)]() mutable { f(*link); });
+  }
+
+  std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
+    return std::make_shared<Slot>(std::move(map), options_.limits, std::move(serial), hooks_,
+                                  [weak = this->weak_from_this()](const protocol::DiffSource* source) {
+                                    if (const auto self = weak.lock()) self->committed(source);
+                                  });
+  }
+
+  void committed(const protocol::DiffSource* source) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& lane : lanes_) lane->map_changed(source);
+  }
+
+  /// With the mutex held: this link is to send the map.
+  void start_upload(const MapHash& hash, Waiter from) {
+    const auto link = from.link.lock();
+    const UploadId id{link->id(), from.channel};
+    uploads_[id] = std::make_shared<Upload>(hash, std::move(from), options_.limits);
+  }
+
+  std::shared_ptr<Upload> find_upload(std::uint64_t link, protocol::ChannelId channel) {
+    const std::lock_guard lock(mutex_);
+    const auto found = uploads_.find({link, channel});
+    return found == uploads_.end() ? nullptr : found->second;
+  }
+
+  /// The upload of this map came to nothing: the next who waits is asked, if there is one.
+  void pass_upload_on(const MapHash& hash, std::unique_lock<std::mutex>& lock) {
+    const auto entry = entries_.find(hash);
+    if (entry == entries_.end()) return;
+    auto& waiters = entry->second.waiters;
+    while (!waiters.empty()) {
+      Waiter next = std::move(waiters.front());
+      waiters.erase(waiters.begin());
+      const auto link = next.link.lock();
+      if (!link) continue;
+      const protocol::ChannelId channel = next.channel;
+      start_upload(hash, std::move(next));
+      lock.unlock();
+      on_lane_of(link, [channel](detail::ServerLink& l) { l.want_upload(channel); });
+      return;
+    }
+    entries_.erase(entry);
+  }
+
+  /// On an executor of the pool: verifies what came, runs the init hooks, and lets the map be seen.
+  void finish_upload(Upload& upload, const std::shared_ptr<SerialExecutor>& serial) {
+    std::shared_ptr<Slot> slot;
+    try {
+      auto frozen = upload.reader.finish(upload.hash);
+      Map map = detail::MapAccess::make_map<K, V>(Role::master, std::move(frozen), nullptr, options_.map_options);
+      slot = make_slot(std::move(map), serial);
+    } catch (const StateError& error) {
+      // Wrong bytes end the session that sent them; whoever else waits for the map may do better.
+      if (const auto link = upload.from.link.lock()) {
+        on_lane_of(link, [reason = protocol::reason_of(error), detail = error.detail()](detail::ServerLink& l) {
+          l.end(reason, detail);
+        });
+      }
+      std::unique_lock lock(mutex_);
+      pass_upload_on(upload.hash, lock);
+      return;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      const auto entry = entries_.find(upload.hash);
+      if (entry == entries_.end()) return;
+      entry->second.waiters.insert(entry->second.waiters.begin(), upload.from);
+    }
+    try {
+      slot->initialise(*init_hooks_);
+    } catch (...) {
+      return fail_entry(upload.hash, std::current_exception());
+    }
+    publish(upload.hash, slot);
+  }
+
+  /// The map is there: everyone who waits for it hears so.
+  void publish(const MapHash& hash, const std::shared_ptr<Slot>& slot) {
+    for (const Waiter& waiter : finish_entry(hash, slot)) {
+      if (const auto link = waiter.link.lock()) {
+        on_lane_of(link, [waiter, slot](detail::ServerLink& l) { l.opened(waiter.channel, slot, waiter.sender); });
+      }
+    }
+  }
+
+  /// The map can't live here: everyone who waits for it hears why.
+  void fail_entry(const MapHash& hash, const std::exception_ptr& error) {
+    StateErrc reason = StateErrc::init_failed;
+    std::string detail;
+    try {
+      std::rethrow_exception(error);
+    } catch (const StateError& e) {
+      reason = protocol::reason_of(e);
+      detail = e.detail();
+    } catch (const std::exception& e) {
+      detail = e.what();
+    }
+    for (const Waiter& waiter : finish_entry(hash, nullptr)) {
+      if (const auto link = waiter.link.lock()) {
+        on_lane_of(link, [channel = waiter.channel, reason, detail](detail::ServerLink& l) {
+          l.refuse(channel, reason, detail);
+        });
+      }
+    }
+  }
+
+  /// Gives the entry its slot, or removes it; returns who waited.
+  std::vector<Waiter> finish_entry(const MapHash& hash, const std::shared_ptr<Slot>& slot) {
+    const std::lock_guard lock(mutex_);
+    const auto entry = entries_.find(hash);
+    if (entry == entries_.end()) return {};
+    std::vector<Waiter> waiters = std::exchange(entry->second.waiters, {});
+    if (slot) {
+      entry->second.slot = slot;
+      if (is_stopped_) slot->stop();
+    } else {
+      entries_.erase(entry);
+    }
+    return waiters;
+  }
+
+  /// With the mutex held: says why a map that is not hosted can't be brought either.
+  void refuse_upload(detail::ServerLink& link, const protocol::Open& open) {
+    for (const auto& [hash, entry] : entries_) {
+      if (entry.slot && entry.slot->hosted().keys_hash() == open.keys_hash) {
+        return link.refuse(open.channel, StateErrc::hash_mismatch, "the keys are the same", hash);
+      }
+    }
+    link.refuse(open.channel, StateErrc::not_hosted, "and this server takes no uploads");
+  }
+
+  ServerCoreOptions options_;
+  std::shared_ptr<ExecutorPool> pool_;
+  std::shared_ptr<const protocol::Passwords> passwords_;
+  const std::string key_type_ = type_name<K>();
+  const std::string value_type_ = type_name<V>();
+  std::shared_ptr<typename Slot::Hooks> hooks_ = std::make_shared<typename Slot::Hooks>();
+  std::shared_ptr<std::vector<detail::UniqueFunction<void(MasterHandle<K, V>)>>> init_hooks_ =
+      std::make_shared<std::vector<detail::UniqueFunction<void(MasterHandle<K, V>)>>>();
+  mutable std::mutex mutex_;  // never held while user code runs
+  bool is_started_ = false;
+  bool is_stopped_ = false;
+  std::map<MapHash, Entry> entries_;
+  std::map<UploadId, std::shared_ptr<Upload>> uploads_;
+  std::vector<std::shared_ptr<detail::Lane>> lanes_;
+  std::atomic<std::uint64_t> next_link_{1};
+  std::unordered_map<std::uint64_t, std::weak_ptr<detail::ServerLink>> pending_;
+  detail::LinkTable table_;
+};
+
+}  // namespace syncstate
+
+#endif
