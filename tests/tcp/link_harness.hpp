@@ -188,6 +188,8 @@ class RawPeer {
     return sent > 0;
   }
 
+  [[nodiscard]] std::size_t unsent_bytes() const { return unsent_.size(); }
+
   void close() { const NativeSocket gone = std::move(socket_); }
 
   std::string received;

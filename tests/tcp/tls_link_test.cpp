@@ -227,6 +227,40 @@ TEST_CASE("key updates in both directions in the middle of traffic") {
   CHECK(t.owner->received == up);
 }
 
+TEST_CASE("a peer that asks for key updates without end, and reads no answer, costs little") {
+  WithRawClient t(4'096);
+  REQUIRE(t.open());
+  t.owner->outbox = pattern(2'000'000);
+  t.link->wake();
+  t.settle();
+  REQUIRE(!t.owner->outbox.empty());
+  const std::size_t unread = t.owner->outbox.size();
+
+  // In the end the link reads no more, so that the peer can't send: flush fails though the link has settled.
+  std::size_t asked = 0;
+  bool is_stuck = false;
+  while (!is_stuck && asked < 200'000) {
+    for (int i = 0; i < 100; ++i, ++asked) {
+      SSL_key_update(t.peer->ssl(), SSL_KEY_UPDATE_REQUESTED);
+      t.peer->write("x");
+    }
+    for (bool could_send = true; could_send;) {
+      could_send = t.peer->flush();
+      t.settle();
+    }
+    is_stuck = t.peer->unsent_bytes() > 0;
+  }
+  CHECK(is_stuck);
+  CHECK(asked < 20'000);
+  CHECK(t.owner->outbox.size() == unread);
+
+  // And when it does read, all is well.
+  REQUIRE(run_until(t.io, [&] { return t.peer->received.size() >= 2'000'000 && t.owner->received.size() >= asked; },
+                    [&] { t.exchange(); }));
+  CHECK(t.peer->received == pattern(2'000'000));
+  CHECK(t.owner->closed == 0);
+}
+
 TEST_CASE("a close while we write ends the link once, and raises no SIGPIPE") {
   const bool says_goodbye = GENERATE(true, false);
   WithRawClient t(4'096);

@@ -5,80 +5,140 @@
 #include <openssl/bio.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
-#include <cstdint>
 #include <new>
+#include <span>
+
+#include "syncstate/bytes.hpp"
 
 namespace syncstate::tcp::detail {
 
-/// What the BIO of one link knows of its socket.
+/// One link's socket as its BIO sees it: reads may have to wait, writes never do.
+///
+/// What the kernel does not take is kept here. So OpenSSL is never left with a record half written, in which state
+/// it refuses to answer a second key update ("bad length") and kills the connection.
 ///
 /// Lifetime: outlives the BIO made for it.
-struct SocketIo {
-  int handle = -1;
-  bool is_drained = false;      ///< a short read emptied the socket: the next read can only say "try again"
-  bool is_at_end = false;       ///< the peer sends no more
-  int read_error = 0;           ///< errno of a read that failed for good
-  int write_error = 0;          ///< errno of a write that failed for good
-  std::uint64_t bytes_in = 0;   ///< read from the socket so far
-  std::uint64_t bytes_out = 0;  ///< taken by the socket so far
+class SocketIo {
+ public:
+  explicit SocketIo(int handle) : handle_(handle) {}
+  SocketIo(const SocketIo&) = delete;
+  SocketIo& operator=(const SocketIo&) = delete;
+
+  /// Bytes that the kernel did not take yet.
+  [[nodiscard]] std::size_t unsent_bytes() const { return unsent_.size() - unsent_begin_; }
+
+  /// Offers them again. False if writing failed for good.
+  bool flush() {
+    while (unsent_bytes() > 0) {
+      const ByteView rest = ByteView(unsent_).subspan(unsent_begin_);
+      const std::size_t sent = send(rest);
+      if (write_error_ != 0) return drops_output();
+      if (sent == 0) return true;
+      unsent_begin_ += sent;
+    }
+    unsent_ = Bytes();  // nothing kept for the next time
+    unsent_begin_ = 0;
+    return true;
+  }
+
+  /// Takes all bytes, whatever the kernel does. False if writing failed for good.
+  bool write(ByteView bytes) {
+    if (unsent_bytes() == 0 && write_error_ == 0) bytes = bytes.subspan(send(bytes));
+    if (write_error_ != 0) return drops_output();
+    if (!bytes.empty()) unsent_.insert(unsent_.end(), bytes.begin(), bytes.end());
+    return true;
+  }
+
+  enum class Read { some, nothing_yet, end };
+
+  /// Reads at most `size` bytes.
+  Read read(char* data, std::size_t size, std::size_t& got) {
+    got = 0;
+    if (is_drained_ || share_ == 0) return Read::nothing_yet;
+    ssize_t result = 0;
+    do {
+      result = ::recv(handle_, data, size, 0);
+    } while (result < 0 && errno == EINTR);
+    if (result > 0) {
+      got = static_cast<std::size_t>(result);
+      is_drained_ = got < size;
+      share_ -= std::min(share_, got);
+      return Read::some;
+    }
+    if (result < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Read::nothing_yet;
+    if (result < 0) read_error_ = errno;
+    is_at_end_ = true;
+    return Read::end;
+  }
+
+  /// The socket may have news: begins a new share. Until then a read that came back short counts as the last, which
+  /// saves the system call that would only say so; and one share is all that is read, for OpenSSL goes through any
+  /// number of key updates before it comes back.
+  void look_again() {
+    is_drained_ = false;
+    share_ = most_per_look;
+  }
+
+  /// No more will come.
+  [[nodiscard]] bool is_at_end() const { return is_at_end_; }
+
+  /// errno of what ended it, reading before writing; 0 if nothing failed.
+  [[nodiscard]] int error() const { return read_error_ != 0 ? read_error_ : write_error_; }
+
+ private:
+  // Returns what was taken, 0 if nothing is for now.
+  std::size_t send(ByteView bytes) {
+    ssize_t sent = 0;
+    do {
+      sent = ::send(handle_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (sent >= 0) return static_cast<std::size_t>(sent);
+    if (errno != EAGAIN && errno != EWOULDBLOCK) write_error_ = errno;
+    return 0;
+  }
+
+  // The peer reads no more, but what it sent before (an alert, a goodbye) may still lie in our socket and says why.
+  // So the bytes are dropped as if sent: the read side finds that reason, and then the end of the stream.
+  bool drops_output() {
+    unsent_ = Bytes();
+    unsent_begin_ = 0;
+    return write_error_ == EPIPE || write_error_ == ECONNRESET;
+  }
+
+  static constexpr std::size_t most_per_look = std::size_t{80} << 10;
+
+  const int handle_;
+  std::size_t share_ = 0;
+  bool is_drained_ = false;
+  bool is_at_end_ = false;
+  int read_error_ = 0;
+  int write_error_ = 0;
+  Bytes unsent_;
+  std::size_t unsent_begin_ = 0;
 };
 
 inline int socket_bio_write(BIO* bio, const char* data, std::size_t size, std::size_t* written) {
-  auto& io = *static_cast<SocketIo*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
   *written = 0;
-  if (io.write_error == 0) {
-    ssize_t sent = 0;
-    do {
-      sent = ::send(io.handle, data, size, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
-    if (sent >= 0) {
-      io.bytes_out += static_cast<std::uint64_t>(sent);
-      *written = static_cast<std::size_t>(sent);
-      return 1;
-    }
-    if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      BIO_set_retry_write(bio);
-      return 0;
-    }
-    io.write_error = errno;
-  }
-  // The peer reads no more, but what it sent before (an alert, a goodbye) may still lie in our socket and says
-  // why. So the bytes are dropped as if sent: the read side, which can no longer be blocked, finds that reason
-  // and then the end of the stream.
-  if (io.write_error == EPIPE || io.write_error == ECONNRESET) {
-    *written = size;
-    return 1;
-  }
-  return 0;
-}
-
-inline int socket_bio_read(BIO* bio, char* data, std::size_t size, std::size_t* read) {
-  auto& io = *static_cast<SocketIo*>(BIO_get_data(bio));
-  BIO_clear_retry_flags(bio);
-  *read = 0;
-  if (io.is_drained) {
-    BIO_set_retry_read(bio);
+  try {
+    auto& io = *static_cast<SocketIo*>(BIO_get_data(bio));
+    if (!io.write(std::as_bytes(std::span<const char>(data, size)))) return 0;
+  } catch (const std::bad_alloc&) {  // must not pass through OpenSSL
     return 0;
   }
-  ssize_t got = 0;
-  do {
-    got = ::recv(io.handle, data, size, 0);
-  } while (got < 0 && errno == EINTR);
-  if (got > 0) {
-    io.bytes_in += static_cast<std::uint64_t>(got);
-    io.is_drained = static_cast<std::size_t>(got) < size;
-    *read = static_cast<std::size_t>(got);
-    return 1;
-  }
-  if (got == 0) {
-    io.is_at_end = true;
-  } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-    BIO_set_retry_read(bio);
-  } else {
-    io.read_error = errno;
+  *written = size;
+  return 1;
+}
+
+inline int socket_bio_read(BIO* bio, char* data, std::size_t size, std::size_t* got) {
+  BIO_clear_retry_flags(bio);
+  switch (static_cast<SocketIo*>(BIO_get_data(bio))->read(data, size, *got)) {
+    case SocketIo::Read::some: return 1;
+    case SocketIo::Read::nothing_yet: BIO_set_retry_read(bio); return 0;
+    case SocketIo::Read::end: return 0;
   }
   return 0;
 }
@@ -86,7 +146,7 @@ inline int socket_bio_read(BIO* bio, char* data, std::size_t size, std::size_t* 
 inline long socket_bio_control(BIO* bio, int command, long, void*) {
   switch (command) {
     case BIO_CTRL_FLUSH: return 1;
-    case BIO_CTRL_EOF: return static_cast<const SocketIo*>(BIO_get_data(bio))->is_at_end ? 1 : 0;
+    case BIO_CTRL_EOF: return static_cast<const SocketIo*>(BIO_get_data(bio))->is_at_end() ? 1 : 0;
     default: return 0;
   }
 }

@@ -80,7 +80,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   void wake() override {
     if (state_ != State::open) return;
     has_more_ = true;
-    if (is_in_turn_ || write_waits_for_ != Ready::nothing) return;
+    if (is_in_turn_ || is_writing()) return;
     if (const auto held = held_.lock()) post_turn(held);
   }
 
@@ -108,7 +108,6 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     lingering,  // everything is sent, the end too; waits for the peer's end, for closing now could lose ours
     closed
   };
-  enum class Ready { nothing, reading, writing };
 
   // What pending operations hold. The link itself points to it weakly: so link and owner may point at each other
   // and are still released when the Asio context destroys its operations.
@@ -128,6 +127,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   static constexpr std::size_t read_bytes_per_turn = std::size_t{64} << 10;
   static constexpr int frames_per_turn = 4;
   static constexpr int unsent_bytes = 64 << 10;
+  // More than a record: what is beyond are answers to key updates of a peer that does not read them.
+  static constexpr std::size_t most_unsent_bytes = std::size_t{64} << 10;
 
   TlsLink(Side side, asio::ip::tcp::socket socket, detail::SslPtr ssl, std::string peer_address,
           std::string expected_name, TlsLinkOptions options)
@@ -136,14 +137,15 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
         peer_address_(std::move(peer_address)),
         expected_name_(std::move(expected_name)),
         socket_(std::move(socket)),
+        io_(socket_->native_handle()),
         ssl_(std::move(ssl)) {
-    io_.handle = socket_->native_handle();
     std::error_code ignored;
     socket_->native_non_blocking(true, ignored);
     const int on = 1;
-    ::setsockopt(io_.handle, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    const int handle = socket_->native_handle();
+    ::setsockopt(handle, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     // What a slow peer has not been sent yet stays with us as a position, not in the kernel as bytes.
-    ::setsockopt(io_.handle, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
+    ::setsockopt(handle, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
     BIO* bio = detail::make_socket_bio(io_);
     SSL_set_bio(ssl_.get(), bio, bio);
   }
@@ -157,16 +159,17 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
     is_in_turn_ = true;
     takes_another_turn_ = false;
+    if (is_ready) {
+      io_.look_again();
+      if (!io_.flush()) close(held, StateErrc::link_closed, std::generic_category().message(io_.error()));
+    }
     if (state_ == State::handshaking) {
-      io_.is_drained = false;
       shake_hands(held);
-      // OpenSSL may hold frames that came together with the end of the handshake.
-      is_ready = true;
+      is_ready = true;  // frames may have come together with the end of the handshake
     }
     if (state_ != State::handshaking) {
-      // Readiness of one kind retries both: in a key update a read may wait for writing, and a write for reading.
       if (state_ != State::closed && (is_ready || has_unread_)) read(held);
-      if (state_ != State::closed && (is_ready || write_waits_for_ == Ready::nothing)) write(held);
+      if (state_ != State::closed && (is_ready || !writes_after_reading_)) write(held);
     }
     is_in_turn_ = false;
     if (state_ != State::closed) wait(held);
@@ -175,8 +178,10 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   void shake_hands(const HeldPtr& held) {
     ERR_clear_error();
     const int result = SSL_do_handshake(ssl_.get());
-    if (result != 1) return after_failure(held, result, read_waits_for_);
-    read_waits_for_ = Ready::reading;
+    if (result != 1) {
+      if (SSL_get_error(ssl_.get(), result) != SSL_ERROR_WANT_READ) fail(held, result);
+      return;
+    }
     timer_.reset();
 
     LinkInfo info;
@@ -206,94 +211,94 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   }
 
   void read(const HeldPtr& held) {
-    io_.is_drained = false;
     has_unread_ = false;
+    if (io_.unsent_bytes() > most_unsent_bytes) return;
     std::array<std::byte, record_bytes> record;  // on the stack: an idle session has no buffer
     for (std::size_t total = 0; total < read_bytes_per_turn;) {
       ERR_clear_error();
       std::size_t size = 0;
       const int result = SSL_read_ex(ssl_.get(), record.data(), record.size(), &size);
-      if (result != 1) return after_failure(held, result, read_waits_for_);
+      if (result != 1) {
+        if (SSL_get_error(ssl_.get(), result) != SSL_ERROR_WANT_READ) fail(held, result);
+        return;
+      }
       total += size;
       if (state_ == State::open) held->owner->on_bytes(ByteView(record.data(), size));
       if (state_ == State::closed) return;
     }
     // What OpenSSL has decrypted or read ahead raises no readiness: look again without waiting for any.
     has_unread_ = true;
-    read_waits_for_ = Ready::nothing;
   }
 
   void write(const HeldPtr& held) {
-    for (int frame = 0; frame < frames_per_turn && state_ != State::lingering; ++frame) {
-      if (!unsent_.empty()) {
-        unsent_begin_ += send(held, ByteView(unsent_).subspan(unsent_begin_));
-        if (state_ == State::closed || unsent_begin_ < unsent_.size()) return;
-        unsent_ = Bytes();
-        unsent_begin_ = 0;
+    for (int frame = 0; frame < frames_per_turn; ++frame) {
+      if (!unsealed_.empty()) {
+        unsealed_begin_ += seal(held, ByteView(unsealed_).subspan(unsealed_begin_));
+        if (state_ == State::closed || unsealed_begin_ < unsealed_.size()) return;
+        unsealed_ = Bytes();
+        unsealed_begin_ = 0;
       }
-      if (!has_more_) break;
+      if (io_.unsent_bytes() > 0) return;
+      if (!has_more_ || state_ == State::lingering) break;
       has_more_ = false;
       Bytes bytes = take_scratch();
       held->owner->produce(bytes);
       if (state_ == State::closed) return;
       if (!bytes.empty()) {
         has_more_ = true;  // until it gives nothing
-        const std::size_t sent = send(held, bytes);
+        const std::size_t sealed = seal(held, bytes);
         if (state_ == State::closed) return;
-        if (sent < bytes.size()) {
-          unsent_.assign(bytes.begin() + static_cast<std::ptrdiff_t>(sent), bytes.end());
-          give_scratch(std::move(bytes));
-          return;
+        if (sealed < bytes.size()) {
+          unsealed_.assign(bytes.begin() + static_cast<std::ptrdiff_t>(sealed), bytes.end());
         }
       }
       give_scratch(std::move(bytes));
     }
-    if (state_ == State::flushing && !has_more_) send_end(held);
+    if (state_ == State::flushing && !has_more_ && !is_writing()) {
+      state_ = State::lingering;
+      ERR_clear_error();
+      SSL_shutdown(ssl_.get());
+    }
+    if (state_ == State::lingering && io_.unsent_bytes() == 0) {
+      std::error_code ignored;
+      socket_->shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+    }
   }
 
-  // Returns how much was taken. A rest must be offered again unchanged: OpenSSL may have sealed it already.
-  std::size_t send(const HeldPtr& held, ByteView bytes) {
+  // Record by record, until the kernel takes no more; returns how much was sealed. Of a record that OpenSSL did not
+  // finish, which TLS 1.3 gives it no reason for, the rest must be offered again unchanged.
+  std::size_t seal(const HeldPtr& held, ByteView bytes) {
+    writes_after_reading_ = false;
     std::size_t total = 0;
-    while (total < bytes.size()) {
+    while (total < bytes.size() && io_.unsent_bytes() == 0) {
       ERR_clear_error();
       std::size_t size = 0;
       const int result = SSL_write_ex(ssl_.get(), bytes.data() + total, bytes.size() - total, &size);
       if (result != 1) {
-        after_failure(held, result, write_waits_for_);
-        return total;
+        writes_after_reading_ = SSL_get_error(ssl_.get(), result) == SSL_ERROR_WANT_READ;
+        if (!writes_after_reading_) fail(held, result);
+        break;
       }
       total += size;
     }
-    write_waits_for_ = Ready::nothing;
     return total;
   }
 
-  void send_end(const HeldPtr& held) {
-    ERR_clear_error();
-    const int result = SSL_shutdown(ssl_.get());
-    if (result < 0) return after_failure(held, result, write_waits_for_);
-    write_waits_for_ = Ready::nothing;
-    state_ = State::lingering;
-    std::error_code ignored;
-    socket_->shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
-  }
+  // Whether bytes of the last frame are not wholly taken by the kernel.
+  [[nodiscard]] bool is_writing() const { return !unsealed_.empty() || io_.unsent_bytes() > 0; }
 
-  // Sorts out why OpenSSL did not do what it was asked: notes what to wait for, or closes.
-  void after_failure(const HeldPtr& held, int result, Ready& waits_for) {
-    switch (SSL_get_error(ssl_.get(), result)) {
-      case SSL_ERROR_WANT_READ: waits_for = Ready::reading; return;
-      case SSL_ERROR_WANT_WRITE: waits_for = Ready::writing; return;
-      case SSL_ERROR_ZERO_RETURN:
-        if (state_ == State::open) SSL_shutdown(ssl_.get());
-        return close(held, StateErrc::link_closed, "closed by the peer");
-      default: break;
+  // Closes, for the reason for which OpenSSL did not do what it was asked.
+  void fail(const HeldPtr& held, int result) {
+    if (SSL_get_error(ssl_.get(), result) == SSL_ERROR_ZERO_RETURN) {
+      if (state_ == State::open) SSL_shutdown(ssl_.get());
+      return close(held, StateErrc::link_closed, "closed by the peer");
     }
     const unsigned long error = detail::take_openssl_error();
     const std::string during = state_ == State::handshaking ? "during the TLS handshake: " : "";
-    if (const int number = io_.read_error != 0 ? io_.read_error : io_.write_error; number != 0) {
+    if (const int number = io_.error(); number != 0) {
       return close(held, StateErrc::link_closed, during + std::generic_category().message(number));
     }
-    if (io_.is_at_end) {
+    if (io_.is_at_end()) {
       return close(held, StateErrc::link_closed, during + "the peer closed the connection without a goodbye");
     }
     if (ERR_GET_LIB(error) == ERR_LIB_SSL && ERR_GET_REASON(error) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
@@ -330,15 +335,13 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
   }
 
-  // The end of a turn: another one soon, or when the socket is ready for what reading and writing wait for.
+  // The end of a turn: another one soon, or when the socket is ready.
   void wait(const HeldPtr& held) {
-    if (has_unread_ || takes_another_turn_ || (has_more_ && write_waits_for_ == Ready::nothing)) post_turn(held);
-    if (read_waits_for_ == Ready::reading || write_waits_for_ == Ready::reading) {
+    if (has_unread_ || takes_another_turn_ || (has_more_ && !is_writing())) post_turn(held);
+    if (io_.unsent_bytes() <= most_unsent_bytes) {
       wait_for(held, asio::ip::tcp::socket::wait_read, is_read_pending_);
     }
-    if (read_waits_for_ == Ready::writing || write_waits_for_ == Ready::writing) {
-      wait_for(held, asio::ip::tcp::socket::wait_write, is_write_pending_);
-    }
+    if (io_.unsent_bytes() > 0) wait_for(held, asio::ip::tcp::socket::wait_write, is_write_pending_);
   }
 
   void wait_for(const HeldPtr& held, asio::ip::tcp::socket::wait_type what, bool& is_pending) {
@@ -394,7 +397,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     timer_.reset();
     ssl_.reset();
     socket_.reset();
-    unsent_ = Bytes();
+    unsealed_ = Bytes();
   }
 
   // One buffer per thread to produce into, moved out while in use: a callback may run other links.
@@ -417,23 +420,23 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   const std::string expected_name_;
 
   State state_ = State::handshaking;
-  Ready read_waits_for_ = Ready::reading;
-  Ready write_waits_for_ = Ready::nothing;
   bool has_unread_ = false;          // the turn ended before all that came was read
   bool has_more_ = false;            // produce may have something
+  bool writes_after_reading_ = false;
   bool is_in_turn_ = false;
   bool takes_another_turn_ = false;
   bool is_turn_posted_ = false;
   bool is_read_pending_ = false;     // at most one wait of each kind
   bool is_write_pending_ = false;
 
-  detail::SocketIo io_;              // before ssl_, whose BIO points at it
   std::optional<asio::ip::tcp::socket> socket_;
+  detail::SocketIo io_;              // before ssl_, whose BIO points at it
   detail::SslPtr ssl_;
   std::unique_ptr<asio::steady_timer> timer_;
-  // Invariant: while anything is in here, produce is not called.
-  Bytes unsent_;
-  std::size_t unsent_begin_ = 0;
+  // What of the last frame is not sealed yet, because the kernel is full.
+  // Invariant: while anything is here or in io_, produce is not called.
+  Bytes unsealed_;
+  std::size_t unsealed_begin_ = 0;
   std::weak_ptr<Held> held_;
 };
 
