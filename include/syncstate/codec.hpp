@@ -4,19 +4,14 @@
 // whatever their compilers and machines call them:
 //
 //   name  = "bool" | "char" | "byte"
-//         | "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64"   integers; enumerations as their underlying type
-//         | "f32" | "f64" | "string" | "json"
-//         | "bytes"                                     vector of a byte type
-//         | "[" name "]"                                vector
-//         | "[" name ";" count "]"                      array; "[byte;16]" for every byte type
-//         | "set<" name ">"
-//         | "{" name ":" name "}"                       map
-//         | name "?"                                    optional
-//         | "{" [ name { "," name } ] "}"               pair, tuple, aggregate; "{}" also std::monostate
-//         | "<" name { "|" name } ">"                   variant
-//         | "duration<" num "/" den "," name ">"        a tick in seconds, and the type that counts them
-//         | "time_point<" num "/" den "," name ">"
-//         | what a user's Codec<T>::type_name() says
+//         | "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64"   integers; enumerations as their
+//         underlying type | "f32" | "f64" | "string" | "json" | "bytes" vector of a byte type | "[" name "]"
+//         vector | "[" name ";" count "]"                      array; "[byte;16]" for every byte type |
+//         "set<" name ">" | "{" name ":" name "}"                       map | name "?" optional | "{" [ name
+//         { "," name } ] "}"               pair, tuple, aggregate; "{}" also std::monostate | "<" name { "|"
+//         name } ">"                   variant | "duration<" num "/" den "," name ">"        a tick in
+//         seconds, and the type that counts them | "time_point<" num "/" den "," name ">" | what a user's
+//         Codec<T>::type_name() says
 #ifndef SYNCSTATE_CODEC_HPP
 #define SYNCSTATE_CODEC_HPP
 
@@ -46,8 +41,8 @@ std::string type_name() {
 
 /// Appends the whole encoding of a value: what the hash covers, and what travels as key, value or event.
 ///
-/// "Whole" means that the length is known from outside: strings and byte containers are their contents alone, all
-/// else is what `Codec<T>` writes.
+/// "Whole" means that the length is known from outside: strings and byte containers are their contents alone,
+/// all else is what `Codec<T>` writes.
 template <class T>
 void encode_whole(const T& value, Bytes& out) {
   static_assert(detail::Explain<T>::is_done);

@@ -1,7 +1,9 @@
-// The codec of nlohmann::json, and of types that say encode_as_json: CBOR. Its own header, for json.hpp is a large one.
+// The codec of nlohmann::json, and of types that say encode_as_json: CBOR. Its own header, for json.hpp is a
+// large one.
 //
-// Documents may be nested 64 deep: deeper ones are refused, on either side, before anything recurses into them. An
-// integer that came back may have changed from signed to unsigned, which compares equal; floats stay floats.
+// Documents may be nested 64 deep: deeper ones are refused, on either side, before anything recurses into
+// them. An integer that came back may have changed from signed to unsigned, which compares equal; floats stay
+// floats.
 #ifndef SYNCSTATE_CODEC_JSON_HPP
 #define SYNCSTATE_CODEC_JSON_HPP
 
@@ -40,7 +42,8 @@ inline void check_json(const nlohmann::json& document) {
     if (!value->is_structured()) continue;
     if (depth > max_json_depth) throw StateError(StateErrc::too_large, "JSON nested more than 64 deep");
     for (const nlohmann::json& inner : *value) {
-      if (inner.is_structured() || inner.is_binary() || inner.is_discarded()) open.push_back({&inner, depth + 1});
+      if (inner.is_structured() || inner.is_binary() || inner.is_discarded())
+        open.push_back({&inner, depth + 1});
     }
   }
 }
@@ -112,7 +115,8 @@ class JsonBuilder {
 }  // namespace detail
 
 /// CBOR (RFC 8949) with definite lengths and no tags.
-/// Errors: encoding throws `too_large` for a document nested more than 64 deep, and `not_encodable` for one that was
+/// Errors: encoding throws `too_large` for a document nested more than 64 deep, and `not_encodable` for one
+/// that was
 ///         discarded or has a binary with a subtype.
 template <>
 struct Codec<nlohmann::json> : detail::BuiltIn<> {
@@ -129,7 +133,8 @@ struct Codec<nlohmann::json> : detail::BuiltIn<> {
     const ByteView item = detail::read_cbor_item(in);
     const auto* first = reinterpret_cast<const std::uint8_t*>(item.data());
     detail::JsonBuilder builder;
-    if (!nlohmann::json::sax_parse(first, first + item.size(), &builder, nlohmann::json::input_format_t::cbor)) {
+    if (!nlohmann::json::sax_parse(first, first + item.size(), &builder,
+                                   nlohmann::json::input_format_t::cbor)) {
       ByteReader::fail("CBOR that is no JSON, or nested more than 64 deep");
     }
     return builder.take();

@@ -26,9 +26,11 @@ concept ExactlyComparable = Encodable<K> && detail::may_be_key<K>();
 ///
 /// 1. Encodable: built in, an aggregate of encodable members, or with a `Codec<K>` of its own.
 /// 2. Copyable.
-/// 3. Strings and byte containers are ordered by their bytes, unsigned; all else by `<`, a strict total order that
+/// 3. Strings and byte containers are ordered by their bytes, unsigned; all else by `<`, a strict total order
+/// that
 ///    is the same on every machine (meaning: the compiler cannot check this one).
-/// 4. No floating-point number, JSON or unordered container, at any depth: the order and the hash of the keys are
+/// 4. No floating-point number, JSON or unordered container, at any depth: the order and the hash of the keys
+/// are
 ///    the map's identity.
 template <class K>
 concept StateKey = Encodable<K> && std::copyable<K> && Ordered<K> && ExactlyComparable<K>;
@@ -38,7 +40,8 @@ concept StateKey = Encodable<K> && std::copyable<K> && Ordered<K> && ExactlyComp
 ///     struct Player { std::string name; std::optional<int> team; double health; };
 ///     static_assert(syncstate::StateValue<Player>);
 ///
-/// 1. Encodable: built in, an aggregate of encodable members, or with a `Codec<V>` of its own. Unordered containers
+/// 1. Encodable: built in, an aggregate of encodable members, or with a `Codec<V>` of its own. Unordered
+/// containers
 ///    are not, at any depth: equal ones would have unequal hashes.
 /// 2. Copyable: every copy of a map holds its own.
 /// 3. Nothrow-movable: a diff is applied wholly or not at all.
@@ -54,8 +57,9 @@ struct ExplainKey {
   static_assert(Explain<K>::is_done);
   static_assert(std::copyable<K>, "a key must be copyable");
   static_assert(Ordered<K>, "a key must have an order: give K an operator<");
-  static_assert(!Encodable<K> || ExactlyComparable<K>,
-                "a key must hold no floating-point number and no JSON: their order and encoding are no identity");
+  static_assert(
+      !Encodable<K> || ExactlyComparable<K>,
+      "a key must hold no floating-point number and no JSON: their order and encoding are no identity");
   static constexpr bool is_done = StateKey<K>;
 };
 

@@ -75,8 +75,8 @@ struct Aggregate<T, Rule::none> {
 
 /// The members in their order, nothing between them.
 ///
-/// An aggregate has public members only, at most 32, each encodable; no bases, C arrays, bit-fields or references;
-/// and does not contain itself. A `static_assert` names the rule that a type breaks.
+/// An aggregate has public members only, at most 32, each encodable; no bases, C arrays, bit-fields or
+/// references; and does not contain itself. A `static_assert` names the rule that a type breaks.
 template <class T>
 struct Codec {
  private:

@@ -20,16 +20,16 @@ inline std::uint64_t read_cbor_argument(ByteReader& in, unsigned info) {
   return argument;
 }
 
-/// Reads one CBOR item and returns its bytes. Whether its values are ones that JSON knows is left to the parser.
+/// Reads one CBOR item and returns its bytes. Whether its values are ones that JSON knows is left to the
+/// parser.
 ///
-/// Refused are items without a definite length (we write none, and a parser recurses into strings made of strings),
-/// tags, lengths that the input can't hold, and integers below those of 64 bits.
-/// Errors    : StateErrc::decode_error.
-/// Complexity: linear; no memory.
+/// Refused are items without a definite length (we write none, and a parser recurses into strings made of
+/// strings), tags, lengths that the input can't hold, and integers below those of 64 bits. Errors    :
+/// StateErrc::decode_error. Complexity: linear; no memory.
 inline ByteView read_cbor_item(ByteReader& in) {
   const ByteView start = in.rest();
-  // Items owed by all open arrays and maps together. Each costs a byte at least, so they never exceed the input, and
-  // whoever reserves room for what an array promises reserves for no more than that.
+  // Items owed by all open arrays and maps together. Each costs a byte at least, so they never exceed the
+  // input, and whoever reserves room for what an array promises reserves for no more than that.
   std::uint64_t owed = 1;
   while (owed > 0) {
     --owed;
@@ -38,7 +38,8 @@ inline ByteView read_cbor_item(ByteReader& in) {
     const std::uint64_t argument = read_cbor_argument(in, first & 0x1f);
     switch (major) {
       case 1:
-        if (argument > static_cast<std::uint64_t>(INT64_MAX)) ByteReader::fail("a CBOR integer beyond 64 bits");
+        if (argument > static_cast<std::uint64_t>(INT64_MAX))
+          ByteReader::fail("a CBOR integer beyond 64 bits");
         break;
       case 2:
       case 3: in.read_bytes(argument); break;

@@ -33,13 +33,15 @@ struct Codec<std::chrono::duration<Rep, Period>> : detail::BuiltIn<Rep> {
   static std::string type_name() { return "duration<" + detail::ticks_name<Value>() + ">"; }
 };
 
-/// The number of ticks since the clock's epoch. The clock is not part of the type name: both sides must mean the
-/// same one, and only clocks such as `system_clock` mean the same on two machines.
+/// The number of ticks since the clock's epoch. The clock is not part of the type name: both sides must mean
+/// the same one, and only clocks such as `system_clock` mean the same on two machines.
 template <class Clock, class Duration>
 struct Codec<std::chrono::time_point<Clock, Duration>> : detail::BuiltIn<Duration> {
   using Value = std::chrono::time_point<Clock, Duration>;
   static consteval std::size_t min_bytes() { return detail::min_bytes<Duration>(); }
-  static std::size_t size(const Value& value) { return detail::encoded_size<Duration>(value.time_since_epoch()); }
+  static std::size_t size(const Value& value) {
+    return detail::encoded_size<Duration>(value.time_since_epoch());
+  }
   static void encode(const Value& value, ByteWriter& out) {
     Codec<Duration>::encode(value.time_since_epoch(), out);
   }

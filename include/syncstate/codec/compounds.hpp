@@ -69,7 +69,8 @@ struct Codec<std::tuple<Ts...>> : detail::BuiltIn<Ts...> {
   static consteval std::size_t min_bytes() { return detail::min_bytes_of_all(detail::Types<Ts...>{}); }
   static std::size_t size(const std::tuple<Ts...>& value) {
     return std::apply(
-        [](const Ts&... elements) { return (std::size_t{0} + ... + detail::encoded_size<Ts>(elements)); }, value);
+        [](const Ts&... elements) { return (std::size_t{0} + ... + detail::encoded_size<Ts>(elements)); },
+        value);
   }
   static void encode(const std::tuple<Ts...>& value, [[maybe_unused]] ByteWriter& out) {
     std::apply([&](const Ts&... elements) { (Codec<Ts>::encode(elements, out), ...); }, value);

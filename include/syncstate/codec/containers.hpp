@@ -39,7 +39,8 @@ struct Codec<std::vector<T, Allocator>> : detail::BuiltIn<T> {
     static_assert(detail::Explain<Vector>::is_done);
     std::size_t count = detail::read_count(in, detail::min_bytes<T>());
     Vector out;
-    // All at once: growing by doubling would need up to three times the bytes × sizeof(T) that we allow a peer.
+    // All at once: growing by doubling would need up to three times the bytes × sizeof(T) that we allow a
+    // peer.
     out.reserve(count);
     for (; count > 0; --count) out.push_back(Codec<T>::decode(in));
     return out;
@@ -116,7 +117,8 @@ struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
   static std::string type_name() { return "set<" + Codec<T>::type_name() + ">"; }
 };
 
-/// A varint count, then key and value of each entry in ascending order of the keys; any other order is refused.
+/// A varint count, then key and value of each entry in ascending order of the keys; any other order is
+/// refused.
 template <class K, class V, class Compare, class Allocator>
 struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
   using Map = std::map<K, V, Compare, Allocator>;

@@ -9,13 +9,14 @@
 
 namespace syncstate {
 
-/// Specialise it as true, beside your type, and its `to_json` and `from_json` (found by ADL) are its encoding:
+/// Specialise it as true, beside your type, and its `to_json` and `from_json` (found by ADL) are its
+/// encoding:
 ///
 ///     template <>
 ///     inline constexpr bool syncstate::encode_as_json<Lobby> = true;
 ///
-/// Declared here so that whether `syncstate/codec_json.hpp` is included never changes an encoding: without that
-/// header such a type does not compile.
+/// Declared here so that whether `syncstate/codec_json.hpp` is included never changes an encoding: without
+/// that header such a type does not compile.
 template <class T>
 inline constexpr bool encode_as_json = false;
 

@@ -39,6 +39,7 @@ enum class Rule {
   no_codec,
   unordered,
   is_union,
+  plain_enum,
   has_base,
   has_c_array,
   has_bit_field,
@@ -159,9 +160,10 @@ consteval bool explain_parts() {
     return false;
   } else if constexpr (HasParts<T>) {
     if constexpr (explain_all<Path..., T>(typename Codec<T>::Parts{})) {
-      static_assert(rule_of<T>() != Rule::element_of_nothing,
-                    "the elements of this container encode to nothing, so any length would be believed: count "
-                    "them instead, or specialise syncstate::Codec<T>");
+      static_assert(
+          rule_of<T>() != Rule::element_of_nothing,
+          "the elements of this container encode to nothing, so any length would be believed: count "
+          "them instead, or specialise syncstate::Codec<T>");
     }
     return rule_of<T>() == Rule::none;
   } else {
@@ -173,29 +175,41 @@ consteval bool explain_parts() {
 template <class T, class... Path>
 struct Explain {
   static constexpr Rule rule = own_rule<T, Path...>();
-  static_assert(rule != Rule::no_codec,
-                "T has no encoding: make it an aggregate of encodable members, or specialise syncstate::Codec<T>");
-  static_assert(rule != Rule::unordered,
-                "an unordered container has no one order, so no one encoding and no one hash: use std::map or "
-                "std::set, or specialise syncstate::Codec<T>");
-  static_assert(rule != Rule::is_union, "a union does not say what it holds: use std::variant, or specialise "
-                                        "syncstate::Codec<T>");
-  static_assert(rule != Rule::has_base,
-                "an aggregate must have no base class: make the base a member, or specialise syncstate::Codec<T>");
+  static_assert(
+      rule != Rule::no_codec,
+      "T has no encoding: make it an aggregate of encodable members, or specialise syncstate::Codec<T>");
+  static_assert(
+      rule != Rule::unordered,
+      "an unordered container has no one order, so no one encoding and no one hash: use std::map or "
+      "std::set, or specialise syncstate::Codec<T>");
+  static_assert(rule != Rule::is_union,
+                "a union does not say what it holds: use std::variant, or specialise "
+                "syncstate::Codec<T>");
+  static_assert(
+      rule != Rule::plain_enum,
+      "an enumeration needs a fixed underlying type (enum class, or enum E : int): without one it can't hold "
+      "every number a peer may send, and its size is the compiler's choice; or specialise "
+      "syncstate::Codec<T>");
+  static_assert(
+      rule != Rule::has_base,
+      "an aggregate must have no base class: make the base a member, or specialise syncstate::Codec<T>");
   static_assert(rule != Rule::has_c_array,
                 "C arrays are not encodable: use std::array, or specialise syncstate::Codec<T>");
   static_assert(rule != Rule::has_bit_field,
                 "an aggregate must have no bit-fields: use whole members, or specialise syncstate::Codec<T>");
-  static_assert(rule != Rule::has_reference,
-                "an aggregate must have no reference members: hold the value, or specialise syncstate::Codec<T>");
-  static_assert(rule != Rule::too_many_members,
-                "an aggregate must have no more than 32 members (each element of a C array counts as one): group "
-                "them in aggregates of their own, or specialise syncstate::Codec<T>");
+  static_assert(
+      rule != Rule::has_reference,
+      "an aggregate must have no reference members: hold the value, or specialise syncstate::Codec<T>");
+  static_assert(
+      rule != Rule::too_many_members,
+      "an aggregate must have no more than 32 members (each element of a C array counts as one): group "
+      "them in aggregates of their own, or specialise syncstate::Codec<T>");
   static_assert(rule != Rule::uncountable,
                 "the members of this aggregate can't be counted: specialise syncstate::Codec<T>");
-  static_assert(rule != Rule::recursive,
-                "T contains itself: its type name would have no end and nothing would bound its depth; specialise "
-                "syncstate::Codec<T>");
+  static_assert(
+      rule != Rule::recursive,
+      "T contains itself: its type name would have no end and nothing would bound its depth; specialise "
+      "syncstate::Codec<T>");
 
   static constexpr bool is_done = explain_parts<T, Path...>();
 };
@@ -256,7 +270,8 @@ inline std::size_t read_count(ByteReader& in, std::size_t least) {
 
 /// A type with an encoding: built in, an aggregate of encodable members, or one with a `Codec<T>` of its own.
 ///
-/// Does not itself explain a refusal; `type_name<T>()` and every function that encodes do, by `static_assert`.
+/// Does not itself explain a refusal; `type_name<T>()` and every function that encodes do, by
+/// `static_assert`.
 template <class T>
 concept Encodable = detail::rule_of<T>() == detail::Rule::none;
 

@@ -31,6 +31,10 @@ concept RawByte = std::same_as<T, std::byte> || std::same_as<T, char> || std::sa
 template <class T>
 concept WideChar = std::same_as<T, char16_t> || std::same_as<T, char32_t> || std::same_as<T, wchar_t>;
 
+/// Only where the underlying type is fixed does an enumeration take a number in braces.
+template <class T>
+concept HasFixedUnderlying = requires { T{std::underlying_type_t<T>{}}; };
+
 /// Maps 0, -1, 1, -2, ... to 0, 1, 2, 3, ... so that small numbers of either sign are short.
 constexpr std::uint64_t zigzag(std::int64_t v) {
   return (static_cast<std::uint64_t>(v) << 1) ^ (v < 0 ? ~std::uint64_t{0} : std::uint64_t{0});
@@ -116,15 +120,18 @@ struct Codec<T> : detail::BuiltIn<> {
   static std::string type_name() { return detail::number_name<Unsigned>(); }
 };
 
-/// As its underlying type. Any number of that type decodes, enumerator or not: who switches over an enumeration
-/// that came from a peer needs a default.
+/// As its underlying type, which must be fixed (`enum class`, or `enum E : int`). Any number of that type
+/// decodes, enumerator or not: who switches over an enumeration that came from a peer needs a default.
 template <class T>
   requires(std::is_enum_v<T> && detail::is_plain<T> && !encode_as_json<T> && !std::same_as<T, std::byte>)
 struct Codec<T> : detail::BuiltIn<std::underlying_type_t<T>> {
   using Underlying = std::underlying_type_t<T>;
+  static constexpr detail::Rule rule =
+      detail::HasFixedUnderlying<T> ? detail::Rule::none : detail::Rule::plain_enum;
   static consteval std::size_t min_bytes() { return 1; }
   static std::size_t size(const T& value) { return Codec<Underlying>::size(static_cast<Underlying>(value)); }
   static void encode(const T& value, ByteWriter& out) {
+    static_assert(detail::Explain<T>::is_done);
     Codec<Underlying>::encode(static_cast<Underlying>(value), out);
   }
   static T decode(ByteReader& in) { return static_cast<T>(Codec<Underlying>::decode(in)); }

@@ -45,7 +45,8 @@ inline bool is_less(ByteView a, ByteView b) {
   return order != 0 ? order < 0 : a.size() < b.size();
 }
 
-/// Unsigned byte order for strings and byte containers, whatever the sign of their elements; `<` for all else.
+/// Unsigned byte order for strings and byte containers, whatever the sign of their elements; `<` for all
+/// else.
 template <class K>
 struct KeyLess {
   bool operator()(KeyArg<K> a, KeyArg<K> b) const {

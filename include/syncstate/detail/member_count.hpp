@@ -4,18 +4,22 @@
 
 #include <concepts>
 #include <cstddef>
+#include <exception>
 #include <type_traits>
 #include <utility>
 
 namespace syncstate::detail {
 
-/// Stands for an initializer of any type. It converts to a nested aggregate as a whole, so no braces are elided
-/// and a nested aggregate counts as one; only C arrays, to which nothing converts, count once per element.
+/// Stands for an initializer of any type. It converts to a nested aggregate as a whole, so no braces are
+/// elided and a nested aggregate counts as one; only C arrays, to which nothing converts, count once per
+/// element.
 template <class Aggregate, std::size_t index>
 struct AnyInitializer {
   template <class Member>
     requires(!std::same_as<Member, Aggregate>)
-  operator Member() const;
+  operator Member() const {
+    std::terminate();  // never called, but a compiler may want it defined
+  }
 };
 
 /// As above, for members that are references.
@@ -23,7 +27,9 @@ template <class Aggregate, std::size_t index>
 struct AnyReference {
   template <class Member>
     requires(!std::same_as<Member, Aggregate>)
-  operator Member&() const;
+  operator Member&() const {
+    std::terminate();
+  }
 };
 
 /// Converts to the bases of an aggregate only.
@@ -31,7 +37,9 @@ template <class Aggregate>
 struct AnyBase {
   template <class Base>
     requires(std::is_base_of_v<Base, Aggregate> && !std::same_as<Base, Aggregate>)
-  operator Base() const;
+  operator Base() const {
+    std::terminate();
+  }
 };
 
 template <class T>
@@ -44,8 +52,8 @@ consteval bool takes(std::index_sequence<indices...>) {
 
 inline constexpr std::size_t uncountable = static_cast<std::size_t>(-1);
 
-/// The largest number of initializers that T takes, or `limit + 1` if that is more than `limit`. The numbers it
-/// takes are without gaps: once the members left out have defaults, all that follow have.
+/// The largest number of initializers that T takes, or `limit + 1` if that is more than `limit`. The numbers
+/// it takes are without gaps: once the members left out have defaults, all that follow have.
 template <class T, template <class, std::size_t> class Any, std::size_t limit, std::size_t count = 0,
           bool has_begun = false>
 consteval std::size_t count_initializers() {
@@ -72,8 +80,8 @@ consteval bool takes_braces_at() {
   return takes_braces<T>(std::make_index_sequence<index>{}, std::make_index_sequence<after>{});
 }
 
-/// Whether the element at `index`, given as `{}`, leaves room for fewer initializers than it should: then it is a C
-/// array, and took the room of several.
+/// Whether the element at `index`, given as `{}`, leaves room for fewer initializers than it should: then it
+/// is a C array, and took the room of several.
 template <class T, std::size_t count, std::size_t index>
 consteval bool is_long_array() {
   if constexpr (takes_braces_at<T, index, count - index - 1>()) {

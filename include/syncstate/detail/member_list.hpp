@@ -6,8 +6,8 @@
 
 namespace syncstate::detail {
 
-// A structured binding names each member, so there must be one for every number of members. Each list below is the
-// one before it and one more.
+// A structured binding names each member, so there must be one for every number of members. Each list below
+// is the one before it and one more.
 #define SYNCSTATE_NAMES_1 m1
 #define SYNCSTATE_NAMES_2 SYNCSTATE_NAMES_1, m2
 #define SYNCSTATE_NAMES_3 SYNCSTATE_NAMES_2, m3
@@ -85,7 +85,8 @@ namespace syncstate::detail {
 template <class... Members>
 void refer_to(Members&...);  // no bit-fields: they have no address
 
-// Clang 14 does not know structured bindings in a requires-expression; there, a bit-field is an error on this line.
+// Clang 14 does not know structured bindings in a requires-expression; there, a bit-field is an error on this
+// line.
 #if defined(__clang__)
 #define SYNCSTATE_ARE_REFERABLE(...) (static_cast<void>(sizeof(refer_to(__VA_ARGS__), 0)), true)
 #else
@@ -102,11 +103,11 @@ constexpr auto list_members(T& value) {
   if constexpr (count == 0) {
     return MemberList<true>{};
   }
-#define SYNCSTATE_LIST(n)                                                                            \
-  if constexpr (count == n) {                                                                        \
-    [[maybe_unused]] auto& [SYNCSTATE_NAMES_##n] = value;                                            \
-    constexpr bool are_referable = SYNCSTATE_ARE_REFERABLE(SYNCSTATE_NAMES_##n);               \
-    return MemberList<are_referable, SYNCSTATE_TYPES_##n>{};                                         \
+#define SYNCSTATE_LIST(n)                                                        \
+  if constexpr (count == n) {                                                    \
+    [[maybe_unused]] auto& [SYNCSTATE_NAMES_##n] = value;                        \
+    constexpr bool are_referable = SYNCSTATE_ARE_REFERABLE(SYNCSTATE_NAMES_##n); \
+    return MemberList<are_referable, SYNCSTATE_TYPES_##n>{};                     \
   }
   SYNCSTATE_FOR_EACH_COUNT(SYNCSTATE_LIST)
 #undef SYNCSTATE_LIST
@@ -118,10 +119,10 @@ decltype(auto) with_members([[maybe_unused]] const T& value, F&& f) {
   if constexpr (count == 0) {
     return f();
   }
-#define SYNCSTATE_CALL(n)                        \
-  if constexpr (count == n) {                    \
-    const auto& [SYNCSTATE_NAMES_##n] = value;   \
-    return f(SYNCSTATE_NAMES_##n);               \
+#define SYNCSTATE_CALL(n)                      \
+  if constexpr (count == n) {                  \
+    const auto& [SYNCSTATE_NAMES_##n] = value; \
+    return f(SYNCSTATE_NAMES_##n);             \
   }
   SYNCSTATE_FOR_EACH_COUNT(SYNCSTATE_CALL)
 #undef SYNCSTATE_CALL
