@@ -1,0 +1,265 @@
+// The codec of JSON: documents and opted-in types come back, hostile CBOR is refused, depth costs no stack.
+#include "syncstate/codec_json.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <map>
+#include <optional>
+#include <random>
+#include <string>
+#include <system_error>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/codec_properties.hpp"
+#include "syncstate/concepts.hpp"
+
+namespace lobby {
+
+struct Lobby {
+  std::string name;
+  int players = 0;
+  bool operator==(const Lobby&) const = default;
+};
+
+void to_json(nlohmann::json& out, const Lobby& value) {
+  out = {{"name", value.name}, {"players", value.players}};
+}
+
+void from_json(const nlohmann::json& in, Lobby& value) {
+  in.at("name").get_to(value.name);
+  in.at("players").get_to(value.players);
+}
+
+}  // namespace lobby
+
+template <>
+inline constexpr bool syncstate::encode_as_json<lobby::Lobby> = true;
+
+namespace {
+
+using lobby::Lobby;
+using nlohmann::json;
+using syncstate::Bytes;
+using syncstate::decode_whole;
+using syncstate::StateErrc;
+using syncstate::StateError;
+using syncstate::StateKey;
+using syncstate::StateValue;
+using syncstate::type_name;
+using syncstate::testing::check_codec;
+using syncstate::testing::CodecFacts;
+using syncstate::testing::hex;
+using syncstate::testing::whole;
+
+/// JSON within an aggregate, not last: an item must tell its own end.
+struct Report {
+  json before;
+  Lobby lobby;
+  std::optional<json> maybe;
+  std::vector<json> list;
+  json after;
+  int number = 0;
+  bool operator==(const Report&) const = default;
+};
+
+// An entry of an object takes two bytes at least, and a node of a tree with a key and a value; the parser
+// keeps the key beside it for a moment.
+constexpr CodecFacts facts{128, false};
+
+json random_json(std::mt19937_64& rng, int depth) {
+  switch (rng() % (depth > 0 ? 9 : 7)) {
+    case 0: return nullptr;
+    case 1: return rng() % 2 == 0;
+    case 2: return static_cast<std::int64_t>(rng() >> (rng() % 64));
+    case 3: return -static_cast<std::int64_t>(rng() >> (1 + rng() % 63));
+    case 4: return static_cast<double>(rng() >> (rng() % 64)) / 8;
+    case 5: return std::string(rng() % 30, 'x');
+    case 6: return json::binary(std::vector<std::uint8_t>(rng() % 5, 0xff));
+    case 7: {
+      json array = json::array();
+      for (auto n = rng() % 4; n > 0; --n) array.push_back(random_json(rng, depth - 1));
+      return array;
+    }
+    default: {
+      json object = json::object();
+      for (auto n = rng() % 4; n > 0; --n) object[std::to_string(rng() % 100)] = random_json(rng, depth - 1);
+      return object;
+    }
+  }
+}
+
+json nested_json(int depth, bool in_objects) {
+  json document = 1;
+  for (; depth > 0; --depth) {
+    json outer = in_objects ? json::object() : json::array();
+    if (in_objects) {
+      outer["k"] = std::move(document);
+    } else {
+      outer.push_back(std::move(document));
+    }
+    document = std::move(outer);
+  }
+  return document;
+}
+
+Bytes bytes_of(std::initializer_list<unsigned> values) {
+  Bytes bytes;
+  for (const unsigned v : values) bytes.push_back(static_cast<std::byte>(v));
+  return bytes;
+}
+
+template <class F>
+std::error_code code_of(F&& f) {
+  try {
+    f();
+  } catch (const StateError& error) {
+    return error.code();
+  }
+  return {};
+}
+
+template <class T = json>
+bool is_refused(const Bytes& bytes) {
+  return code_of([&] { decode_whole<T>(bytes); }) == StateErrc::decode_error;
+}
+
+}  // namespace
+
+TEST_CASE("codec_json: documents come back, and hostile bytes are values or refused") {
+  const std::uint64_t seed = 20'26;
+  INFO("seed " << seed);
+  std::mt19937_64 rng(seed);
+  for (int round = 0; round < 25; ++round) check_codec(random_json(rng, 3), facts);
+}
+
+TEST_CASE("codec_json: kinds and numbers are kept") {
+  const json document = {{"one", 1},
+                         {"float", 1.0},
+                         {"negative zero", -0.0},
+                         {"most", std::numeric_limits<std::uint64_t>::max()},
+                         {"least", std::numeric_limits<std::int64_t>::min()},
+                         {"tiny", std::numeric_limits<double>::denorm_min()},
+                         {"infinite", std::numeric_limits<double>::infinity()},
+                         {"array", json::array()},
+                         {"object", json::object()},
+                         {"", nullptr},
+                         {"bytes", json::binary({1, 2, 255})}};
+  check_codec(document, facts);
+  const json back = decode_whole<json>(whole(document));
+  CHECK(back["one"].is_number_integer());
+  CHECK(back["float"].is_number_float());
+  CHECK(back["most"] == std::numeric_limits<std::uint64_t>::max());
+  CHECK(back["array"].is_array());
+  CHECK(back["object"].is_object());
+  CHECK(back["bytes"].is_binary());
+  CHECK(decode_whole<json>(whole(json(std::numeric_limits<double>::quiet_NaN()))).is_number_float());
+  CHECK(decode_whole<json>(whole(json("\xff not UTF-8"))) == json("\xff not UTF-8"));
+}
+
+TEST_CASE("codec_json: the bytes are CBOR") {
+  CHECK(hex(whole(json(nullptr))) == "f6");
+  CHECK(hex(whole(json(true))) == "f5");
+  CHECK(hex(whole(json(500))) == "19 01 f4");
+  CHECK(hex(whole(json(-1))) == "20");
+  CHECK(hex(whole(json(1.0))) == "fa 3f 80 00 00");
+  CHECK(hex(whole(json("a"))) == "61 61");
+  CHECK(hex(whole(json{{"b", json::array({1, 2})}, {"a", 1}})) == "a2 61 61 01 61 62 82 01 02");
+  CHECK(hex(whole(json::binary({7}))) == "41 07");
+  CHECK(hex(whole(Lobby{"x", 2})) == "a2 64 6e 61 6d 65 61 78 67 70 6c 61 79 65 72 73 02");
+}
+
+TEST_CASE("codec_json: types that say so are JSON, alone and within others") {
+  CHECK(type_name<json>() == "json");
+  CHECK(type_name<Lobby>() == "json");
+  CHECK(type_name<Report>() == "{json,json,json?,[json],json,i32}");
+  check_codec(Lobby{"red", 3}, facts);
+  check_codec(Report{{1, "two"}, {"blue", 4}, json::object(), {json(), json("x")}, json::array({3}), 7},
+              facts);
+  check_codec(std::map<std::string, json>{{"a", 1}, {"b", nullptr}}, facts);
+  check_codec(std::variant<int, json>(json("x")), facts);
+  check_codec(std::pair<json, json>(json(1), json(2)), facts);
+  check_codec(std::tuple<json, int>(json("x"), 5), facts);
+  check_codec(std::tuple<json>(json("x")), facts);
+  check_codec(std::array<json, 1>{json("x")}, facts);
+  CHECK(is_refused<Lobby>(whole(json{{"name", "no players"}})));
+  CHECK(is_refused<Lobby>(whole(json{{"name", 1}, {"players", 1}})));
+}
+
+TEST_CASE("codec_json: 64 levels are a document, one more is refused on either side") {
+  for (const bool in_objects : {false, true}) {
+    const json deepest = nested_json(64, in_objects);
+    CHECK(decode_whole<json>(whole(deepest)) == deepest);
+    const json deeper = nested_json(65, in_objects);
+    CHECK(code_of([&] { whole(deeper); }) == StateErrc::too_large);
+    std::vector<std::uint8_t> cbor = json::to_cbor(deeper);
+    Bytes bytes;
+    for (const std::uint8_t b : cbor) bytes.push_back(static_cast<std::byte>(b));
+    CHECK(is_refused(bytes));
+  }
+}
+
+TEST_CASE("codec_json: nested 100,000 deep is refused, not crashed on") {
+  CHECK(code_of([] { whole(nested_json(100'000, false)); }) == StateErrc::too_large);
+  CHECK(code_of([] { whole(nested_json(100'000, true)); }) == StateErrc::too_large);
+  // Arrays, objects, tags, and strings, bytes, arrays and objects without a length.
+  for (const unsigned nest : {0x81u, 0xc1u, 0x7fu, 0x5fu, 0x9fu, 0xbfu}) {
+    INFO("of " << nest);
+    CHECK(is_refused(Bytes(100'000, static_cast<std::byte>(nest))));
+  }
+  Bytes arrays(100'000, std::byte{0x81});
+  arrays.push_back(std::byte{0});  // complete
+  CHECK(is_refused(arrays));
+  Bytes objects;
+  for (int i = 0; i < 100'000; ++i) {
+    for (const unsigned b : {0xa1u, 0x61u, 0x61u}) objects.push_back(static_cast<std::byte>(b));
+  }
+  objects.push_back(std::byte{0});
+  CHECK(is_refused(objects));
+}
+
+TEST_CASE("codec_json: a claimed length costs no memory") {
+  for (const unsigned kind : {0x5bu, 0x7bu, 0x9bu, 0xbbu}) {
+    for (const unsigned high : {0x00u, 0x7fu, 0x80u, 0xffu}) {
+      Bytes claim = bytes_of({kind, high, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00});
+      const std::size_t before = syncstate::testing::allocated_bytes;
+      CHECK(is_refused(claim));
+      CHECK(syncstate::testing::allocated_bytes - before < 2'048);
+    }
+  }
+  // Each array claims all that is left: together they may not promise more than there is.
+  Bytes greedy;
+  for (unsigned depth = 0; depth < 60; ++depth) {
+    for (const unsigned b : {0x99u, 0x10u, 0x00u}) greedy.push_back(static_cast<std::byte>(b));
+  }
+  greedy.resize(10'000);
+  const std::size_t before = syncstate::testing::allocated_bytes;
+  CHECK(is_refused(greedy));
+  CHECK(syncstate::testing::allocated_bytes - before < 2'048);
+}
+
+TEST_CASE("codec_json: what is no JSON is refused") {
+  CHECK(is_refused({}));
+  CHECK(is_refused(bytes_of({0x01, 0x01})));                          // two items
+  CHECK(is_refused(bytes_of({0xff})));                                // a break without a beginning
+  CHECK(is_refused(bytes_of({0x1c})));                                // reserved
+  CHECK(is_refused(bytes_of({0xf7})));                                // undefined
+  CHECK(is_refused(bytes_of({0xa1, 0x01, 0x01})));                    // a key that is no string
+  CHECK(is_refused(bytes_of({0xa2, 0x61, 0x61, 1, 0x61, 0x61, 2})));  // a key twice
+  CHECK(is_refused(bytes_of({0x3b, 0x80, 0, 0, 0, 0, 0, 0, 0})));     // below the integers of 64 bits
+  CHECK(!is_refused(bytes_of({0x3b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})));
+}
+
+TEST_CASE("codec_json: what has no encoding is refused by name") {
+  CHECK(code_of([] { whole(json(json::value_t::discarded)); }) == StateErrc::not_encodable);
+  CHECK(code_of([] { whole(json::array({json::binary({1}, 5)})); }) == StateErrc::not_encodable);
+}
+
+static_assert(StateValue<json> && StateValue<Lobby> && StateValue<Report> && StateValue<std::vector<json>>);
+static_assert(!StateKey<json> && !StateKey<Lobby> && !StateKey<Report> && !StateKey<std::pair<int, json>>);
