@@ -45,8 +45,8 @@ inline Certificate make_certificate(const CertificateOptions& options) {
     return std::string(data, static_cast<std::size_t>(size));
   };
   const auto read_bio = [](const std::string& pem) {
-    return std::unique_ptr<BIO, decltype(&BIO_free)>(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
-                                                     BIO_free);
+    return std::unique_ptr<BIO, decltype(&BIO_free)>(
+        BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
   };
   using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
   using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
@@ -69,7 +69,8 @@ inline Certificate make_certificate(const CertificateOptions& options) {
   KeyPtr issuer_key(nullptr, EVP_PKEY_free);
   if (options.issuer != nullptr) {
     issuer.reset(PEM_read_bio_X509(read_bio(options.issuer->pem).get(), nullptr, nullptr, nullptr));
-    issuer_key.reset(PEM_read_bio_PrivateKey(read_bio(options.issuer->key_pem).get(), nullptr, nullptr, nullptr));
+    issuer_key.reset(
+        PEM_read_bio_PrivateKey(read_bio(options.issuer->key_pem).get(), nullptr, nullptr, nullptr));
     check(issuer && issuer_key);
   }
   X509* const signer = issuer ? issuer.get() : x;
@@ -83,7 +84,8 @@ inline Certificate make_certificate(const CertificateOptions& options) {
     check(extension && X509_add_ext(x, extension.get(), -1) == 1);
   };
   extend(NID_basic_constraints, options.is_authority ? "critical,CA:TRUE" : "critical,CA:FALSE");
-  extend(NID_key_usage, options.is_authority ? "critical,digitalSignature,keyCertSign" : "critical,digitalSignature");
+  extend(NID_key_usage,
+         options.is_authority ? "critical,digitalSignature,keyCertSign" : "critical,digitalSignature");
   extend(NID_subject_key_identifier, "hash");
   if (options.issuer != nullptr) extend(NID_authority_key_identifier, "keyid");
   if (!options.alternative_names.empty()) extend(NID_subject_alt_name, options.alternative_names);

@@ -129,11 +129,12 @@ class RawPeer {
                                      SSL_CTX_free);
     if (is_server) {
       const auto bio = [](std::string_view pem) {
-        return std::unique_ptr<BIO, decltype(&BIO_free)>(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
-                                                         BIO_free);
+        return std::unique_ptr<BIO, decltype(&BIO_free)>(
+            BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
       };
       const std::unique_ptr<X509, decltype(&X509_free)> certificate(
-          PEM_read_bio_X509(bio(ss::tcp::test_data::certificate_pem).get(), nullptr, nullptr, nullptr), X509_free);
+          PEM_read_bio_X509(bio(ss::tcp::test_data::certificate_pem).get(), nullptr, nullptr, nullptr),
+          X509_free);
       const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
           PEM_read_bio_PrivateKey(bio(ss::tcp::test_data::private_key_pem).get(), nullptr, nullptr, nullptr),
           EVP_PKEY_free);
@@ -152,7 +153,8 @@ class RawPeer {
   void take() {
     std::array<char, 4096> buffer;
     for (;;) {
-      const ssize_t size = ::recv(socket_.get(), buffer.data(), std::min(buffer.size(), read_limit), MSG_DONTWAIT);
+      const ssize_t size =
+          ::recv(socket_.get(), buffer.data(), std::min(buffer.size(), read_limit), MSG_DONTWAIT);
       if (size == 0) is_at_end = true;
       if (size <= 0) break;
       BIO_write(incoming_, buffer.data(), static_cast<int>(size));
@@ -182,8 +184,8 @@ class RawPeer {
     const long size = BIO_get_mem_data(outgoing_, &data);
     unsent_.append(data, static_cast<std::size_t>(size));
     (void)BIO_reset(outgoing_);
-    const ssize_t sent = ::send(socket_.get(), unsent_.data(), std::min(unsent_.size(), limit),
-                                MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent =
+        ::send(socket_.get(), unsent_.data(), std::min(unsent_.size(), limit), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent > 0) unsent_.erase(0, static_cast<std::size_t>(sent));
     return sent > 0;
   }
@@ -236,7 +238,8 @@ struct LinkPair {
                     TlsContext client_tls = client_context(), const std::string& host = "localhost",
                     int buffer_bytes = 0) {
     SocketPair pair = connected_pair(buffer_bytes);
-    server = TlsLink::make_server(ss::tcp::adopt(io.get_executor(), std::move(pair.server)), server_tls, "10.0.0.1");
+    server = TlsLink::make_server(ss::tcp::adopt(io.get_executor(), std::move(pair.server)), server_tls,
+                                  "10.0.0.1");
     client = TlsLink::make_client(ss::tcp::adopt(io.get_executor(), std::move(pair.client)), client_tls, host,
                                   "10.0.0.2");
     server->start(server_owner);

@@ -32,7 +32,8 @@ struct WithRawClient {
     peer->flush();
   }
   bool open() {
-    return run_until(io, [&] { return owner->opened == 1 && peer->is_open(); }, [&] { exchange(); });
+    return run_until(
+        io, [&] { return owner->opened == 1 && peer->is_open(); }, [&] { exchange(); });
   }
   // Runs the link until nothing more happens by itself.
   void settle() {
@@ -67,7 +68,8 @@ TEST_CASE("two links open, agree on the channel binding, and carry bytes both wa
   links.client->wake();
   links.server->wake();
   REQUIRE(run_until(io, [&] {
-    return links.server_owner->received.size() >= up.size() && links.client_owner->received.size() >= down.size();
+    return links.server_owner->received.size() >= up.size() &&
+           links.client_owner->received.size() >= down.size();
   }));
   CHECK(links.server_owner->received == up);
   CHECK(links.client_owner->received == down);
@@ -93,11 +95,12 @@ TEST_CASE("a link takes bytes that come one at a time") {
 
 TEST_CASE("frames that come together with the end of the handshake are read") {
   WithRawClient t;
-  REQUIRE(run_until(t.io, [&] { return t.peer->is_open(); },
-                    [&] {
-                      t.peer->take();
-                      if (!t.peer->is_open()) t.peer->flush();
-                    }));
+  REQUIRE(run_until(
+      t.io, [&] { return t.peer->is_open(); },
+      [&] {
+        t.peer->take();
+        if (!t.peer->is_open()) t.peer->flush();
+      }));
   t.peer->write("first");  // the client's Finished has not been sent yet: one segment holds both
   CHECK(t.owner->opened == 0);
   t.peer->flush();
@@ -108,12 +111,14 @@ TEST_CASE("frames that come together with the end of the handshake are read") {
 TEST_CASE("bytes already decrypted raise no readiness, and are read all the same") {
   WithRawClient t;
   REQUIRE(t.open());
-  // Small records, so that many lie in one read-ahead; more than a turn's worth, so that a turn ends amid them.
+  // Small records, so that many lie in one read-ahead; more than a turn's worth, so that a turn ends amid
+  // them.
   const std::string text = pattern(300'000);
   for (std::size_t at = 0; at < text.size(); at += 500) t.peer->write(std::string_view(text).substr(at, 500));
   while (t.peer->flush()) {
   }
-  REQUIRE(run_until(t.io, [&] { return t.owner->received.size() >= text.size(); }, [&] { t.peer->flush(); }));
+  REQUIRE(run_until(
+      t.io, [&] { return t.owner->received.size() >= text.size(); }, [&] { t.peer->flush(); }));
   CHECK(t.owner->received == text);
 }
 
@@ -158,7 +163,8 @@ TEST_CASE("produce is not called while earlier bytes are not wholly taken") {
   CHECK(t.owner->received == "still here");
   CHECK(t.owner->produced == produced);
 
-  REQUIRE(run_until(t.io, [&] { return t.peer->received.size() >= text.size(); }, [&] { t.exchange(); }));
+  REQUIRE(run_until(
+      t.io, [&] { return t.peer->received.size() >= text.size(); }, [&] { t.exchange(); }));
   CHECK(t.peer->received == text);
   CHECK(t.owner->outbox.empty());
 }
@@ -174,7 +180,8 @@ TEST_CASE("a wake in the middle of a turn is not lost") {
   };
   t.peer->write("question");
   t.peer->flush();
-  REQUIRE(run_until(t.io, [&] { return !t.peer->received.empty(); }, [&] { t.exchange(); }));
+  REQUIRE(run_until(
+      t.io, [&] { return !t.peer->received.empty(); }, [&] { t.exchange(); }));
   CHECK(t.peer->received == "answer");
 }
 
@@ -255,8 +262,9 @@ TEST_CASE("a peer that asks for key updates without end, and reads no answer, co
   CHECK(t.owner->outbox.size() == unread);
 
   // And when it does read, all is well.
-  REQUIRE(run_until(t.io, [&] { return t.peer->received.size() >= 2'000'000 && t.owner->received.size() >= asked; },
-                    [&] { t.exchange(); }));
+  REQUIRE(run_until(
+      t.io, [&] { return t.peer->received.size() >= 2'000'000 && t.owner->received.size() >= asked; },
+      [&] { t.exchange(); }));
   CHECK(t.peer->received == pattern(2'000'000));
   CHECK(t.owner->closed == 0);
 }
@@ -340,7 +348,8 @@ TEST_CASE("a graceful close sends what is left, then the end") {
   const std::string text = pattern(500'000);
   t.owner->outbox = text;
   t.link->close_gracefully();
-  REQUIRE(run_until(t.io, [&] { return t.peer->saw_close_notify; }, [&] { t.exchange(); }));
+  REQUIRE(run_until(
+      t.io, [&] { return t.peer->saw_close_notify; }, [&] { t.exchange(); }));
   CHECK(t.peer->received == text);
   CHECK(t.owner->closed == 0);  // lingers until the peer has closed, too
   t.peer->write("too late");
@@ -389,11 +398,12 @@ TEST_CASE("abort is safe inside every callback, and its owner is let go") {
   if (where == "on_bytes") t.owner->when_bytes = abort;
   if (where == "produce") t.owner->when_produce = abort;
   bool has_written = false;
-  REQUIRE(run_until(t.io, [&] { return t.owner->closed > 0; },
-                    [&] {
-                      if (t.peer->is_open() && !std::exchange(has_written, true)) t.peer->write("hello");
-                      t.exchange();
-                    }));
+  REQUIRE(run_until(
+      t.io, [&] { return t.owner->closed > 0; },
+      [&] {
+        if (t.peer->is_open() && !std::exchange(has_written, true)) t.peer->write("hello");
+        t.exchange();
+      }));
   t.settle();
   CHECK(t.owner->closed == 1);
   CHECK(t.owner->reason == StateErrc::link_closed);
@@ -438,7 +448,9 @@ TEST_CASE("the client refuses a server that is not the one it means") {
   const support::Certificate stranger = support::make_certificate({.common_name = "stranger"});
   const support::Certificate expired = support::make_certificate({.not_after = "20210101000000Z"});
   const support::Certificate elsewhere = support::make_certificate({.alternative_names = "DNS:example.org"});
-  const auto server = [](const support::Certificate& c) { return TlsContext(ServerTls::from_pem(c.pem, c.key_pem)); };
+  const auto server = [](const support::Certificate& c) {
+    return TlsContext(ServerTls::from_pem(c.pem, c.key_pem));
+  };
   const auto trusting = [](const support::Certificate& c) { return TlsContext(ClientTls::from_pem(c.pem)); };
   const auto refuses = [&](TlsContext server_tls, TlsContext client_tls, const std::string& host,
                            const std::string& why) {
@@ -453,8 +465,12 @@ TEST_CASE("the client refuses a server that is not the one it means") {
   };
   SECTION("another authority") { refuses(server(stranger), client_context(), "localhost", "self-signed"); }
   SECTION("expired") { refuses(server(expired), trusting(expired), "localhost", "expired"); }
-  SECTION("another host name") { refuses(server(elsewhere), trusting(elsewhere), "localhost", "expected 'localhost'"); }
-  SECTION("another address") { refuses(server_context(), client_context(), "127.0.0.2", "expected '127.0.0.2'"); }
+  SECTION("another host name") {
+    refuses(server(elsewhere), trusting(elsewhere), "localhost", "expected 'localhost'");
+  }
+  SECTION("another address") {
+    refuses(server_context(), client_context(), "127.0.0.2", "expected '127.0.0.2'");
+  }
   SECTION("another name asked for") {
     refuses(server_context(),
             TlsContext(ClientTls::from_pem(ss::tcp::test_data::certificate_pem).verify_name("example.org")),
@@ -476,14 +492,17 @@ TEST_CASE("the client accepts name, address, v6 address, and the name asked for"
   accepts(client_context(), "localhost");
   accepts(client_context(), "127.0.0.1");
   accepts(client_context(), "::1");
-  accepts(TlsContext(ClientTls::from_pem(ss::tcp::test_data::certificate_pem).verify_name("localhost")), "10.1.2.3");
+  accepts(TlsContext(ClientTls::from_pem(ss::tcp::test_data::certificate_pem).verify_name("localhost")),
+          "10.1.2.3");
 }
 
 TEST_CASE("mutual TLS: the subject of the client's certificate is told, a client without one refused") {
   asio::io_context io;
   const support::Certificate authority = support::make_certificate({.common_name = "clients"});
-  const support::Certificate alice = support::make_certificate(
-      {.common_name = "alice, the first", .alternative_names = "", .issuer = &authority, .is_authority = false});
+  const support::Certificate alice = support::make_certificate({.common_name = "alice, the first",
+                                                                .alternative_names = "",
+                                                                .issuer = &authority,
+                                                                .is_authority = false});
   const support::Certificate stranger = support::make_certificate({.common_name = "stranger"});
   const ServerTls tls =
       ServerTls::from_pem(ss::tcp::test_data::certificate_pem, ss::tcp::test_data::private_key_pem)
@@ -505,7 +524,8 @@ TEST_CASE("mutual TLS: the subject of the client's certificate is told, a client
     CHECK_THAT(links.client_owner->detail, contains_text("refused our certificate"));
   }
   SECTION("a stranger") {
-    LinkPair links(io, TlsContext(tls), TlsContext(client.with_certificate_pem(stranger.pem, stranger.key_pem)));
+    LinkPair links(io, TlsContext(tls),
+                   TlsContext(client.with_certificate_pem(stranger.pem, stranger.key_pem)));
     REQUIRE(run_until(io, [&] { return links.server_owner->closed > 0 && links.client_owner->closed > 0; }));
     CHECK(links.server_owner->opened == 0);
     CHECK(links.server_owner->reason == StateErrc::certificate_rejected);
@@ -521,17 +541,17 @@ TEST_CASE("TLS 1.2 is refused both ways") {
   const auto context = RawPeer::make_context(peer_is_server);
   SSL_CTX_set_max_proto_version(context.get(), TLS1_2_VERSION);
   RawPeer peer(std::move(peer_is_server ? pair.server : pair.client), peer_is_server, context);
-  auto socket =
-      ss::tcp::adopt(io.get_executor(), std::move(peer_is_server ? pair.client : pair.server));
+  auto socket = ss::tcp::adopt(io.get_executor(), std::move(peer_is_server ? pair.client : pair.server));
   std::shared_ptr<TlsLink> link =
       peer_is_server ? TlsLink::make_client(std::move(socket), client_context(), "localhost", "10.0.0.1")
                      : TlsLink::make_server(std::move(socket), server_context(), "10.0.0.1");
   link->start(owner);
-  REQUIRE(run_until(io, [&] { return owner->closed > 0; },
-                    [&] {
-                      peer.take();
-                      peer.flush();
-                    }));
+  REQUIRE(run_until(
+      io, [&] { return owner->closed > 0; },
+      [&] {
+        peer.take();
+        peer.flush();
+      }));
   CHECK(owner->opened == 0);
   CHECK(owner->reason == StateErrc::tls_failed);
 }
@@ -548,11 +568,12 @@ TEST_CASE("a server whose context of the user's own allows TLS 1.2 does not") {
   const auto link = TlsLink::make_server(ss::tcp::adopt(io.get_executor(), std::move(pair.server)),
                                          TlsContext(ServerTls::from_context(own.get())), "10.0.0.1");
   link->start(owner);
-  REQUIRE(run_until(io, [&] { return owner->closed > 0; },
-                    [&] {
-                      peer.take();
-                      peer.flush();
-                    }));
+  REQUIRE(run_until(
+      io, [&] { return owner->closed > 0; },
+      [&] {
+        peer.take();
+        peer.flush();
+      }));
   CHECK(owner->opened == 0);
   CHECK(owner->reason == StateErrc::tls_failed);
 }

@@ -31,7 +31,8 @@ namespace syncstate::tcp {
 inline NativeSocket listen_on(const Endpoint& endpoint) {
   detail::Resolved resolved = detail::resolve_now(endpoint, AI_PASSIVE);
   const std::string where = "listening on " + to_string(endpoint);
-  if (resolved.addresses.empty()) throw StateError(StateErrc::invalid_option, where + ": " + resolved.failure);
+  if (resolved.addresses.empty())
+    throw StateError(StateErrc::invalid_option, where + ": " + resolved.failure);
   int error = 0;
   for (const SocketAddress& address : resolved.addresses) {
     NativeSocket socket(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -51,7 +52,8 @@ inline NativeSocket listen_on(const Endpoint& endpoint) {
 /// Accepts connections until it is stopped. Out of descriptors or memory it pauses for 100 ms and goes on.
 ///
 /// Threads : `on_accept` runs on the executor, which must be serial; `stop` and `endpoint` from any thread.
-/// Lifetime: the listening socket closes, and `on_accept` is destroyed, soon after `stop` or the destructor, on the
+/// Lifetime: the listening socket closes, and `on_accept` is destroyed, soon after `stop` or the destructor,
+/// on the
 ///           executor or with its context.
 class Acceptor {
  public:
@@ -70,7 +72,8 @@ class Acceptor {
       throw StateError(StateErrc::invalid_option, "listener: " + std::generic_category().message(errno));
     }
     endpoint_ = to_string(numeric_endpoint(address));
-    core_->acceptor.assign(address.family() == AF_INET6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(), listener.get());
+    core_->acceptor.assign(address.family() == AF_INET6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(),
+                           listener.get());
     (void)listener.release();
     core_->acceptor.native_non_blocking(true);
   }

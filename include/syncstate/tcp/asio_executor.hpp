@@ -23,10 +23,12 @@
 
 namespace syncstate::tcp {
 
-/// Runs tasks on an Asio context, one at a time, in turn with what else its `asio_executor` runs: links, timers.
+/// Runs tasks on an Asio context, one at a time, in turn with what else its `asio_executor` runs: links,
+/// timers.
 ///
 /// Threads : any member from any thread.
-/// Lifetime: the context must outlive it, unless `stop` was called before. `stop`, or the last reference going away
+/// Lifetime: the context must outlive it, unless `stop` was called before. `stop`, or the last reference
+/// going away
 ///           with no task posted, destroys what has not run.
 class AsioExecutor final : public Executor, public std::enable_shared_from_this<AsioExecutor> {
  public:
@@ -80,8 +82,8 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
 
   void wake_waiters() override { waiters_.wake(); }
 
-  /// Runs nothing more, except a task that is under way; what has not run is destroyed here and now. After it the
-  /// context is not touched again.
+  /// Runs nothing more, except a task that is under way; what has not run is destroyed here and now. After it
+  /// the context is not touched again.
   void stop() {
     std::vector<Task> tasks;
     std::vector<Timed> timed;

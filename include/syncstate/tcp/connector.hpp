@@ -172,7 +172,8 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
     at_ = to_string(numeric);
     if (numeric.host != configured.host) at_ = to_string(configured) + " at " + at_;
     NativeSocket native(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!native.is_open() || (::connect(native.get(), address.data(), address.size) != 0 && errno != EINPROGRESS)) {
+    if (!native.is_open() ||
+        (::connect(native.get(), address.data(), address.size) != 0 && errno != EINPROGRESS)) {
       note_failure(errno);
       return false;
     }
@@ -290,7 +291,8 @@ class TlsConnector final : public Connector {
     if (plan_->endpoints.empty()) throw StateError(StateErrc::invalid_option, "no endpoint to connect to");
     for (const Endpoint& endpoint : plan_->endpoints) {
       if (endpoint.port == 0) {
-        throw StateError(StateErrc::invalid_option, "endpoint '" + to_string(endpoint) + "': no server is at port 0");
+        throw StateError(StateErrc::invalid_option,
+                         "endpoint '" + to_string(endpoint) + "': no server is at port 0");
       }
     }
   }

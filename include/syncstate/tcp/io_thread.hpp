@@ -20,9 +20,10 @@ namespace syncstate::tcp {
 /// One thread that does a server's or remote's I/O where no Asio context of the user's does.
 ///
 /// Threads : `executor` from any thread; construction and end from one.
-/// End     : `stop`, or the destructor, ends the thread after the handler it is in, waits for it, and destroys
-///           what has not run. On its own thread it can't wait, and returns at once. The executor may be kept: it is
-///           stopped, and harmless.
+/// End     : `stop`, or the destructor, ends the thread after the handler it is in, waits for it, and
+/// destroys
+///           what has not run. On its own thread it can't wait, and returns at once. The executor may be
+///           kept: it is stopped, and harmless.
 class IoThread {
  public:
   /// `name` shows in debuggers; the system keeps 15 characters.
@@ -30,7 +31,8 @@ class IoThread {
     executor_ = AsioExecutor::on_single_thread(state_->context);
     thread_ = std::thread([state = state_, executor = executor_]() mutable {
       state->context.run();
-      // Nothing that outlives this thread may touch the context, which goes with the last reference to the state.
+      // Nothing that outlives this thread may touch the context, which goes with the last reference to the
+      // state.
       executor->stop();
       executor.reset();
     });

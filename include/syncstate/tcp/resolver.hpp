@@ -40,12 +40,14 @@ inline Resolved resolve_now(const Endpoint& endpoint, int flags) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = flags | AI_NUMERICSERV;
   addrinfo* found = nullptr;
-  const int error = ::getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
+  const int error =
+      ::getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
   const int system_error = errno;
   const std::unique_ptr<addrinfo, FreeList> list(found);
   Resolved resolved;
   if (error != 0) {
-    resolved.failure = error == EAI_SYSTEM ? std::generic_category().message(system_error) : ::gai_strerror(error);
+    resolved.failure =
+        error == EAI_SYSTEM ? std::generic_category().message(system_error) : ::gai_strerror(error);
     return resolved;
   }
   for (const addrinfo* at = list.get(); at != nullptr; at = at->ai_next) {
@@ -61,8 +63,8 @@ inline Resolved resolve_now(const Endpoint& endpoint, int flags) {
 
 /// One look-up of a name that is not numeric.
 ///
-/// getaddrinfo can't be called off, and Asio's resolver makes its context's destructor wait for it. So each look-up
-/// has a thread to itself, which owns all it touches and reports by closing a pipe.
+/// getaddrinfo can't be called off, and Asio's resolver makes its context's destructor wait for it. So each
+/// look-up has a thread to itself, which owns all it touches and reports by closing a pipe.
 class NameLookup {
  public:
   /// Errors: std::system_error where there is no thread or pipe to be had.

@@ -17,8 +17,8 @@ namespace syncstate::tcp::detail {
 
 /// One link's socket as its BIO sees it: reads may have to wait, writes never do.
 ///
-/// What the kernel does not take is kept here. So OpenSSL is never left with a record half written, in which state
-/// it refuses to answer a second key update ("bad length") and kills the connection.
+/// What the kernel does not take is kept here. So OpenSSL is never left with a record half written, in which
+/// state it refuses to answer a second key update ("bad length") and kills the connection.
 ///
 /// Lifetime: outlives the BIO made for it.
 class SocketIo {
@@ -74,9 +74,9 @@ class SocketIo {
     return Read::end;
   }
 
-  /// The socket may have news: begins a new share. Until then a read that came back short counts as the last, which
-  /// saves the system call that would only say so; and one share is all that is read, for OpenSSL goes through any
-  /// number of key updates before it comes back.
+  /// The socket may have news: begins a new share. Until then a read that came back short counts as the last,
+  /// which saves the system call that would only say so; and one share is all that is read, for OpenSSL goes
+  /// through any number of key updates before it comes back.
   void look_again() {
     is_drained_ = false;
     share_ = most_per_look;
@@ -100,8 +100,9 @@ class SocketIo {
     return 0;
   }
 
-  // The peer reads no more, but what it sent before (an alert, a goodbye) may still lie in our socket and says why.
-  // So the bytes are dropped as if sent: the read side finds that reason, and then the end of the stream.
+  // The peer reads no more, but what it sent before (an alert, a goodbye) may still lie in our socket and
+  // says why. So the bytes are dropped as if sent: the read side finds that reason, and then the end of the
+  // stream.
   bool drops_output() {
     unsent_ = Bytes();
     unsent_begin_ = 0;

@@ -7,10 +7,11 @@
 namespace syncstate::tcp::test_data {
 
 /// Self-signed, ECDSA P-256, for "localhost", 127.0.0.1 and ::1, valid until 2126; its subject reads
-/// "CN=syncstate TEST certificate - not for production". It may vouch for other certificates, so tests of mutual TLS
-/// can use it for the clients too.
+/// "CN=syncstate TEST certificate - not for production". It may vouch for other certificates, so tests of
+/// mutual TLS can use it for the clients too.
 ///
-/// Whoever trusts it trusts everybody: its private key stands below. For tests on one machine, and nothing else.
+/// Whoever trusts it trusts everybody: its private key stands below. For tests on one machine, and nothing
+/// else.
 inline constexpr std::string_view certificate_pem = R"(-----BEGIN CERTIFICATE-----
 MIIB1jCCAXygAwIBAgICA+kwCgYIKoZIzj0EAwIwOjE4MDYGA1UEAwwvc3luY3N0
 YXRlIFRFU1QgY2VydGlmaWNhdGUgLSBub3QgZm9yIHByb2R1Y3Rpb24wIBcNMjAw

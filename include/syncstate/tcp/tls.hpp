@@ -1,4 +1,5 @@
-// Which certificates a server shows and a client trusts: cheap descriptions, read when the server or remote is made.
+// Which certificates a server shows and a client trusts: cheap descriptions, read when the server or remote
+// is made.
 #ifndef SYNCSTATE_TCP_TLS_HPP
 #define SYNCSTATE_TCP_TLS_HPP
 
@@ -55,8 +56,8 @@ class TlsContext;
 
 /// A server's certificate and key, and whether clients must show one too.
 ///
-/// A value; nothing is read before the server starts, which throws StateErrc::invalid_option with the file's name
-/// and the reason if a certificate or key is missing or unusable.
+/// A value; nothing is read before the server starts, which throws StateErrc::invalid_option with the file's
+/// name and the reason if a certificate or key is missing or unusable.
 class ServerTls {
  public:
   /// Nothing: `start` refuses it.
@@ -117,8 +118,8 @@ class ServerTls {
 
 /// Whom a client trusts, and the certificate it shows when the server asks for one.
 ///
-/// A value; nothing is read before the remote is made, which throws StateErrc::invalid_option with the file's name
-/// and the reason if a certificate or key is missing or unusable.
+/// A value; nothing is read before the remote is made, which throws StateErrc::invalid_option with the file's
+/// name and the reason if a certificate or key is missing or unusable.
 class ClientTls {
  public:
   /// Nothing: the remote refuses it.
@@ -145,15 +146,16 @@ class ClientTls {
     return tls;
   }
 
-  /// A context of the user's own, shared. TLS 1.3, and verification of chain and name, are enforced on every link
-  /// all the same; a verify callback set in it keeps its word.
+  /// A context of the user's own, shared. TLS 1.3, and verification of chain and name, are enforced on every
+  /// link all the same; a verify callback set in it keeps its word.
   static ClientTls from_context(SSL_CTX* context) {
     ClientTls tls;
     tls.context_ = detail::share_context(context);
     return tls;
   }
 
-  /// Shows this certificate (followed by its chain if it has one) to a server that asks: mutual TLS. PEM files.
+  /// Shows this certificate (followed by its chain if it has one) to a server that asks: mutual TLS. PEM
+  /// files.
   [[nodiscard]] ClientTls with_certificate(std::string certificate_file, std::string key_file) const {
     ClientTls tls = *this;
     tls.certificate_ = detail::PemSource::file(std::move(certificate_file));
@@ -162,7 +164,8 @@ class ClientTls {
   }
 
   /// The same as text.
-  [[nodiscard]] ClientTls with_certificate_pem(std::string_view certificate_pem, std::string_view key_pem) const {
+  [[nodiscard]] ClientTls with_certificate_pem(std::string_view certificate_pem,
+                                               std::string_view key_pem) const {
     ClientTls tls = *this;
     tls.certificate_ = detail::PemSource::text(certificate_pem);
     tls.key_ = detail::PemSource::text(key_pem);

@@ -102,9 +102,11 @@ inline PrivateKeyPtr read_private_key(const PemSource& source) {
     if (!key) {
       const unsigned long error = ERR_peek_last_error();
       ERR_clear_error();
-      const bool has_none = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-      const bool is_encrypted =
-          ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_BAD_PASSWORD_READ;
+      const int library = ERR_GET_LIB(error);
+      const int reason = ERR_GET_REASON(error);
+      const bool has_none = (library == ERR_LIB_PEM && reason == PEM_R_NO_START_LINE) ||
+                            (library == ERR_LIB_OSSL_DECODER && reason == ERR_R_UNSUPPORTED);
+      const bool is_encrypted = library == ERR_LIB_PEM && reason == PEM_R_BAD_PASSWORD_READ;
       refuse_pem(source, "the private key",
                  has_none       ? "no private key in PEM form in it"
                  : is_encrypted ? "it is encrypted; an unencrypted one is needed"
@@ -128,7 +130,8 @@ inline void use_certificate(SSL_CTX* context, const PemSource& certificate, cons
   }
   if (SSL_CTX_use_PrivateKey(context, private_key.get()) != 1 || SSL_CTX_check_private_key(context) != 1) {
     refuse_pem(key, "the private key",
-               "it does not belong to " + name_of(certificate, "the certificate") + " (" + take_openssl_message() + ")");
+               "it does not belong to " + name_of(certificate, "the certificate") + " (" +
+                   take_openssl_message() + ")");
   }
 }
 
@@ -162,7 +165,8 @@ class TlsContext {
       }
     } else {
       if (!tls.certificate_.is_set()) {
-        throw StateError(StateErrc::invalid_option, "tls: a server needs a certificate: ServerTls::from_files");
+        throw StateError(StateErrc::invalid_option,
+                         "tls: a server needs a certificate: ServerTls::from_files");
       }
       context_ = make_context(TLS_server_method());
       detail::use_certificate(context_.get(), tls.certificate_, tls.key_);
@@ -175,7 +179,8 @@ class TlsContext {
     if (tls.context_) {
       context_ = tls.context_;
       if (tls.certificate_.is_set()) {
-        throw StateError(StateErrc::invalid_option, "from_context: set the certificate in the SSL_CTX itself");
+        throw StateError(StateErrc::invalid_option,
+                         "from_context: set the certificate in the SSL_CTX itself");
       }
       return;
     }
@@ -206,8 +211,8 @@ class TlsContext {
     return ssl;
   }
 
-  /// What one link of a client speaks TLS with; it accepts only a server whose certificate names `host`, or the
-  /// name given to `ClientTls::verify_name`.
+  /// What one link of a client speaks TLS with; it accepts only a server whose certificate names `host`, or
+  /// the name given to `ClientTls::verify_name`.
   [[nodiscard]] detail::SslPtr make_client_ssl(const std::string& host) const {
     detail::SslPtr ssl = make_ssl();
     const std::string& name = expected_name_.empty() ? host : expected_name_;
@@ -247,7 +252,8 @@ class TlsContext {
     detail::SslPtr ssl(SSL_new(context_.get()));
     if (!ssl) throw StateError(StateErrc::tls_failed, "SSL_new: " + detail::take_openssl_message());
     // Set on every link and not on the context, so that a context of the user's own has no say in it.
-    if (SSL_set_min_proto_version(ssl.get(), TLS1_3_VERSION) != 1 || SSL_set_max_proto_version(ssl.get(), 0) != 1) {
+    if (SSL_set_min_proto_version(ssl.get(), TLS1_3_VERSION) != 1 ||
+        SSL_set_max_proto_version(ssl.get(), 0) != 1) {
       throw StateError(StateErrc::tls_failed, "TLS 1.3 is not available: " + detail::take_openssl_message());
     }
     SSL_clear_options(ssl.get(), SSL_OP_NO_TLSv1_3 | SSL_OP_IGNORE_UNEXPECTED_EOF);

@@ -43,11 +43,14 @@ struct TlsLinkOptions {
 
 /// One TLS connection, server's or client's end.
 ///
-/// Threads : everything, calls in both directions included, on the socket's executor, which must be serial: a strand,
+/// Threads : everything, calls in both directions included, on the socket's executor, which must be serial: a
+/// strand,
 ///           or a context that one thread runs. Only `start` may be called from elsewhere, and first of all.
-/// Lifetime: keeps its owner and itself alive until `on_closed` was called. Where the Asio context is destroyed
+/// Lifetime: keeps its owner and itself alive until `on_closed` was called. Where the Asio context is
+/// destroyed
 ///           before, the owner is released without that call, and the link is inert from then on.
-/// Memory  : while nothing is in flight, no buffers besides OpenSSL's own; what the kernel did not take yet is kept.
+/// Memory  : while nothing is in flight, no buffers besides OpenSSL's own; what the kernel did not take yet
+/// is kept.
 class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> {
  public:
   /// A server's end of an accepted connection.
@@ -61,8 +64,9 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   static std::shared_ptr<TlsLink> make_client(asio::ip::tcp::socket socket, const TlsContext& context,
                                               const std::string& host, std::string peer_address,
                                               TlsLinkOptions options = {}) {
-    return std::shared_ptr<TlsLink>(new TlsLink(Side::client, std::move(socket), context.make_client_ssl(host),
-                                                std::move(peer_address), context.name_for(host), options));
+    return std::shared_ptr<TlsLink>(new TlsLink(Side::client, std::move(socket),
+                                                context.make_client_ssl(host), std::move(peer_address),
+                                                context.name_for(host), options));
   }
 
   /// Begins the handshake. `owner` hears `on_open`, then the rest; never from inside this call.
@@ -109,8 +113,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     closed
   };
 
-  // What pending operations hold. The link itself points to it weakly: so link and owner may point at each other
-  // and are still released when the Asio context destroys its operations.
+  // What pending operations hold. The link itself points to it weakly: so link and owner may point at each
+  // other and are still released when the Asio context destroys its operations.
   struct Held {
     Held(std::shared_ptr<TlsLink> link_, std::shared_ptr<LinkOwner> owner_)
         : link(std::move(link_)), owner(std::move(owner_)) {}
@@ -191,7 +195,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     constexpr std::string_view label = "EXPORTER-Channel-Binding";
     info.channel_binding.resize(32);
     if (SSL_export_keying_material(ssl_.get(), reinterpret_cast<unsigned char*>(info.channel_binding.data()),
-                                   info.channel_binding.size(), label.data(), label.size(), nullptr, 0, 0) != 1) {
+                                   info.channel_binding.size(), label.data(), label.size(), nullptr, 0,
+                                   0) != 1) {
       return close(held, StateErrc::tls_failed, "channel binding: " + detail::take_openssl_message());
     }
     state_ = State::open;
@@ -265,8 +270,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
   }
 
-  // Record by record, until the kernel takes no more; returns how much was sealed. Of a record that OpenSSL did not
-  // finish, which TLS 1.3 gives it no reason for, the rest must be offered again unchanged.
+  // Record by record, until the kernel takes no more; returns how much was sealed. Of a record that OpenSSL
+  // did not finish, which TLS 1.3 gives it no reason for, the rest must be offered again unchanged.
   std::size_t seal(const HeldPtr& held, ByteView bytes) {
     writes_after_reading_ = false;
     std::size_t total = 0;
@@ -420,17 +425,17 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   const std::string expected_name_;
 
   State state_ = State::handshaking;
-  bool has_unread_ = false;          // the turn ended before all that came was read
-  bool has_more_ = false;            // produce may have something
+  bool has_unread_ = false;  // the turn ended before all that came was read
+  bool has_more_ = false;    // produce may have something
   bool writes_after_reading_ = false;
   bool is_in_turn_ = false;
   bool takes_another_turn_ = false;
   bool is_turn_posted_ = false;
-  bool is_read_pending_ = false;     // at most one wait of each kind
+  bool is_read_pending_ = false;  // at most one wait of each kind
   bool is_write_pending_ = false;
 
   std::optional<asio::ip::tcp::socket> socket_;
-  detail::SocketIo io_;              // before ssl_, whose BIO points at it
+  detail::SocketIo io_;  // before ssl_, whose BIO points at it
   detail::SslPtr ssl_;
   std::unique_ptr<asio::steady_timer> timer_;
   // What of the last frame is not sealed yet, because the kernel is full.

@@ -1,0 +1,162 @@
+// The remote of a server that is reached over TLS.
+#ifndef SYNCSTATE_TCP_STATE_REMOTE_HPP
+#define SYNCSTATE_TCP_STATE_REMOTE_HPP
+
+#include "syncstate/async/asio.hpp"
+
+#include <asio/any_io_executor.hpp>
+#include <asio/async_result.hpp>
+#include <asio/error.hpp>
+#include <asio/io_context.hpp>
+
+#include <chrono>
+#include <future>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "syncstate/async/async_call.hpp"
+#include "syncstate/event.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/remote_client.hpp"
+#include "syncstate/remote_core.hpp"
+#include "syncstate/tcp/asio_executor.hpp"
+#include "syncstate/tcp/connector.hpp"
+#include "syncstate/tcp/endpoint.hpp"
+#include "syncstate/tcp/io_thread.hpp"
+#include "syncstate/tcp/tls.hpp"
+#include "syncstate/tcp/tls_context.hpp"
+
+namespace syncstate::tcp {
+
+/// What a remote is made with.
+struct RemoteOptions {
+  /// `"host:port"` or `"[v6 address]:port"`; the name is resolved anew at each attempt.
+  std::string endpoint{};
+  /// More places where the same server, or its stand-in, may be found; tried in turn, with every address of
+  /// each.
+  std::vector<std::string> more_endpoints{};
+  /// Whom to trust.
+  ClientTls tls{};
+  /// Any bytes; empty only towards a server that knows its clients by certificate.
+  std::string password{};
+  /// How long an event waits for its answer; then it ends as `unavailable`, or `outcome_unknown` if it was
+  /// sent.
+  std::chrono::milliseconds event_timeout{10'000};
+  /// How long a blocking request (`sync`, `set_update_id`, `attach`, `hosted`) waits before it is
+  /// `unavailable`.
+  std::chrono::milliseconds request_timeout{5'000};
+  /// The pace of reconnecting.
+  BackoffOptions backoff{};
+  /// How long the steps of one attempt to connect may take.
+  ConnectorOptions connect{};
+  Limits limits{};
+};
+
+/// One long-lived TLS connection to a server, shared by every map that uses it; it reconnects by itself.
+///
+/// Threads : any member from any thread. Without a context it has one thread of its own, which does the I/O,
+/// applies
+///           diffs and runs status callbacks; on a context of the user's a strand of that does.
+/// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too. The context must outlive
+/// it. End     : the destructor ends the connection and what waits (`stopped`); it does not wait for the
+/// network.
+class TcpStateRemote final : public RemoteClient {
+ public:
+  /// Starts to connect at once, on a thread of its own.
+  /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used.
+  explicit TcpStateRemote(RemoteOptions options)
+      : TcpStateRemote(std::make_unique<IoThread>("syncstate remote"), std::move(options)) {}
+
+  /// The same on the user's context, which any number of threads may run.
+  TcpStateRemote(asio::io_context& context, RemoteOptions options)
+      : TcpStateRemote(AsioExecutor::on_strand(context.get_executor()), nullptr, std::move(options)) {}
+
+  ~TcpStateRemote() {
+    core().stop();
+    if (!thread_) return;  // the user's context does what is left
+    if (executor_->runs_here()) {
+      // Inside a callback of our own: the thread ends itself once it has come back from there.
+      executor_->post([thread = std::shared_ptr<IoThread>(std::move(thread_))] {});
+      return;
+    }
+    std::promise<void> done;
+    executor_->post([&] { done.set_value(); });
+    done.get_future().wait();
+  }
+
+  /// `send_event` as an Asio operation: `void(std::error_code, UpdateId)`.
+  ///
+  /// Errors: as `send_event`; `asio::error::operation_aborted` if cancelled before it was sent,
+  /// `outcome_unknown` if
+  ///         after. Events keep the order of the calls.
+  ///
+  /// ```cpp
+  /// auto id = co_await remote->async_send_event(map.hash(), event, asio::use_awaitable);
+  /// ```
+  template <class E, class Token>
+  auto async_send_event(const MapHash& hash, const Event<E>& event, Token&& token) {
+    return asio::async_initiate<Token, void(std::error_code, UpdateId)>(
+        [this](auto handler, const MapHash& to, SerializedEvent serialized) {
+          start_async(std::move(handler), to, std::move(serialized));
+        },
+        token, hash, serialize_event(event));
+  }
+
+  /// Where handlers without an executor of their own run: the remote's thread or strand.
+  [[nodiscard]] asio::any_io_executor get_executor() const { return executor_->asio_executor(); }
+
+ private:
+  TcpStateRemote(std::unique_ptr<IoThread> thread, RemoteOptions options)
+      : TcpStateRemote(thread->executor(), std::move(thread), std::move(options)) {}
+
+  TcpStateRemote(const std::shared_ptr<AsioExecutor>& executor, std::unique_ptr<IoThread> thread,
+                 RemoteOptions options)
+      : RemoteClient(make_core(executor, std::move(options))),
+        executor_(executor),
+        thread_(std::move(thread)) {
+    core().start();
+  }
+
+  static std::shared_ptr<syncstate::detail::RemoteCore> make_core(
+      const std::shared_ptr<AsioExecutor>& executor, RemoteOptions options) {
+    std::vector<Endpoint> endpoints{parse_endpoint(options.endpoint)};
+    for (const std::string& more : options.more_endpoints) endpoints.push_back(parse_endpoint(more));
+    auto connector = std::make_shared<TlsConnector>(executor->asio_executor(), std::move(endpoints),
+                                                    TlsContext(options.tls), options.connect);
+    RemoteCoreOptions core;
+    core.password = std::move(options.password);
+    core.event_timeout = options.event_timeout;
+    core.request_timeout = options.request_timeout;
+    core.backoff = options.backoff;
+    core.limits = options.limits;
+    return syncstate::detail::RemoteCore::create(executor, std::move(connector), std::move(core));
+  }
+
+  template <class Handler>
+  void start_async(Handler handler, const MapHash& hash, SerializedEvent event) {
+    using Call = syncstate::detail::AsyncCall<Handler, asio::any_io_executor>;
+    const auto call = std::make_shared<Call>(std::move(handler), get_executor());
+    const auto done = syncstate::detail::Operation::create(
+        [call](std::error_code error, const std::string&, UpdateId id) { call->complete(error, id); });
+    call->on_cancel([core = weak_core(), weak = std::weak_ptr(done)] {
+      const auto alive = core.lock();
+      const auto operation = weak.lock();
+      if (alive && operation) alive->cancel(operation, asio::error::operation_aborted);
+    });
+    try {
+      start_event(hash, std::move(event), done);
+    } catch (const StateError& error) {
+      done->finish(error.code(), error.detail());
+    }
+  }
+
+  std::shared_ptr<AsioExecutor> executor_;
+  std::unique_ptr<IoThread> thread_;
+};
+
+}  // namespace syncstate::tcp
+
+#endif

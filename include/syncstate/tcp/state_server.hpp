@@ -1,0 +1,230 @@
+// A server over TLS: the server core, an acceptor, and threads.
+#ifndef SYNCSTATE_TCP_STATE_SERVER_HPP
+#define SYNCSTATE_TCP_STATE_SERVER_HPP
+
+#include "syncstate/async/asio.hpp"
+
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <exception>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "syncstate/hook.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/master_handle.hpp"
+#include "syncstate/server_core.hpp"
+#include "syncstate/state_map.hpp"
+#include "syncstate/tcp/acceptor.hpp"
+#include "syncstate/tcp/asio_executor.hpp"
+#include "syncstate/tcp/io_thread.hpp"
+#include "syncstate/tcp/tls.hpp"
+#include "syncstate/tcp/tls_context.hpp"
+#include "syncstate/tcp/tls_link.hpp"
+#include "syncstate/threads/hook_pool.hpp"
+
+namespace syncstate::tcp {
+
+/// What a server is made with.
+struct ServerOptions {
+  /// Where to listen: `"host:port"` or `"[v6 address]:port"`; port 0 lets the system choose, see
+  /// `endpoint()`.
+  std::string endpoint{};
+  /// A bound TCP socket to listen on instead, which the server takes over; -1: none.
+  int listener = -1;
+  /// The certificate and key, and whether clients must show one.
+  ServerTls tls{};
+  /// Any bytes. Empty only with `ServerTls::require_client_certificates`.
+  std::string password{};
+  /// Further passwords that are taken too, while one is being replaced.
+  std::vector<std::string> more_passwords{};
+  /// Whether clients may bring maps; if not, only maps given to `host` are served.
+  bool allow_uploads = true;
+  /// Threads (or strands of the user's context) that do I/O; links are spread over them.
+  std::size_t io_threads = 1;
+  /// Threads that run hooks: serially for one map, side by side for different ones.
+  std::size_t hook_threads = 2;
+  /// How maps that clients bring are kept.
+  MapOptions map_options{};
+  Limits limits{};
+};
+
+/// Hosts maps of one kind by their hash, runs hooks on the events that come for them, and streams what they
+/// change.
+///
+/// Threads : any member from any thread. I/O runs on `io_threads` threads of its own, or on the user's
+/// context; hooks
+///           on `hook_threads` threads, always its own.
+/// End     : `stop` or the destructor: sessions end, `endpoint` is free again, hooks that run are waited for,
+/// but not
+///           the network. Maps and handles answer `stopped` from then on.
+template <class K, class V, class E>
+class TcpStateServer {
+ public:
+  using Map = StateMap<K, V>;
+
+  /// Errors: `invalid_option` for no threads.
+  explicit TcpStateServer(ServerOptions options) : TcpStateServer(nullptr, std::move(options)) {}
+
+  /// The same with the I/O on the user's context, which any number of threads may run and which must outlive
+  /// it.
+  TcpStateServer(asio::io_context& context, ServerOptions options)
+      : TcpStateServer(&context, std::move(options)) {}
+
+  TcpStateServer(const TcpStateServer&) = delete;
+  TcpStateServer& operator=(const TcpStateServer&) = delete;
+  ~TcpStateServer() { stop(); }
+
+  /// Adds a hook, called as `hook(state, event)` or `hook(state, event, context)` for every event, in the
+  /// order added. Errors: `already_started`.
+  template <Hook<K, V, E> H>
+  void add_hook(H hook) {
+    core_->add_hook(std::move(hook));
+  }
+
+  /// Adds code to run once for each map that comes to live here, before anyone can see it.
+  /// Errors: `already_started`, also once a map is hosted.
+  template <InitHook<K, V> H>
+  void add_init_hook(H hook) {
+    core_->add_init_hook(std::move(hook));
+  }
+
+  /// Hosts a map of this process, before or after `start`.
+  /// Errors: `unfrozen`, `already_hosted`, `init_failed`, `too_large`, `busy`, `stopped`.
+  MasterHandle<K, V> host(Map map) { return core_->host(std::move(map)); }
+
+  /// Listens from now on; returns at once.
+  /// Errors: `invalid_option` for a certificate, key, endpoint or password that can't be used, with the
+  /// reason;
+  ///         `already_started`; `stopped`.
+  void start() {
+    const std::lock_guard lock(mutex_);
+    const auto context = std::make_shared<const TlsContext>(options_.tls);
+    if (!acceptor_) open_listener();
+    core_->start();
+    acceptor_->start([desk = desk_, context](NativeSocket socket, std::string address) {
+      take(desk, context, std::move(socket), std::move(address));
+    });
+  }
+
+  /// Ends everything; may be called again, and from a hook.
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    if (acceptor_) acceptor_->stop();
+    core_->stop();
+    if (threads_.empty()) return;
+    for (auto& ear : desk_->ears) flush(*ear.executor);
+    for (auto& thread : threads_) thread->stop();
+    threads_.clear();
+  }
+
+  /// Where it listens, with the port the system chose: `"127.0.0.1:43121"`. After `start`.
+  [[nodiscard]] std::string endpoint() const {
+    const std::lock_guard lock(mutex_);
+    return acceptor_ ? acceptor_->endpoint() : options_.endpoint;
+  }
+
+  /// How many clients are connected, those included that have not proved themselves yet.
+  [[nodiscard]] std::size_t link_count() const { return core_->link_count(); }
+
+  /// The core, to which other transports may add lanes of their own.
+  [[nodiscard]] const std::shared_ptr<ServerCore<K, V, E>>& core() const { return core_; }
+
+ private:
+  /// One I/O executor, and the core's lane for its links.
+  struct Ear {
+    std::shared_ptr<AsioExecutor> executor;
+    std::shared_ptr<syncstate::detail::Lane> lane;
+  };
+
+  /// What a connection needs that comes in while the server goes.
+  struct Desk {
+    std::shared_ptr<ServerCore<K, V, E>> core;
+    std::vector<Ear> ears;
+    std::size_t next_ear = 0;  // of the acceptor's executor
+  };
+
+  TcpStateServer(asio::io_context* context, ServerOptions options)
+      : options_(std::move(options)),
+        core_(
+            ServerCore<K, V, E>::create(core_options(), std::make_shared<HookPool>(options_.hook_threads))) {
+    if (options_.io_threads == 0 || options_.hook_threads == 0) {
+      throw StateError(StateErrc::invalid_option, "io_threads and hook_threads start at 1");
+    }
+    for (std::size_t i = 0; i < options_.io_threads; ++i) {
+      std::shared_ptr<AsioExecutor> executor;
+      if (context != nullptr) {
+        executor = AsioExecutor::on_strand(context->get_executor());
+      } else {
+        threads_.push_back(std::make_unique<IoThread>("syncstate io " + std::to_string(i)));
+        executor = threads_.back()->executor();
+      }
+      desk_->ears.push_back(Ear{executor, core_->add_lane(executor)});
+    }
+    desk_->core = core_;
+  }
+
+  ServerCoreOptions core_options() {
+    ServerCoreOptions core;
+    core.passwords.push_back(std::move(options_.password));
+    for (std::string& more : options_.more_passwords) core.passwords.push_back(std::move(more));
+    core.allow_empty_password = options_.tls.requires_client_certificates();
+    core.allow_uploads = options_.allow_uploads;
+    core.map_options = options_.map_options;
+    core.limits = options_.limits;
+    return core;
+  }
+
+  void open_listener() {
+    const auto executor = desk_->ears.front().executor->asio_executor();
+    if (options_.listener >= 0) {
+      acceptor_.emplace(executor, NativeSocket(options_.listener));
+    } else {
+      acceptor_.emplace(executor, listen_on(parse_endpoint(options_.endpoint)));
+    }
+  }
+
+  /// A connection came: the next executor takes it.
+  static void take(const std::shared_ptr<Desk>& desk, const std::shared_ptr<const TlsContext>& context,
+                   NativeSocket socket, std::string address) {
+    const Ear& ear = desk->ears[desk->next_ear++ % desk->ears.size()];
+    ear.executor->post([core = desk->core, ear, context, socket = std::move(socket),
+                        address = std::move(address)]() mutable {
+      TlsLinkOptions options;
+      options.handshake_time = std::chrono::milliseconds(0);  // the core limits the time until authentication
+      try {
+        auto link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)), *context, address,
+                                         options);
+        if (auto owner = core->accept(ear.lane, link, address)) link->start(std::move(owner));
+      } catch (const std::exception&) {  // out of memory or descriptors: this connection is closed, others go on
+      }
+    });
+  }
+
+  /// Lets an executor do what was posted to it, so that goodbyes get out.
+  static void flush(AsioExecutor& executor) {
+    if (executor.runs_here()) return;
+    std::promise<void> done;
+    executor.post([&] { executor.post([&] { executor.post([&] { done.set_value(); }); }); });
+    done.get_future().wait();
+  }
+
+  ServerOptions options_;
+  std::shared_ptr<ServerCore<K, V, E>> core_;
+  mutable std::mutex mutex_;
+  std::vector<std::unique_ptr<IoThread>> threads_;
+  std::shared_ptr<Desk> desk_ = std::make_shared<Desk>();
+  std::optional<Acceptor> acceptor_;
+};
+
+}  // namespace syncstate::tcp
+
+#endif
