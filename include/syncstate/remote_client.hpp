@@ -189,6 +189,8 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
 
   [[nodiscard]] detail::RemoteCore& core() const { return *core_; }
 
+  [[nodiscard]] std::weak_ptr<detail::RemoteCore> weak_core() const { return core_; }
+
   /// Hands an event to the core; `done` hears how it ended.
   void start_event(const MapHash& hash, SerializedEvent event, const std::shared_ptr<detail::Operation>& done) {
     if (event.bytes.size() > core_->options().limits.event_bytes) {

@@ -68,11 +68,11 @@ class TcpStateRemote final : public RemoteClient {
   /// Starts to connect at once, on a thread of its own.
   /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used.
   explicit TcpStateRemote(RemoteOptions options)
-      : TcpStateRemote(std::make_unique<IoThread>("syncstate remote"), std::move(options)) {}
+      : TcpStateRemote(own_thread(), std::move(options)) {}
 
   /// The same on the user's context, which any number of threads may run.
   TcpStateRemote(asio::io_context& context, RemoteOptions options)
-      : TcpStateRemote(AsioExecutor::on_strand(context.get_executor()), nullptr, std::move(options)) {}
+      : TcpStateRemote(Runner{AsioExecutor::on_strand(context.get_executor()), nullptr}, std::move(options)) {}
 
   ~TcpStateRemote() {
     core().stop();
@@ -109,14 +109,21 @@ class TcpStateRemote final : public RemoteClient {
   [[nodiscard]] asio::any_io_executor get_executor() const { return executor_->asio_executor(); }
 
  private:
-  TcpStateRemote(std::unique_ptr<IoThread> thread, RemoteOptions options)
-      : TcpStateRemote(thread->executor(), std::move(thread), std::move(options)) {}
+  /// What does the remote's work: a thread of its own, or a strand of the user's context.
+  struct Runner {
+    std::shared_ptr<AsioExecutor> executor;
+    std::unique_ptr<IoThread> thread;
+  };
 
-  TcpStateRemote(const std::shared_ptr<AsioExecutor>& executor, std::unique_ptr<IoThread> thread,
-                 RemoteOptions options)
-      : RemoteClient(make_core(executor, std::move(options))),
-        executor_(executor),
-        thread_(std::move(thread)) {
+  static Runner own_thread() {
+    auto thread = std::make_unique<IoThread>("syncstate remote");
+    auto executor = thread->executor();
+    return Runner{std::move(executor), std::move(thread)};
+  }
+
+  TcpStateRemote(Runner runner, RemoteOptions options)
+      : RemoteClient(make_core(runner.executor, std::move(options))), executor_(std::move(runner.executor)),
+        thread_(std::move(runner.thread)) {
     core().start();
   }
 
