@@ -103,6 +103,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       if (entry.is_open) return self.finish(*done, {});
       if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
       entry.openers.push_back(std::move(done));
+      entry.refusal = {};  // whoever asks in person is not kept waiting by an earlier refusal
       self.open_entry(entry);
     });
   }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <limits>
 #include <map>
 #include <memory>
@@ -150,6 +151,8 @@ class ClientSession {
       });
     } catch (const StateError& error) {
       fail(reason_of(error), error.detail(), sink);
+    } catch (const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
+      fail(StateErrc::protocol_error, error.what(), sink);
     }
   }
 

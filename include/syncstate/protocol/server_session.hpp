@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -99,6 +100,8 @@ class ServerSession {
       });
     } catch (const StateError& error) {
       fail(reason_of(error), error.detail(), sink);
+    } catch (const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
+      fail(StateErrc::protocol_error, error.what(), sink);
     }
   }
 
