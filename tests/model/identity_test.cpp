@@ -140,6 +140,31 @@ TEST_CASE("keys ascend: bytes unsigned, all else by <") {
         std::vector<Seat>{{"a", -2}, {"a", 10}, {"b", 1}});
 }
 
+TEST_CASE("any keys are sorted, however long what they have in common") {
+  const auto seed = static_cast<unsigned>(detail::random_u64());
+  INFO("seed " << seed);
+  std::mt19937 random(seed);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<std::string> keys;
+    const std::string common(random() % 30, 'c');
+    for (auto i = random() % 200; i > 0; --i) {
+      std::string key = random() % 50 == 0 ? "" : common;
+      for (auto length = random() % 25; length > 0; --length) key += "\0a\xFF"[random() % (1 + round % 3)];
+      keys.push_back(key);
+    }
+    std::sort(keys.begin(), keys.end());
+    keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+    std::vector<std::string> shuffled = keys;
+    std::shuffle(shuffled.begin(), shuffled.end(), random);
+    REQUIRE(keys_in_order(shuffled) == keys);
+  }
+  std::vector<std::string> nested;
+  for (std::size_t i = 0; i < 3000; ++i) nested.push_back(std::string(i, 'n'));
+  std::vector<std::string> shuffled = nested;
+  std::shuffle(shuffled.begin(), shuffled.end(), random);
+  CHECK(keys_in_order(shuffled) == nested);
+}
+
 TEST_CASE("keys are found by key and by ordinal, whatever their type") {
   const auto seed = static_cast<unsigned>(detail::random_u64());
   INFO("seed " << seed);

@@ -2,42 +2,18 @@
 #ifndef SYNCSTATE_DETAIL_ENTRY_DRAFT_HPP
 #define SYNCSTATE_DETAIL_ENTRY_DRAFT_HPP
 
-#include <algorithm>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "syncstate/bytes.hpp"
 #include "syncstate/detail/dense_array.hpp"
 #include "syncstate/detail/key_hash.hpp"
 #include "syncstate/detail/key_order.hpp"
+#include "syncstate/detail/key_sort.hpp"
 #include "syncstate/error.hpp"
 
 namespace syncstate::detail {
-
-/// A number that orders as the keys do, as far as it can tell them apart.
-template <class K>
-std::uint64_t order_prefix(const K& key) {
-  if constexpr (is_byte_like<K>) {
-    const ByteView bytes = content_view(key);
-    std::uint64_t prefix = 0;
-    for (std::size_t i = 0; i < 8; ++i) {
-      prefix = prefix << 8 | (i < bytes.size() ? std::to_integer<std::uint64_t>(bytes[i]) : 0);
-    }
-    return prefix;
-  } else if constexpr (std::unsigned_integral<K>) {
-    return key;
-  } else if constexpr (std::signed_integral<K>) {
-    return static_cast<std::uint64_t>(static_cast<std::int64_t>(key)) ^ (std::uint64_t{1} << 63);
-  } else {
-    return 0;
-  }
-}
 
 /// Unique keys in the order they were pushed, or in ascending order after `sort`; values beside them.
 ///
@@ -96,16 +72,7 @@ class EntryDraft {
   /// Puts the keys in ascending order.
   void sort() {
     if (is_ascending_) return;
-    // Comparing a number beside the index is several times faster than following it to a key.
-    struct Place {
-      std::uint64_t prefix;
-      std::uint32_t index;
-    };
-    std::vector<Place> order(keys_.size());
-    for (std::uint32_t i = 0; i < order.size(); ++i) order[i] = {order_prefix(keys_[i]), i};
-    std::sort(order.begin(), order.end(), [this](const Place& a, const Place& b) {
-      return a.prefix != b.prefix ? a.prefix < b.prefix : KeyLess<K>{}(keys_[a.index], keys_[b.index]);
-    });
+    const std::vector<KeyPlace> order = sorted_places<K>(keys_);
     std::vector<std::uint32_t> renamed(order.size());
     DenseArray<K> keys;
     DenseArray<V> values;
