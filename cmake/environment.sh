@@ -22,6 +22,10 @@ have_header() {
     printf '#if !__has_include(<%s>)\n#error missing\n#endif\n' "$1" | "${CXX:-g++}" -x c++ -E - >/dev/null 2>&1
 }
 
+have_clang_sanitizers() {
+  echo 'int main() {}' | clang++ -fsanitize=address,undefined -x c++ - -o /dev/null 2>/dev/null
+}
+
 # Prints the Debian names of what is missing for `$1`.
 missing_packages() {
   have_command "${CXX:-g++}" || echo g++
@@ -39,6 +43,8 @@ missing_packages() {
   [[ $1 == tests ]] && return
   have_command patch || echo patch
   have_command clang++ || echo clang
+  have_clang_sanitizers || echo libclang-rt-dev
+  have_command llvm-symbolizer || echo llvm
   have_command "$clang_format" || echo "$clang_format"
 }
 
