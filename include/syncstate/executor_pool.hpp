@@ -34,8 +34,8 @@ class ExecutorPool {
   /// One more serial executor. It may outlive the pool, and then drops what is posted to it.
   [[nodiscard]] virtual std::shared_ptr<SerialExecutor> make_serial() = 0;
 
-  /// No task starts any more; tasks that wait are destroyed. Returns when no task runs, but at once when called
-  /// from one.
+  /// No task starts any more; tasks that wait are destroyed. Returns when no task runs, but at once when
+  /// called from one.
   virtual void stop() = 0;
 };
 

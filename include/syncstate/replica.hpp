@@ -27,11 +27,12 @@ namespace syncstate {
 template <class K, class V>
 class Replica;
 
-/// Code that a replica runs once for each diff that it has applied, in order, after the state is visible. A diff that
-/// changes nothing, as the first word of a master with no news, is none.
+/// Code that a replica runs once for each diff that it has applied, in order, after the state is visible. A
+/// diff that changes nothing, as the first word of a master with no news, is none.
 ///
 /// 1. Callable as `callback(diff)` or `callback(diff, before)`; `before` is the view that the diff replaced.
-/// 2. `diff` leads from `before` to a newer state, names keys that fell back to their initial value too, is never
+/// 2. `diff` leads from `before` to a newer state, names keys that fell back to their initial value too, is
+/// never
 ///    full, and names no key twice. In another life of the master it begins at 0.
 /// 3. Both die when the call returns; a copy of `before` may be kept.
 /// 4. May throw: `ReplicaOptions::on_error` is told, and nothing else happens.
@@ -42,8 +43,8 @@ class Replica;
 /// });
 /// ```
 template <class F, class K, class V>
-concept UpdateCallback = std::invocable<F&, const Diff<K, V>&, const View<K, V>&> ||
-                         std::invocable<F&, const Diff<K, V>&>;
+concept UpdateCallback =
+    std::invocable<F&, const Diff<K, V>&, const View<K, V>&> || std::invocable<F&, const Diff<K, V>&>;
 
 /// A call that is due when an update id is reached; see `Replica::on_reached`. Dropping it changes nothing.
 ///
@@ -66,16 +67,19 @@ class PendingCall {
 
 /// Follows a map in the background, and is read from any thread.
 ///
-/// Shows the state at some update id, never a mixture, and within an epoch never an older one than before. It begins
-/// with the state of the map it is made of, and is valid from then on, whether a server can be reached or not.
+/// Shows the state at some update id, never a mixture, and within an epoch never an older one than before. It
+/// begins with the state of the map it is made of, and is valid from then on, whether a server can be reached
+/// or not.
 ///
-/// A diff is applied on the remote's thread as it comes in; then its callbacks run, on `ReplicaOptions::executor`
-/// or the replica's own thread, one at a time. The next diff is applied when they have returned; diffs that come
-/// meanwhile are merged, or queued for `every_step`. A remote that can't be followed is polled on that executor.
+/// A diff is applied on the remote's thread as it comes in; then its callbacks run, on
+/// `ReplicaOptions::executor` or the replica's own thread, one at a time. The next diff is applied when they
+/// have returned; diffs that come meanwhile are merged, or queued for `every_step`. A remote that can't be
+/// followed is polled on that executor.
 ///
 /// Threads : every member from any thread. No lock of ours is held while code of yours runs.
 /// Lifetime: keeps its remote alive. Views may outlive it.
-/// End     : the destructor ends the subscription and every wait (`stopped`), and waits for a running callback, but
+/// End     : the destructor ends the subscription and every wait (`stopped`), and waits for a running
+/// callback, but
 ///           not for the network. None starts after it. Inside a callback of its own it does not wait.
 template <class K, class V>
 class Replica {
@@ -138,12 +142,12 @@ class Replica {
 
   /// Waits until the state at `id`, or a newer one, is shown; false if that took longer than `limit`.
   /// Errors: `epoch_changed` if the master was restarted meanwhile: `id` says nothing about its new life;
-  ///         `stopped` if the replica ends; `would_deadlock` where what it waits for could not happen: in a callback
-  ///         of this replica, and on the executor of its callbacks or of its remote.
+  ///         `stopped` if the replica ends; `would_deadlock` where what it waits for could not happen: in a
+  ///         callback of this replica, and on the executor of its callbacks or of its remote.
   bool wait_for(UpdateId id, Duration limit) { return core_->wait_for(id, limit); }
 
-  /// Calls `function(error_code)` exactly once, unless cancelled: without an error when the state at `id`, or a newer
-  /// one, is shown, at once if it is; else with `epoch_changed` or `stopped`.
+  /// Calls `function(error_code)` exactly once, unless cancelled: without an error when the state at `id`, or
+  /// a newer one, is shown, at once if it is; else with `epoch_changed` or `stopped`.
   ///
   /// It is called on the thread on which it becomes due, the remote's as a rule, and must be short.
   template <class F>

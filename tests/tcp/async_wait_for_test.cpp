@@ -91,10 +91,11 @@ TEST_CASE("async_wait_for can be cancelled") {
   asio::cancellation_signal signal;
   std::vector<std::error_code> codes;
   const auto wait = [&](ss::UpdateId id) {
-    ss::async_wait_for(
-        *world.replica, id,
-        asio::bind_cancellation_slot(
-            signal.slot(), asio::bind_executor(world.context, [&](std::error_code code) { codes.push_back(code); })));
+    ss::async_wait_for(*world.replica, id,
+                       asio::bind_cancellation_slot(
+                           signal.slot(), asio::bind_executor(world.context, [&](std::error_code code) {
+                             codes.push_back(code);
+                           })));
   };
   wait(1);
   signal.emit(asio::cancellation_type::terminal);

@@ -43,7 +43,8 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
         if (self->call_.cancel()) self->complete(asio::error::operation_aborted);
       });
     }
-    call_ = replica.on_reached(id, [self = this->shared_from_this()](std::error_code code) { self->complete(code); });
+    call_ = replica.on_reached(
+        id, [self = this->shared_from_this()](std::error_code code) { self->complete(code); });
   }
 
  private:
@@ -67,11 +68,12 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
 
 /// Completes when the state at `id`, or a newer one, is shown: `replica.wait_for` as an Asio operation.
 ///
-/// Signature: `void(std::error_code)`: none; `epoch_changed` if the master was restarted meanwhile; `stopped` if the
+/// Signature: `void(std::error_code)`: none; `epoch_changed` if the master was restarted meanwhile; `stopped`
+/// if the
 ///            replica ends; `asio::error::operation_aborted` if cancelled.
 /// Threads  : the handler runs on its associated executor, never inside this call.
-/// Cancel   : through the token's cancellation slot, every type; from the handler's executor, as Asio demands.
-/// Lifetime : the replica may end before the operation does.
+/// Cancel   : through the token's cancellation slot, every type; from the handler's executor, as Asio
+/// demands. Lifetime : the replica may end before the operation does.
 ///
 /// ```cpp
 /// co_await ss::async_wait_for(replica, id, asio::use_awaitable);

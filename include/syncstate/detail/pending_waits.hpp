@@ -12,7 +12,8 @@
 
 namespace syncstate::detail {
 
-/// Functions by the update id that they wait for; each is taken out before it is called, so it is called once.
+/// Functions by the update id that they wait for; each is taken out before it is called, so it is called
+/// once.
 ///
 /// Threads: the owner's lock.
 class PendingWaits {

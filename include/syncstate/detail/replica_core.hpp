@@ -42,12 +42,13 @@ namespace syncstate::detail {
 
 /// The sink of a replica's subscription.
 ///
-/// A diff is applied and shown where it comes in, on the remote's thread: no thread hop. Then its callbacks run on
-/// the callback executor; until they have returned, further diffs are accepted but staged, so `accepted_` may be
-/// ahead of what is shown.
+/// A diff is applied and shown where it comes in, on the remote's thread: no thread hop. Then its callbacks
+/// run on the callback executor; until they have returned, further diffs are accepted but staged, so
+/// `accepted_` may be ahead of what is shown.
 ///
 /// Threads : every member from any thread. Code of users is called with no lock held.
-/// Lifetime: shared by the replica, its remote and the calls that are under way; `close()` is its end for users.
+/// Lifetime: shared by the replica, its remote and the calls that are under way; `close()` is its end for
+/// users.
 template <class K, class V>
 class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_this<ReplicaCore<K, V>> {
  public:
@@ -195,7 +196,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     if (!wait_until(until, is_done) && remove_wait(id, function)) return false;
     // Taken out of the list but not called yet: the call is on its way, on another thread.
     if (!is_done()) wait_until(TimePoint::max(), is_done);
-    if (!outcome->code) throw StateError(StateErrc::would_deadlock);  // that call is further up this very stack
+    if (!outcome->code)
+      throw StateError(StateErrc::would_deadlock);  // that call is further up this very stack
     if (*outcome->code) throw StateError(*outcome->code);
     return true;
   }
@@ -217,8 +219,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     if (!is_closed_) kept_ = std::move(guard);
   }
 
-  /// Ends waits with `stopped` and waits for the call into user code that is under way, unless it is further down on
-  /// this very thread. After it none starts.
+  /// Ends waits with `stopped` and waits for the call into user code that is under way, unless it is further
+  /// down on this very thread. After it none starts.
   void close() {
     const auto self = this->shared_from_this();
     decltype(staged_) staged;  // these die without the lock: they are code of users, too
@@ -295,8 +297,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   void stage(Diff<K, V> diff) {
     const std::size_t bytes = options_.every_step ? size_of(diff) : 0;
-    const bool has_room = options_.every_step && staged_.size() < max_staged_diffs &&
-                          staged_bytes_ + bytes <= max_staged_bytes;
+    const bool has_room =
+        options_.every_step && staged_.size() < max_staged_diffs && staged_bytes_ + bytes <= max_staged_bytes;
     if (staged_.empty() || has_room) {
       staged_.push_back(std::move(diff));
     } else {
@@ -307,12 +309,13 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   static std::size_t size_of(const Diff<K, V>& diff) {
     std::size_t bytes = 0;
-    for (const auto& change : MapAccess::diff_ordinals(diff)) bytes += whole_size(change.second) + sizeof(change);
+    for (const auto& change : MapAccess::diff_ordinals(diff))
+      bytes += whole_size(change.second) + sizeof(change);
     return bytes;
   }
 
-  /// Applies a diff and makes it visible; on an exception nothing has changed, the diff neither. With callbacks,
-  /// opens their round and takes the diff along.
+  /// Applies a diff and makes it visible; on an exception nothing has changed, the diff neither. With
+  /// callbacks, opens their round and takes the diff along.
   void show(Diff<K, V>& diff) {
     const Position before = store_.position();
     std::optional<Diff<K, V>> rebased;  // relative to `before`, where the diff itself is not
@@ -336,8 +339,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     }
   }
 
-  /// The same step as a diff that is not full and begins at `before`: names also what falls back to its initial
-  /// value. Into another life of the master it leads from 0.
+  /// The same step as a diff that is not full and begins at `before`: names also what falls back to its
+  /// initial value. Into another life of the master it leads from 0.
   Diff<K, V> rebase(const Diff<K, V>& diff, Position before) const {
     ChangeSet<V> changes = MapAccess::diff_ordinals(diff);
     if (diff.is_full()) {
@@ -351,10 +354,13 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
       }
     }
     const UpdateId from = diff.epoch() == before.epoch ? before.update_id : 0;
-    return MapAccess::make_diff(frozen_, diff.epoch(), from, diff.upto_update_id(), false, std::move(changes));
+    return MapAccess::make_diff(frozen_, diff.epoch(), from, diff.upto_update_id(), false,
+                                std::move(changes));
   }
 
-  static std::uint32_t lowest_bit(std::uint64_t word) { return static_cast<std::uint32_t>(std::countr_zero(word)); }
+  static std::uint32_t lowest_bit(std::uint64_t word) {
+    return static_cast<std::uint32_t>(std::countr_zero(word));
+  }
 
   static void touch(std::vector<std::uint64_t>& bits, std::uint32_t ordinal) {
     bits[ordinal / 64] |= std::uint64_t{1} << (ordinal % 64);
@@ -403,7 +409,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   // --- Waits.
 
-  /// What is accepted but not shown yet does not count, and neither does a number of the master's former life.
+  /// What is accepted but not shown yet does not count, and neither does a number of the master's former
+  /// life.
   [[nodiscard]] bool has_reached(UpdateId id) const {
     const Position shown = store_.position();
     return shown.epoch == accepted_.epoch && shown.update_id >= id;
@@ -435,8 +442,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     return waiters_.wait_until(limit, is_done);
   }
 
-  /// True on a thread that a wait would need: inside one of our calls, or on an executor that brings diffs or runs
-  /// callbacks.
+  /// True on a thread that a wait would need: inside one of our calls, or on an executor that brings diffs or
+  /// runs callbacks.
   [[nodiscard]] bool is_needed_here() const {
     for (const Call* call = calls_; call != nullptr; call = call->next) {
       if (call->thread == std::this_thread::get_id()) return true;
@@ -574,13 +581,14 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   const std::shared_ptr<const FrozenState<K, V>> frozen_;
   const ReplicaOptions options_;
-  const std::weak_ptr<Executor> remote_executor_;  // weak: its tasks may hold us. Empty if the remote names none
+  const std::weak_ptr<Executor>
+      remote_executor_;  // weak: its tasks may hold us. Empty if the remote names none
   const std::shared_ptr<Executor> given_executor_;  // null: `own_executor_`, when it is needed
-  Waiters waiters_;                                  // of `wait_for`, where there is no given executor
+  Waiters waiters_;                                 // of `wait_for`, where there is no given executor
 
   mutable std::mutex mutex_;
-  std::condition_variable idle_;  // a call into code of users has returned
-  ViewStore<K, V> store_;         // changed under the lock, read without
+  std::condition_variable idle_;        // a call into code of users has returned
+  ViewStore<K, V> store_;               // changed under the lock, read without
   std::vector<std::uint64_t> touched_;  // a bit per ordinal: may differ from its initial value
   Position accepted_;                   // what is shown, plus what is staged
   std::deque<Diff<K, V>> staged_;       // at most one, unless every step counts

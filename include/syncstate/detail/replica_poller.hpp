@@ -19,10 +19,12 @@
 
 namespace syncstate::detail {
 
-/// Feeds a replica's core from `fetch_updates`. What fails is told as status and tried again at the same pace.
+/// Feeds a replica's core from `fetch_updates`. What fails is told as status and tried again at the same
+/// pace.
 ///
 /// Threads : runs on the core's executor alone.
-/// Lifetime: kept by the core until it is closed. A fetch under way keeps both alive, so that nobody waits for it.
+/// Lifetime: kept by the core until it is closed. A fetch under way keeps both alive, so that nobody waits
+/// for it.
 template <class K, class V>
 class ReplicaPoller final : public std::enable_shared_from_this<ReplicaPoller<K, V>> {
  public:
@@ -57,7 +59,8 @@ class ReplicaPoller final : public std::enable_shared_from_this<ReplicaPoller<K,
       tell(core, LinkState::live, {}, {});
     } catch (const StateError& error) {
       const bool is_lost = error.code() == StateErrc::unavailable;
-      const LinkState lost = status_.state == LinkState::connecting ? LinkState::connecting : LinkState::stale;
+      const LinkState lost =
+          status_.state == LinkState::connecting ? LinkState::connecting : LinkState::stale;
       tell(core, is_lost ? lost : LinkState::failed, error.code(), error.detail());
     } catch (const std::system_error& error) {
       tell(core, LinkState::failed, error.code(), error.what());

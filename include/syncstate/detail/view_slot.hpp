@@ -16,8 +16,8 @@ namespace syncstate::detail {
 
 /// What a `View` points at. The store holds one reference to each of its slots, every view one more.
 ///
-/// Invariant: `position` and `values` change only while the store's reference is the only one and the slot is not
-/// the one shown; so whoever reads them by a view reads one state.
+/// Invariant: `position` and `values` change only while the store's reference is the only one and the slot is
+/// not the one shown; so whoever reads them by a view reads one state.
 template <class K, class V>
 struct ViewSlot {
   explicit ViewSlot(std::shared_ptr<const FrozenState<K, V>> f) : frozen(std::move(f)) {}

@@ -20,11 +20,12 @@ namespace syncstate::detail {
 
 /// Left-right with reference counts: readers take the slot shown, the writer changes another and shows that.
 ///
-/// A slot that was shown some diffs ago is brought up to date by copying only what changed since, so a diff costs
-/// what it names twice over, not the map. Only when views hold all other slots is a new copy made.
+/// A slot that was shown some diffs ago is brought up to date by copying only what changed since, so a diff
+/// costs what it names twice over, not the map. Only when views hold all other slots is a new copy made.
 ///
 /// Threads : `view()` from any, at any time; all else is the writer's, one at a time.
-/// Lifetime: slots live at least as long as the store, because a reader may be about to count itself in; views
+/// Lifetime: slots live at least as long as the store, because a reader may be about to count itself in;
+/// views
 ///           keep theirs longer.
 template <class K, class V>
 class ViewStore {
@@ -56,11 +57,11 @@ class ViewStore {
 
   /// What is shown now. Waits for nobody; begins anew only when the writer has shown another state meanwhile.
   ///
-  /// Why it is right: both sides work in one total order (seq_cst). We count ourselves in, then look whether the
-  /// slot is still shown. If it is, our count comes before the moment the writer shows another, and the writer
-  /// looks at the counts of retired slots only after that: it sees ours and leaves the slot alone. If it is not,
-  /// we count ourselves out and have read nothing. That the slot was retired, rewritten and shown again in
-  /// between does no harm: then it is the newest state.
+  /// Why it is right: both sides work in one total order (seq_cst). We count ourselves in, then look whether
+  /// the slot is still shown. If it is, our count comes before the moment the writer shows another, and the
+  /// writer looks at the counts of retired slots only after that: it sees ours and leaves the slot alone. If
+  /// it is not, we count ourselves out and have read nothing. That the slot was retired, rewritten and shown
+  /// again in between does no harm: then it is the newest state.
   [[nodiscard]] View<K, V> view() const noexcept {
     for (;;) {
       Slot* const slot = shown_.load();
@@ -160,7 +161,8 @@ class ViewStore {
     for (Slot* slot : slots_) {
       if (slot->values.empty() || !is_free(*slot)) continue;
       ++spares;
-      if (surplus == nullptr || slot->is_wholly_stale || slot->stale.size() > surplus->stale.size()) surplus = slot;
+      if (surplus == nullptr || slot->is_wholly_stale || slot->stale.size() > surplus->stale.size())
+        surplus = slot;
     }
     if (spares < 2) {
       idle_ = 0;

@@ -133,8 +133,8 @@ class VirtualExecutor final : public SerialExecutor {
   void post_at(TimePoint when, Task task) override { queue_->add(when, lane_, std::move(task)); }
   [[nodiscard]] bool runs_here() const override { return lane_->is_running; }
 
-  /// Runs the tasks of all executors on this time but those on the stack, and moves the time when none is due.
-  /// With nothing to run up to `limit` the time is `limit` afterwards; "for ever" ends at once then.
+  /// Runs the tasks of all executors on this time but those on the stack, and moves the time when none is
+  /// due. With nothing to run up to `limit` the time is `limit` afterwards; "for ever" ends at once then.
   bool wait_until(TimePoint limit, syncstate::detail::UniqueFunction<bool()> is_done) override {
     return queue_->wait_until(limit, is_done);
   }
@@ -197,7 +197,8 @@ class VirtualExecutorPool final : public ExecutorPool {
 
 /// A world of executors on one clock that stands still until it is told to move.
 ///
-/// Tasks run in the order of their times, those of the same time in the order posted; so every run is the same.
+/// Tasks run in the order of their times, those of the same time in the order posted; so every run is the
+/// same.
 ///
 /// Threads : one, for this and for every executor made from it.
 /// End     : the destructor destroys every task that has not run.

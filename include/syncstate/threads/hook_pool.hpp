@@ -24,15 +24,16 @@ namespace detail {
 
 struct HookLane;
 
-/// What a thread is doing, as far as deadlocks go: the lanes it runs (innermost first) and the one it waits for.
+/// What a thread is doing, as far as deadlocks go: the lanes it runs (innermost first) and the one it waits
+/// for.
 struct HookRunner {
   struct Frame {
     const HookLane* lane;
     const void* pool;
     const Frame* outer;
   };
-  const Frame* frames = nullptr;           // touched by its own thread only
-  const HookLane* waits_for = nullptr;     // guarded by the wait graph's mutex
+  const Frame* frames = nullptr;        // touched by its own thread only
+  const HookLane* waits_for = nullptr;  // guarded by the wait graph's mutex
 
   static HookRunner& of_this_thread() {
     thread_local HookRunner runner;
@@ -54,8 +55,8 @@ struct HookRunner {
   }
 };
 
-/// Guards who runs what and who waits for what in all pools of the process, because a circle of waits may lead
-/// through several. Held for a few instructions; taken after a pool's mutex, never before.
+/// Guards who runs what and who waits for what in all pools of the process, because a circle of waits may
+/// lead through several. Held for a few instructions; taken after a pool's mutex, never before.
 inline std::mutex& hook_wait_graph_mutex() {
   static std::mutex mutex;
   return mutex;
@@ -266,8 +267,8 @@ class HookPoolState {
     runner.waits_for = nullptr;
   }
 
-  // A thread waits for one lane at most, and a lane is run by one thread at most: the graph is a set of chains,
-  // and a circle can only close where somebody begins to wait.
+  // A thread waits for one lane at most, and a lane is run by one thread at most: the graph is a set of
+  // chains, and a circle can only close where somebody begins to wait.
   static bool leads_back_to(const HookRunner& self, const HookLane* lane) {
     while (lane != nullptr && lane->runner != nullptr) {
       if (lane->runner == &self) return true;
@@ -292,8 +293,8 @@ class HookPoolState {
 
 /// Threads for hooks: serial executors take turns on them, task by task.
 ///
-/// A task of one executor may wait for another by `run_blocking`, even when every thread is taken: whoever waits
-/// runs what it waits for itself.
+/// A task of one executor may wait for another by `run_blocking`, even when every thread is taken: whoever
+/// waits runs what it waits for itself.
 ///
 /// Threads : every member from any thread.
 /// End     : the destructor calls `stop()`; on a thread of the pool it does not wait.
@@ -352,7 +353,8 @@ class HookPool final : public ExecutorPool {
   void end_threads() {
     state_->stop();
     bool is_inside = detail::HookRunner::of_this_thread().runs_any_of(state_.get());
-    for (const auto& thread : threads_) is_inside = is_inside || thread.get_id() == std::this_thread::get_id();
+    for (const auto& thread : threads_)
+      is_inside = is_inside || thread.get_id() == std::this_thread::get_id();
     for (auto& thread : threads_) {
       if (is_inside) {
         thread.detach();  // the thread holds the state, and ends after the task that it is in
