@@ -150,7 +150,7 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
     lookup_->async_wait([held, step = step_](std::error_code) {
       DialingLink& link = *held->link;
       if (link.step_ != step) return;
-      Resolved resolved = std::move(link.lookup_->resolved());
+      Resolved resolved = link.lookup_->take();
       if (resolved.addresses.empty()) {
         link.note_failure(make_error_code(StateErrc::unavailable), resolved.failure);
       }

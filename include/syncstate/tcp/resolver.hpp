@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -69,7 +70,7 @@ class NameLookup {
  public:
   /// Errors: std::system_error where there is no thread or pipe to be had.
   NameLookup(const asio::any_io_executor& executor, const Endpoint& endpoint)
-      : resolved_(std::make_shared<Resolved>()), done_(executor) {
+      : result_(std::make_shared<Result>()), done_(executor) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
       throw std::system_error(errno, std::generic_category(), "pipe");
@@ -78,21 +79,32 @@ class NameLookup {
     NativeSocket writing(ends[1]);
     done_.assign(reading.get());
     (void)reading.release();
-    std::thread([resolved = resolved_, endpoint, end = std::move(writing)] {
-      *resolved = resolve_now(endpoint, AI_ADDRCONFIG);
+    std::thread([result = result_, endpoint, end = std::move(writing)] {
+      Resolved resolved = resolve_now(endpoint, AI_ADDRCONFIG);
+      const std::lock_guard lock(result->mutex);
+      result->resolved = std::move(resolved);
     }).detach();
   }
 
-  /// Calls `f(error)` when `resolved()` may be looked at.
+  /// Calls `f(error)` when there is something to `take`.
   template <class F>
   void async_wait(F f) {
     done_.async_wait(asio::posix::stream_descriptor::wait_read, std::move(f));
   }
 
-  [[nodiscard]] Resolved& resolved() { return *resolved_; }
+  /// What was found.
+  [[nodiscard]] Resolved take() {
+    const std::lock_guard lock(result_->mutex);
+    return std::move(result_->resolved);
+  }
 
  private:
-  std::shared_ptr<Resolved> resolved_;
+  struct Result {
+    std::mutex mutex;
+    Resolved resolved;
+  };
+
+  std::shared_ptr<Result> result_;
   asio::posix::stream_descriptor done_;
 };
 
