@@ -12,7 +12,7 @@
 namespace syncstate {
 
 namespace detail {
-template <class K, class V>
+template <class K, class V, class Interrupt>
 class ViewStore;
 }
 
@@ -46,7 +46,8 @@ class View : public detail::ReadInterface<View<K, V>, K, V> {
 
  private:
   friend Base;
-  friend class detail::ViewStore<K, V>;
+  template <class, class, class>
+  friend class detail::ViewStore;
 
   /// Takes over a reference that was counted already.
   explicit View(detail::ViewSlot<K, V>* slot) noexcept : slot_(slot) {}

@@ -61,7 +61,9 @@ struct Fragile {
 
 template <>
 struct syncstate::Codec<Fragile> {
-  static void encode(const Fragile& v, ss::ByteWriter& out) { out.put_varint(static_cast<unsigned>(v.value)); }
+  static void encode(const Fragile& v, ss::ByteWriter& out) {
+    out.put_varint(static_cast<unsigned>(v.value));
+  }
   static Fragile decode(ss::ByteReader& in) { return Fragile(static_cast<int>(in.read_varint())); }
   static std::string type_name() { return "fragile"; }
 };
@@ -241,7 +243,8 @@ TEST_CASE("only a frozen replica can be followed") {
   Map unfrozen(world.remote);
   CHECK(code_of([&] { Replica replica(std::move(unfrozen)); }) == StateErrc::unfrozen);
   CHECK(code_of([&] { Replica replica(make_master(1)); }) == StateErrc::invalid_option);
-  CHECK(code_of([&] { Replica replica(world.replica_map(), {.poll_every = 0s}); }) == StateErrc::invalid_option);
+  CHECK(code_of([&] { Replica replica(world.replica_map(), {.poll_every = 0s}); }) ==
+        StateErrc::invalid_option);
 }
 
 TEST_CASE("a replica of a map without a remote can be read") {
@@ -266,7 +269,8 @@ TEST_CASE("diffs that do not fit change nothing") {
   other_life.set("key1", 9);
   other_life.set("key1", 9);
   CHECK(world.give(other_life.diff(0, 2)) == StateErrc::wrong_epoch);
-  CHECK(world.give(Diff(make_master(world.keys + 1), world.master.epoch(), 1, 2)) == StateErrc::hash_mismatch);
+  CHECK(world.give(Diff(make_master(world.keys + 1), world.master.epoch(), 1, 2)) ==
+        StateErrc::hash_mismatch);
   CHECK(replica.view().at("key1") == 1);
   CHECK(replica.update_id() == 1);
 
@@ -281,7 +285,9 @@ TEST_CASE("every view is one state of the master, and never an older one than be
   const auto seed = GENERATE(range(0U, 60U));
   INFO("seed " << seed);
   std::mt19937 random(seed);
-  const auto below = [&random](std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random); };
+  const auto below = [&random](std::size_t n) {
+    return std::uniform_int_distribution<std::size_t>(0, n - 1)(random);
+  };
   const int keys = 1 + static_cast<int>(below(12));
   World world(keys);
   Replica replica(world.replica_map());
@@ -302,7 +308,8 @@ TEST_CASE("every view is one state of the master, and never an older one than be
     for (std::size_t commits = below(4); commits > 0; --commits) {
       auto modification = world.master.begin_modification();
       for (std::size_t sets = 1 + below(3); sets > 0; --sets) {
-        modification.set("key" + std::to_string(below(static_cast<std::size_t>(keys))), static_cast<int>(below(1000)));
+        modification.set("key" + std::to_string(below(static_cast<std::size_t>(keys))),
+                         static_cast<int>(below(1000)));
       }
       modification.commit();
       history.push_back(values_of(world.master));
@@ -339,7 +346,8 @@ TEST_CASE("callbacks run once per diff, after it is visible, with the view it re
     calls.push_back(std::to_string(diff.from_update_id()) + ".." + std::to_string(diff.upto_update_id()));
   });
   const auto move_only = std::make_shared<int>(0);
-  replica.on_update([count = std::make_unique<int>(0), move_only](const Diff&) mutable { *move_only = ++*count; });
+  replica.on_update(
+      [count = std::make_unique<int>(0), move_only](const Diff&) mutable { *move_only = ++*count; });
 
   CHECK_FALSE(world.step("key1", 1));
   CHECK(calls.empty());  // never inside on_diff
@@ -438,7 +446,8 @@ TEST_CASE("a new epoch brings keys back to their initial values, and callbacks a
   CHECK(values_of(replica.view()) == std::vector<int>{0, 0, 0, 0});
   CHECK(formers == std::vector<ss::Epoch>{first, second});
 
-  CHECK_FALSE(world.give(world.full_diff_of_new_master({})));  // nothing changes but the epoch: nothing to call for
+  CHECK_FALSE(
+      world.give(world.full_diff_of_new_master({})));  // nothing changes but the epoch: nothing to call for
   world.time.run_ready();
   CHECK(replica.epoch() == world.master.epoch());
   CHECK(formers.size() == 2);
@@ -455,7 +464,8 @@ TEST_CASE("under hold a replica keeps its state and says so") {
   replica.on_status([&](const ss::Status& status) { told.push_back(status.state); });
 
   CHECK(world.give(world.full_diff_of_new_master({{"key2", 2}})) == StateErrc::epoch_changed);
-  world.remote->sink->on_status({.state = ss::LinkState::live, .since = world.time.now(), .reason = {}, .detail = {}});
+  world.remote->sink->on_status(
+      {.state = ss::LinkState::live, .since = world.time.now(), .reason = {}, .detail = {}});
   world.time.run_ready();
   CHECK(replica.view().at("key1") == 1);
   CHECK(replica.view().at("key2") == 0);
@@ -502,7 +512,8 @@ TEST_CASE("on_reached calls once, at once if reached, and can be cancelled") {
   auto replica = std::make_optional<Replica>(world.replica_map());
   std::vector<std::string> calls;
   const auto note = [&](std::string name) {
-    return [&calls, name](std::error_code code) { calls.push_back(name + (code ? ": " + code.message() : "")); };
+    return
+        [&calls, name](std::error_code code) { calls.push_back(name + (code ? ": " + code.message() : "")); };
   };
   auto at_once = replica->on_reached(0, note("zero"));
   CHECK(calls == std::vector<std::string>{"zero"});
@@ -546,6 +557,11 @@ TEST_CASE("waiting where the wait could not end is refused") {
   CHECK(in_status == StateErrc::would_deadlock);
   CHECK(in_reached == StateErrc::would_deadlock);
   CHECK(on_remote == StateErrc::would_deadlock);
+
+  in_reached = {};
+  replica.on_reached(2, [&](std::error_code) { in_reached = code_of([&] { replica.wait_for(99, 1s); }); });
+  world.step("key1", 2);  // on this thread, so it is this one that brings the diffs
+  CHECK(in_reached == StateErrc::would_deadlock);
   CHECK(reached_already);
 }
 
@@ -572,14 +588,19 @@ TEST_CASE("age tells how long ago the state shown was the newest") {
   world.remote->sink->on_current(world.time.now() - 1s);
   CHECK(replica.age() == 1s);
 
-  replica.on_update([](const Diff&) {});
-  CHECK_FALSE(world.step("key1", 2));
   const auto other = world.time.make_executor();
-  other->post_at(world.time.now() + 1s, [] {});
+  ss::Duration in_callback{};
+  replica.on_update([&](const Diff& diff) {
+    if (diff.upto_update_id() != 2) return;
+    other->wait_until(other->now() + 5s, [] { return false; });
+    world.step("key1", 3);  // staged behind this callback: what is shown is no longer the newest
+    world.remote->sink->on_current(world.time.now());
+    in_callback = replica.age();
+  });
+  CHECK_FALSE(world.step("key1", 2));
   CHECK(replica.age() == 0s);
-  CHECK_FALSE(world.step("key1", 3));  // staged behind the callbacks: what is shown is no longer the newest
-  world.remote->sink->on_current(world.time.now() + 10s);
   world.time.run_ready();
+  CHECK(in_callback == 5s);
   CHECK(replica.update_id() == 3);
   CHECK(replica.age() == 0s);
 }
@@ -851,7 +872,8 @@ TEST_CASE("readers on other threads see whole states, in order, while diffs are 
         if (kept.size() > 3) kept.erase(kept.begin());
         for (const View* one : {&view, kept.empty() ? &view : &kept[random() % kept.size()]}) {
           for (const auto& [key, value] : *one) {
-            if (value != static_cast<int>(one->update_id())) ++mixtures;  // every commit sets all keys to its id
+            if (value != static_cast<int>(one->update_id()))
+              ++mixtures;  // every commit sets all keys to its id
           }
         }
       }

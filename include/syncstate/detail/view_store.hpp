@@ -18,6 +18,12 @@
 
 namespace syncstate::detail {
 
+/// What the scheduler may do between two steps of a reader: nothing, but for tests, which put the writer
+/// there.
+struct NoInterrupt {
+  static void between_steps() noexcept {}
+};
+
 /// Left-right with reference counts: readers take the slot shown, the writer changes another and shows that.
 ///
 /// A slot that was shown some diffs ago is brought up to date by copying only what changed since, so a diff
@@ -27,7 +33,7 @@ namespace syncstate::detail {
 /// Lifetime: slots live at least as long as the store, because a reader may be about to count itself in;
 /// views
 ///           keep theirs longer.
-template <class K, class V>
+template <class K, class V, class Interrupt = NoInterrupt>
 class ViewStore {
  public:
   using Slot = ViewSlot<K, V>;
@@ -65,6 +71,7 @@ class ViewStore {
   [[nodiscard]] View<K, V> view() const noexcept {
     for (;;) {
       Slot* const slot = shown_.load();
+      Interrupt::between_steps();
       slot->refs.fetch_add(1);
       if (shown_.load() == slot) return View<K, V>(slot);
       slot->release();
