@@ -1,0 +1,574 @@
+// Whole services over real TLS on loopback: servers, remotes and replicas as users make them.
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/certificates.hpp"
+#include "support/tcp_proxy.hpp"
+#include "syncstate/protocol/client_session.hpp"
+#include "syncstate/tcp.hpp"
+
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/bind_executor.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/io_context.hpp>
+#include <asio/use_future.hpp>
+
+namespace ss = syncstate;
+using namespace std::chrono_literals;
+
+namespace {
+
+using Map = ss::StateMap<std::string, std::string>;
+struct Set {
+  std::string key;
+  std::string value;
+};
+using Event = ss::Event<Set>;
+using Server = ss::tcp::TcpStateServer<std::string, std::string, Set>;
+using Remote = ss::tcp::TcpStateRemote;
+using Replica = ss::Replica<std::string, std::string>;
+
+constexpr auto patience = 20s;  // a limit, not a pause
+
+const support::Certificate& good_certificate() {
+  static const support::Certificate certificate = support::make_certificate({});
+  return certificate;
+}
+
+ss::tcp::ServerOptions server_options() {
+  return {.endpoint = "127.0.0.1:0",
+          .tls = ss::tcp::ServerTls::from_pem(good_certificate().pem, good_certificate().key_pem),
+          .password = "a password"};
+}
+
+ss::tcp::RemoteOptions remote_options(const std::string& endpoint) {
+  return {.endpoint = endpoint,
+          .tls = ss::tcp::ClientTls::from_pem(good_certificate().pem),
+          .password = "a password",
+          .backoff = {.first = 10ms, .most = 200ms}};
+}
+
+void add_set_hook(Server& server) {
+  server.add_hook([](Map& map, const Event& event) { map.set(event.content.key, event.content.value); });
+}
+
+std::unique_ptr<Server> start_server(ss::tcp::ServerOptions options = server_options()) {
+  auto server = std::make_unique<Server>(std::move(options));
+  add_set_hook(*server);
+  server->start();
+  return server;
+}
+
+std::shared_ptr<Remote> connect(const Server& server) {
+  return std::make_shared<Remote>(remote_options(server.endpoint()));
+}
+
+Map small_map(const std::shared_ptr<Remote>& remote) {
+  Map map(remote);
+  map.push("a", "first a");
+  map.push("b", "first b");
+  return map;
+}
+
+std::error_code freeze_error(Map& map) {
+  try {
+    map.freeze(patience);
+  } catch (const ss::StateError& error) {
+    INFO(error.what());
+    return error.code();
+  }
+  return {};
+}
+
+std::uint16_t port_of(const std::string& endpoint) {
+  return ss::tcp::parse_endpoint(endpoint).port;
+}
+
+/// A server with one client that must go on being served, whatever the others do.
+struct Service {
+  explicit Service(ss::tcp::ServerOptions options = server_options()) : server(start_server(std::move(options))) {
+    remote = connect(*server);
+    Map map = small_map(remote);
+    map.freeze(patience);
+    hash = map.hash();
+    replica.emplace(std::move(map));
+  }
+
+  void check_still_serves() {
+    const ss::UpdateId id = remote->send_event(hash, Event{{"a", "still here"}});
+    CHECK(replica->wait_for(id, patience));
+    CHECK(replica->view().at("a") == "still here");
+  }
+
+  std::unique_ptr<Server> server;
+  std::shared_ptr<Remote> remote;
+  ss::MapHash hash;
+  std::optional<Replica> replica;
+};
+
+}  // namespace
+
+TEST_CASE("a change goes from one process's event to another's replica over TLS", "[tcp]") {
+  Service service;
+  const auto other = connect(*service.server);
+  Map map = other->attach<std::string, std::string>(service.hash);
+  CHECK(map.at("b") == "first b");
+  const Replica replica(std::move(map));
+  const ss::UpdateId id = service.remote->send_event(service.hash, Event{{"b", "changed"}});
+  CHECK(const_cast<Replica&>(replica).wait_for(id, patience));
+  CHECK(replica.view().at("b") == "changed");
+  CHECK(replica.epoch() == service.replica->epoch());
+  CHECK(other->hosted().size() == 1);
+  CHECK(other->hosted().front().hash == service.hash);
+  CHECK(other->status().state == ss::LinkState::live);
+}
+
+TEST_CASE("a wrong password is unauthorized, and others are served", "[tcp]") {
+  Service service;
+  auto options = remote_options(service.server->endpoint());
+  options.password = "another password";
+  const auto remote = std::make_shared<Remote>(options);
+  Map map = small_map(remote);
+  CHECK(freeze_error(map) == ss::StateErrc::unauthorized);
+  CHECK(map.is_frozen());
+  CHECK(map.at("a") == "first a");
+  CHECK(remote->status().state == ss::LinkState::failed);
+  CHECK(remote->status().reason == ss::StateErrc::unauthorized);
+  service.check_still_serves();
+}
+
+TEST_CASE("a certificate of an unknown authority, an expired one and one for another host are rejected", "[tcp]") {
+  Service service;
+  const auto refused_by = [](const support::Certificate& certificate, const support::Certificate& trusted) {
+    auto options = server_options();
+    options.tls = ss::tcp::ServerTls::from_pem(certificate.pem, certificate.key_pem);
+    const auto server = start_server(std::move(options));
+    auto client = remote_options(server->endpoint());
+    client.tls = ss::tcp::ClientTls::from_pem(trusted.pem);
+    const auto remote = std::make_shared<Remote>(client);
+    Map map = small_map(remote);
+    return freeze_error(map);
+  };
+  const auto unknown = support::make_certificate({});
+  const auto expired = support::make_certificate({.not_after = "20210101000000Z"});
+  const auto elsewhere = support::make_certificate({.alternative_names = "DNS:elsewhere.example"});
+  CHECK(refused_by(unknown, good_certificate()) == ss::StateErrc::certificate_rejected);
+  CHECK(refused_by(expired, expired) == ss::StateErrc::certificate_rejected);
+  CHECK(refused_by(elsewhere, elsewhere) == ss::StateErrc::certificate_rejected);
+  service.check_still_serves();
+}
+
+TEST_CASE("types that differ are named, and others are served", "[tcp]") {
+  Service service;
+  const auto remote = connect(*service.server);
+  ss::StateMap<std::string, int> map(remote);
+  map.push("a", 1);
+  CHECK_THROWS_WITH(map.freeze(patience), ss::testing::contains_text("{string: string}") &&
+                                              ss::testing::contains_text("{string: i32}"));
+  try {
+    service.remote->send_event(service.hash, ss::Event<int>{7});
+    FAIL("an event of another type was taken");
+  } catch (const ss::StateError& error) {
+    CHECK(error.code() == ss::StateErrc::type_mismatch);
+  }
+  service.check_still_serves();
+}
+
+TEST_CASE("a server that takes no uploads names the first key that differs", "[tcp]") {
+  auto options = server_options();
+  options.allow_uploads = false;
+  Server server(options);
+  add_set_hook(server);
+  Map hosted(ss::Role::master);
+  hosted.push("a", "first a");
+  hosted.push("b", "another b");
+  hosted.freeze();
+  auto handle = server.host(std::move(hosted));
+  server.start();
+  const auto remote = connect(server);
+  Map map = small_map(remote);
+  CHECK_THROWS_WITH(map.freeze(patience), ss::testing::contains_text("\"b\""));
+  Map other(remote);
+  other.push("quite another key", "");
+  CHECK(freeze_error(other) == ss::StateErrc::not_hosted);
+
+  Map attached = remote->attach<std::string, std::string>(handle.hash());
+  CHECK(handle.modify([](Map& state) { state.set("a", "by the host"); }) == 1);
+  CHECK(attached.sync() == 1);
+  CHECK(attached.at("a") == "by the host");
+}
+
+namespace {
+
+/// A client that speaks the protocol up to a point, and then sends what it likes.
+class RawClient final : public ss::LinkOwner {
+ public:
+  RawClient(std::string password, ss::Bytes after_welcome)
+      : password_(std::move(password)), after_welcome_(std::move(after_welcome)) {}
+
+  void on_open(const ss::LinkInfo& info) override {
+    session_.on_open(password_, info.channel_binding, std::chrono::steady_clock::now());
+    link->wake();
+  }
+  void on_bytes(ss::ByteView bytes) override {
+    session_.on_bytes(bytes, std::chrono::steady_clock::now(), [this](const auto& action) { on_action(action); });
+    link->wake();
+  }
+  void produce(ss::Bytes& out) override {
+    session_.produce(out);
+    if (out.empty() && is_welcome_) out.swap(after_welcome_);
+  }
+  void on_closed(std::error_code, const std::string&) override { closed.set_value(); }
+
+  std::shared_ptr<ss::Link> link;
+  std::promise<void> closed;
+  ss::StateErrc goodbye{};
+
+ private:
+  void on_action(const ss::protocol::ServerAuthenticated&) { is_welcome_ = true; }
+  void on_action(const ss::protocol::CloseSession& action) { goodbye = action.reason; }
+  template <class Other>
+  void on_action(const Other&) {}
+
+  std::string password_;
+  ss::Bytes after_welcome_;
+  ss::Limits limits_;
+  ss::protocol::ClientSession session_{limits_, std::chrono::steady_clock::now()};
+  bool is_welcome_ = false;
+};
+
+ss::StateErrc goodbye_after(const Server& server, ss::Bytes bytes) {
+  ss::tcp::IoThread thread("raw client");
+  auto client = std::make_shared<RawClient>("a password", std::move(bytes));
+  auto connector = std::make_shared<ss::tcp::TlsConnector>(
+      thread.asio_executor(), std::vector{ss::tcp::parse_endpoint(server.endpoint())},
+      ss::tcp::TlsContext(ss::tcp::ClientTls::from_pem(good_certificate().pem)));
+  thread.executor()->post([client, connector] { client->link = connector->connect(client); });
+  REQUIRE(client->closed.get_future().wait_for(patience) == std::future_status::ready);
+  thread.executor()->post([client] { client->link.reset(); });
+  thread.stop();
+  return client->goodbye;
+}
+
+ss::Bytes bytes_of(std::initializer_list<int> values) {
+  ss::Bytes bytes;
+  for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("wrong bytes end their session with a code, and others are served", "[tcp]") {
+  Service service;
+  // A frame of 2 MiB, of 2^32-1, of 2^63; an unknown kind; a frame that only servers send; an upload nobody wants.
+  CHECK(goodbye_after(*service.server, bytes_of({0x80, 0x80, 0x80, 0x01, 16})) == ss::StateErrc::too_large);
+  CHECK(goodbye_after(*service.server, bytes_of({0xff, 0xff, 0xff, 0xff, 0x0f})) == ss::StateErrc::too_large);
+  CHECK(goodbye_after(*service.server, bytes_of({0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01})) ==
+        ss::StateErrc::too_large);
+  CHECK(goodbye_after(*service.server, bytes_of({1, 200})) == ss::StateErrc::protocol_error);
+  CHECK(goodbye_after(*service.server, bytes_of({2, 39, 1})) == ss::StateErrc::protocol_error);
+  CHECK(goodbye_after(*service.server, bytes_of({3, 16, 1, 2})) == ss::StateErrc::decode_error);
+  service.check_still_serves();
+}
+
+TEST_CASE("a remote reconnects by itself, and its replica resumes with what changed meanwhile", "[tcp]") {
+  Service service;
+  support::TcpProxy proxy(port_of(service.server->endpoint()));
+  const auto remote = std::make_shared<Remote>(remote_options(proxy.endpoint()));
+  Map map = small_map(remote);
+  map.freeze(patience);
+  Replica replica(std::move(map));
+  CHECK(replica.wait_for(service.remote->send_event(service.hash, Event{{"a", "before"}}), patience));
+
+  std::promise<void> went_stale;
+  std::atomic<bool> has_told = false;
+  remote->on_status([&](const ss::Status& status) {
+    if (status.state == ss::LinkState::stale && !has_told.exchange(true)) went_stale.set_value();
+  });
+  proxy.set_closed(true);
+  proxy.cut();
+  REQUIRE(went_stale.get_future().wait_for(patience) == std::future_status::ready);
+  ss::UpdateId last = 0;
+  for (int i = 0; i < 10; ++i) last = service.remote->send_event(service.hash, Event{{"a", std::to_string(i)}});
+  CHECK(replica.view().at("a") == "before");  // readable while the server is out of reach
+  proxy.set_closed(false);
+  CHECK(replica.wait_for(last, patience));
+  CHECK(replica.view().at("a") == "9");
+  CHECK(replica.epoch() == service.replica->epoch());
+}
+
+TEST_CASE("an event that was sent when the link broke takes effect at most once", "[tcp]") {
+  Service service;
+  support::TcpProxy proxy(port_of(service.server->endpoint()));
+  const auto remote = std::make_shared<Remote>(remote_options(proxy.endpoint()));
+  Map map = small_map(remote);
+  map.freeze(patience);
+  std::atomic<bool> is_done = false;
+  std::thread cutter([&] {
+    while (!is_done) {
+      proxy.cut();
+      std::this_thread::yield();
+      // The next cut comes when something was answered on the new link, or it broke anyhow.
+      for (int i = 0; i < 200 && !is_done; ++i) std::this_thread::yield();
+    }
+  });
+  const ss::UpdateId before = service.remote->send_event(service.hash, Event{{"a", "start"}});
+  ss::UpdateId last = before;
+  int answered = 0;
+  for (int i = 0; i < 50; ++i) {
+    try {
+      last = remote->send_event(map.hash(), Event{{"b", std::to_string(i)}});
+      ++answered;
+    } catch (const ss::StateError& error) {
+      INFO(error.what());
+      CHECK((error.code() == ss::StateErrc::outcome_unknown || error.code() == ss::StateErrc::unavailable));
+    }
+  }
+  is_done = true;
+  cutter.join();
+  const ss::UpdateId head = service.remote->send_event(service.hash, Event{{"a", "end"}});
+  // Every commit of the fifty is one event, run once: none that was answered is missing, none came twice.
+  CHECK(head - before - 1 >= static_cast<ss::UpdateId>(answered));
+  CHECK(head - before - 1 <= 50);
+  CHECK(last < head);
+}
+
+TEST_CASE("a restarted master is another epoch, ahead of or behind the replica", "[tcp]") {
+  Service service;
+  const std::string endpoint = service.server->endpoint();
+  for (int i = 0; i < 5; ++i) service.remote->send_event(service.hash, Event{{"a", std::to_string(i)}});
+  service.check_still_serves();
+  const ss::Epoch first = service.replica->epoch();
+  Map held = service.remote->attach<std::string, std::string>(service.hash);
+  held.sync();
+  Replica holding(std::move(held), ss::ReplicaOptions{.epoch_policy = ss::EpochPolicy::hold});
+
+  std::promise<ss::Epoch> changed;
+  std::atomic<bool> has_told = false;
+  service.replica->on_update([&](const auto& diff) {
+    if (diff.epoch() != first && !has_told.exchange(true)) changed.set_value(diff.epoch());
+  });
+  service.server.reset();
+  auto options = server_options();
+  options.endpoint = endpoint;
+  service.server = start_server(std::move(options));  // the remote brings the map itself
+  auto future = changed.get_future();
+  REQUIRE(future.wait_for(patience) == std::future_status::ready);
+  CHECK(future.get() != first);
+  CHECK(service.replica->view().at("a") == "first a");  // fell back to its initial value
+  service.check_still_serves();
+  CHECK(service.replica->update_id() == 1);
+  CHECK(holding.epoch() == first);
+  CHECK(holding.view().at("a") == "still here");
+  CHECK(holding.status().reason == ss::StateErrc::epoch_changed);
+}
+
+TEST_CASE("an empty password needs mutual TLS, which names the client to hooks", "[tcp]") {
+  auto options = server_options();
+  options.password.clear();
+  {
+    Server server(options);
+    CHECK_THROWS_WITH(server.start(), ss::testing::contains_text("mutual TLS"));
+  }
+  const auto authority = support::make_certificate({.common_name = "authority"});
+  const auto alice =
+      support::make_certificate({.common_name = "alice", .issuer = &authority, .is_authority = false});
+  options.tls = options.tls.require_client_certificates_pem(authority.pem);
+  Server server(options);
+  std::promise<ss::EventContext> seen;
+  server.add_hook([&](Map&, const Event&, const ss::EventContext& context) { seen.set_value(context); });
+  server.start();
+
+  auto client = remote_options(server.endpoint());
+  client.password.clear();
+  client.tls = client.tls.with_certificate_pem(alice.pem, alice.key_pem);
+  const auto remote = std::make_shared<Remote>(client);
+  Map map = small_map(remote);
+  map.freeze(patience);
+  CHECK(remote->send_event(map.hash(), Event{{"a", ""}}) == 0);  // it set nothing: the head
+  const ss::EventContext context = seen.get_future().get();
+  CHECK(context.certificate_subject == "CN=alice");
+  CHECK(context.peer_address == "127.0.0.1");
+  CHECK(context.map == map.hash());
+
+  client.tls = ss::tcp::ClientTls::from_pem(good_certificate().pem);
+  Map stranger = small_map(std::make_shared<Remote>(client));
+  CHECK(freeze_error(stranger));
+}
+
+TEST_CASE("several passwords are taken while one is being replaced", "[tcp]") {
+  auto options = server_options();
+  options.more_passwords = {"the next password"};
+  const auto server = start_server(options);
+  for (const char* password : {"a password", "the next password"}) {
+    auto client = remote_options(server->endpoint());
+    client.password = password;
+    Map map = small_map(std::make_shared<Remote>(client));
+    CHECK_FALSE(freeze_error(map));
+  }
+}
+
+TEST_CASE("server and remote run on the user's own context", "[tcp]") {
+  asio::io_context context;
+  auto work = asio::make_work_guard(context);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) threads.emplace_back([&] { context.run(); });
+  {
+    Server server(context, server_options());
+    add_set_hook(server);
+    server.start();
+    const auto remote = std::make_shared<Remote>(context, remote_options(server.endpoint()));
+    Map map = small_map(remote);
+    map.freeze(patience);
+    const ss::MapHash hash = map.hash();
+    Replica replica(std::move(map));
+    CHECK(replica.wait_for(remote->send_event(hash, Event{{"a", "on a strand"}}), patience));
+    CHECK(replica.view().at("a") == "on a strand");
+  }
+  work.reset();
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_CASE("async_send_event takes any completion token, and can be cancelled", "[tcp]") {
+  Service service;
+  auto future = service.remote->async_send_event(service.hash, Event{{"a", "future"}}, asio::use_future);
+  REQUIRE(future.wait_for(patience) == std::future_status::ready);
+  CHECK(future.get() == 1);
+
+  SECTION("a thousand in flight keep their order") {
+    std::vector<std::future<ss::UpdateId>> answers;
+    for (int i = 0; i < 3'000; ++i) {
+      answers.push_back(
+          service.remote->async_send_event(service.hash, Event{{"a", std::to_string(i)}}, asio::use_future));
+    }
+    for (std::size_t i = 0; i < answers.size(); ++i) REQUIRE(answers[i].get() == i + 2);
+  }
+  SECTION("one that can't be sent is cancelled") {
+    const auto nowhere = std::make_shared<Remote>(remote_options("127.0.0.1:1"));
+    Map map = small_map(nowhere);
+    CHECK_THROWS_AS(map.freeze(50ms), ss::StateError);
+    CHECK(map.is_frozen());
+    asio::io_context context;
+    asio::cancellation_signal signal;
+    std::error_code result;
+    nowhere->async_send_event(map.hash(), Event{{"a", ""}},
+                              asio::bind_cancellation_slot(
+                                  signal.slot(), asio::bind_executor(context.get_executor(),
+                                                                     [&](std::error_code error, ss::UpdateId) {
+                                                                       result = error;
+                                                                     })));
+    signal.emit(asio::cancellation_type::terminal);
+    context.run_for(patience);
+    CHECK(result == asio::error::operation_aborted);
+  }
+}
+
+TEST_CASE("a map of 200 MB reaches three replicas while a writer changes it", "[tcp][large]") {
+  constexpr int keys = 2'000;
+  constexpr std::size_t value_bytes = 100'000;
+  const auto server = start_server();
+  const auto key = [](int i) { return std::to_string(i); };
+  const auto build = [&](const std::shared_ptr<Remote>& remote) {
+    Map map(remote);
+    for (int i = 0; i < keys; ++i) map.push(key(i), "");
+    map.freeze(patience);
+    return map;
+  };
+  const auto writer = connect(*server);
+  const Map map = build(writer);
+  std::vector<std::future<ss::UpdateId>> answers;
+  for (int i = 0; i < keys; ++i) {
+    answers.push_back(writer->async_send_event(
+        map.hash(), Event{{key(i), std::string(value_bytes, static_cast<char>('a' + i % 26))}}, asio::use_future));
+  }
+  for (auto& answer : answers) answer.get();
+
+  std::atomic<bool> is_done = false;
+  std::thread changing([&] {
+    for (int i = 0; !is_done; ++i) {
+      writer->send_event(map.hash(), Event{{key(i % keys), std::string(value_bytes, static_cast<char>('A' + i % 26))}});
+    }
+  });
+  std::vector<std::shared_ptr<Remote>> remotes;
+  std::vector<std::unique_ptr<Replica>> replicas;
+  for (int i = 0; i < 3; ++i) {
+    remotes.push_back(connect(*server));
+    replicas.push_back(std::make_unique<Replica>(build(remotes.back())));
+  }
+  for (auto& replica : replicas) {
+    CHECK(replica->wait_for(keys, 60s));
+    const auto view = replica->view();
+    for (int i = 0; i < keys; ++i) REQUIRE(view.at(key(i)).size() == value_bytes);  // nothing half there
+  }
+  is_done = true;
+  changing.join();
+  const ss::UpdateId last = writer->send_event(map.hash(), Event{{key(0), "the end"}});
+  for (auto& replica : replicas) {
+    CHECK(replica->wait_for(last, 60s));
+    CHECK(replica->view().at(key(0)) == "the end");
+  }
+  const auto first = replicas.front()->view();
+  for (auto& replica : replicas) {
+    const auto view = replica->view();
+    for (int i = 0; i < keys; ++i) REQUIRE(view.at(key(i)) == first.at(key(i)));
+  }
+}
+
+TEST_CASE("servers, remotes, maps and replicas end in any order", "[tcp]") {
+  SECTION("the server first") {
+    Service service;
+    service.server.reset();
+    CHECK(service.replica->view().at("a") == "first a");
+  }
+  SECTION("the remote's last name first") {
+    Service service;
+    const ss::UpdateId id = service.remote->send_event(service.hash, Event{{"a", "kept alive"}});
+    service.remote.reset();
+    CHECK(service.replica->wait_for(id, patience));
+    CHECK(service.replica->status().state == ss::LinkState::live);
+  }
+  SECTION("the replica inside its own callback") {
+    Service service;
+    std::promise<void> gone;
+    service.replica->on_update([&](const auto&) {
+      service.replica.reset();
+      gone.set_value();
+    });
+    service.remote->send_event(service.hash, Event{{"a", "x"}});
+    CHECK(gone.get_future().wait_for(patience) == std::future_status::ready);
+  }
+  SECTION("the remote inside its own status callback") {
+    const auto server = start_server();
+    auto remote = connect(*server);
+    std::promise<void> gone;
+    std::promise<void> ready;
+    auto is_ready = ready.get_future().share();
+    bool has_told = false;
+    remote->on_status([&, is_ready](const ss::Status&) {
+      is_ready.wait();
+      if (std::exchange(has_told, true)) return;
+      remote.reset();
+      gone.set_value();
+    });
+    ready.set_value();
+    server->stop();
+    CHECK(gone.get_future().wait_for(patience) == std::future_status::ready);
+  }
+  SECTION("a server with a blocked sender") {
+    Service service;
+    auto future = service.remote->async_send_event(service.hash, Event{{"a", "x"}}, asio::use_future);
+    service.server->stop();
+    service.remote.reset();
+    service.replica.reset();
+    CHECK(future.wait_for(patience) == std::future_status::ready);
+  }
+}
