@@ -6,7 +6,7 @@
 #   protocol   protocol/                            the same: bytes and time in, actions out
 #   roles      the other headers outside a folder   an Executor tells the time: no clock; threads/ where none is given
 #   threads    threads/                             threads and the clock
-#   transports inproc/ tcp/                         only tcp/, tcp.hpp and async/ know Asio and TLS
+#   transports inproc/ tcp/ and their umbrellas     only tcp/, tcp.hpp and async/ know Asio and TLS
 
 cmake_minimum_required(VERSION 3.25)
 if(NOT INCLUDE_DIR)
@@ -19,7 +19,7 @@ set(sockets "<(sys/socket|sys/epoll|netinet/.*|arpa/.*|netdb|poll|unistd)\\.h>")
 set(asio_or_tls "<(asio[./].*|boost/.*|openssl/ssl.*|openssl/bio.*|openssl/err.*)>")
 set(network_layers "\"syncstate/(tcp\\.hpp|tcp/.*|async/.*)\"")
 set(thread_layer "\"syncstate/threads/.*\"")
-set(transport_layers "\"syncstate/inproc/.*\"")
+set(transport_layers "\"syncstate/(inproc\\.hpp|inproc/.*)\"")
 set(sleep "sleep_for|sleep_until|usleep *\\(|nanosleep *\\(")
 
 set(problems "")
@@ -58,7 +58,7 @@ file(GLOB_RECURSE all RELATIVE "${INCLUDE_DIR}" "${INCLUDE_DIR}/syncstate/*.hpp"
 set(without_network "${all}")
 list(FILTER without_network EXCLUDE REGEX "^syncstate/(tcp\\.hpp|tcp/|async/)")
 set(without_transports "${without_network}")
-list(FILTER without_transports EXCLUDE REGEX "^syncstate/(threads|inproc)/")
+list(FILTER without_transports EXCLUDE REGEX "^syncstate/(threads/|inproc\\.hpp|inproc/)")
 set(protocol "${all}")
 list(FILTER protocol INCLUDE REGEX "^syncstate/protocol/")
 reached_from("syncstate/syncstate.hpp;${protocol}" pure)
