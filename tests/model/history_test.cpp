@@ -225,12 +225,20 @@ TEST_CASE("a restarted master: a full diff of a new epoch replaces the state who
     REQUIRE(replica.update_id() == restarted.update_id());
 
     // What it knows of the past belongs to the new epoch alone.
-    const State at_join = state_of(restarted);
     const UpdateId joined_at = restarted.update_id();
-    for (int i = 0; i < 5; ++i) restarted.set(first.any_key(), first.any_value());
-    replica.apply(restarted.diff(joined_at, ~UpdateId{0}));
-    REQUIRE(state_of(replica) == state_of(restarted));
-    REQUIRE(applied(at_join, replica.diff(joined_at, ~UpdateId{0}), first.states[0]) == state_of(restarted));
+    std::vector<State> states{state_of(restarted)};
+    for (UpdateId id = joined_at; id < joined_at + 5; ++id) {
+      restarted.set(first.any_key(), first.any_value());
+      states.push_back(state_of(restarted));
+      replica.apply(restarted.diff(id, id + 1));
+    }
+    for (UpdateId a = joined_at; a <= joined_at + 5; ++a) {
+      for (UpdateId b = a; b <= joined_at + 5; ++b) {
+        const IntDiff diff = replica.diff(a, b);
+        REQUIRE(applied(states[a - joined_at], diff, first.states[0]) ==
+                states[diff.upto_update_id() - joined_at]);
+      }
+    }
     REQUIRE(applied(State(), IntDiff::full(replica), first.states[0]) == state_of(restarted));
   }
 }

@@ -149,7 +149,8 @@ TEST_CASE("any keys are sorted, however long what they have in common") {
     const std::string common(random() % 30, 'c');
     for (auto i = random() % 200; i > 0; --i) {
       std::string key = random() % 50 == 0 ? "" : common;
-      for (auto length = random() % 25; length > 0; --length) key += "\0a\xFF"[random() % (1 + round % 3)];
+      for (auto length = random() % 25; length > 0; --length)
+        key += "\0a\xFF"[random() % (1U + static_cast<unsigned>(round) % 3U)];
       keys.push_back(key);
     }
     std::sort(keys.begin(), keys.end());
