@@ -46,10 +46,9 @@ class DiffStream {
     const Position head = source_->head();
     const bool is_full = at_.epoch != 0 && at_.epoch != head.epoch;
     const UpdateId from = is_full ? 0 : at_.update_id;
-    if (wants_log(from, head, is_full)) {
-      pass_.emplace(Pass{{.from = from, .target = *logged_target_}, true, false, 0});
-      return produce_pass(out);
-    }
+    // Where the head is the very end that is wanted, the merged diff is the exact one too, and encoded once for all.
+    const auto end = exact_end(from, is_full);
+    if (end && *end < head.update_id && start_logged(from, *end)) return produce_pass(out);
     return produce_merged(from, is_full, out);
   }
 
@@ -61,18 +60,18 @@ class DiffStream {
     unsigned round = 0;
   };
 
-  /// Decides whether the next diff is one the log keeps apart; sets its end.
-  bool wants_log(UpdateId from, Position head, bool is_full) {
-    logged_target_.reset();
-    if (is_full) return false;
-    std::optional<UpdateId> end;
-    if (is_one_shot()) {
-      if (*upto_ < head.update_id && *upto_ > from) end = *upto_;
-    } else if (mode_ == FollowMode::every_step && head.update_id > from + 1) {
-      end = from + 1;  // a single step to the head is the merged diff too, and that is encoded once for all
-    }
-    if (!end || source_->logged_upto(from, *end) != *end) return false;
-    logged_target_ = end;
+  /// Where the next diff is to end exactly; nothing where the head is as good.
+  [[nodiscard]] std::optional<UpdateId> exact_end(UpdateId from, bool is_full) const {
+    if (is_full) return std::nullopt;
+    if (is_one_shot()) return *upto_ > from ? upto_ : std::nullopt;
+    if (mode_ == FollowMode::every_step) return from + 1;
+    return std::nullopt;
+  }
+
+  /// Starts on the diff (from, end] that the log keeps apart; false if it does not.
+  bool start_logged(UpdateId from, UpdateId end) {
+    if (source_->logged_upto(from, end) != end) return false;
+    pass_.emplace(Pass{{.from = from, .target = end}, true, false, 0});
     return true;
   }
 
@@ -82,7 +81,11 @@ class DiffStream {
       close(from, is_full, {}, out);
       return true;
     }
-    if (const auto upto = source_->encode_merged(from, limits_->piece_bytes, scratch_)) {
+    const auto end = exact_end(from, is_full);
+    const auto upto = source_->encode_merged(from, limits_->piece_bytes, scratch_);
+    // The map may have moved on past that end since we looked; and a transfer to the head ends wherever that is then.
+    if (end && (!upto || *upto > *end) && start_logged(from, *end)) return produce_pass(out);
+    if (upto) {
       close(*upto, is_full, scratch_, out);
       release_scratch();
       return true;
@@ -135,9 +138,13 @@ class DiffStream {
 
   /// The keys that changed during the last pass do not fit a closing frame either.
   void start_next_round() {
-    PassCursor next{.from = pass_->cursor.target, .target = source_->head().update_id};
+    const UpdateId head = source_->head().update_id;
+    PassCursor next{.from = pass_->cursor.target, .target = head};
     if (pass_->round >= limits_->transfer_rounds) {
       if (auto snapshot = source_->pin_snapshot(next.from)) {
+        // One that was pinned before the last pass ended may be older than a change for which that pass left a key
+        // out. There the key still is as it was within the pass: only looking from the pass's own start on finds it.
+        if (snapshot->update_id() < head) next.from = pass_->cursor.from;
         next.target = snapshot->update_id();
         next.snapshot = std::move(snapshot);
       }
@@ -200,7 +207,6 @@ class DiffStream {
   FollowMode mode_ = FollowMode::merged;
   std::optional<UpdateId> upto_;
   const Limits* limits_;
-  std::optional<UpdateId> logged_target_;
   std::optional<Pass> pass_;
   std::size_t pieces_sent_ = 0;
   Bytes scratch_;
