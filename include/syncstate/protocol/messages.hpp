@@ -47,6 +47,13 @@ inline MapHash read_hash(ByteReader& in) { return MapHash(read_array<32>(in)); }
 inline void put_hash(ByteWriter& out, const MapHash& hash) { out.put(ByteView(hash.bytes())); }
 inline std::string read_text(ByteReader& in) { return std::string(as_string_view(in.read_sized())); }
 
+/// A reason that this version does not know keeps its number; 0 would say that nothing went wrong.
+inline StateErrc read_reason(ByteReader& in) {
+  const std::uint64_t number = in.read_varint();
+  if (number == 0) ByteReader::fail("an error of number 0");
+  return static_cast<StateErrc>(std::min<std::uint64_t>(number, 1U << 30));
+}
+
 inline FollowMode read_mode(ByteReader& in) {
   const std::uint8_t mode = in.read_u8();
   if (mode > static_cast<std::uint8_t>(FollowMode::every_step)) ByteReader::fail("an unknown follow mode");
@@ -117,7 +124,7 @@ struct Goodbye {
   }
   static Goodbye decode(ByteReader& in) {
     Goodbye m;
-    m.reason = static_cast<StateErrc>(std::min<std::uint64_t>(in.read_varint(), 1U << 30));
+    m.reason = wire::read_reason(in);
     m.detail = wire::read_text(in);
     return m;
   }
@@ -425,7 +432,7 @@ struct Refused {
   static Refused decode(ByteReader& in) {
     Refused m;
     m.channel = in.read_varint();
-    m.reason = static_cast<StateErrc>(std::min<std::uint64_t>(in.read_varint(), 1U << 30));
+    m.reason = wire::read_reason(in);
     m.detail = wire::read_text(in);
     if (!in.is_at_end()) m.other = wire::read_hash(in);
     return m;
@@ -663,7 +670,7 @@ struct AnswerError {
     AnswerError m;
     m.channel = in.read_varint();
     m.number = in.read_varint();
-    m.reason = static_cast<StateErrc>(std::min<std::uint64_t>(in.read_varint(), 1U << 30));
+    m.reason = wire::read_reason(in);
     m.detail = wire::read_text(in);
     return m;
   }
