@@ -216,7 +216,8 @@ class ClientSession {
     append_frame(control_, CloseChannel{channel});
   }
 
-  /// Follows an open map from a position, instead of what was followed on this channel before.
+  /// Follows an open map from a position; once per channel, for diffs name no position of their own, and those under
+  /// way from before could not be told apart.
   void follow(ChannelId channel, Position at, FollowMode mode) {
     Follow message;
     message.channel = channel;
@@ -238,7 +239,7 @@ class ClientSession {
     return last_id_;
   }
 
-  /// Asks for one diff; answered by `DiffCame` or `StepCame` with the request as their stream.
+  /// Asks for one diff; answered by `DiffCame` with the request as its stream.
   ChannelId get_diff(ChannelId channel, Position from, UpdateId upto) {
     streams_[++last_id_] = Stream{from, true, {}};
     append_frame(control_, GetDiff{last_id_, channel, from, upto});
@@ -254,6 +255,7 @@ class ClientSession {
   /// Asks which maps are hosted; answered by `HostedCame`.
   ChannelId list() {
     append_frame(control_, List{++last_id_});
+    lists_[last_id_];
     return last_id_;
   }
 
@@ -387,15 +389,17 @@ class ClientSession {
 
   template <class Sink>
   void on_hosted(const Hosted& hosted, Sink& sink) {
+    const auto asked = lists_.find(hosted.request);
+    if (asked == lists_.end()) break_off("a list that was not asked for");
+    std::vector<HostedMapInfo>& maps = asked->second;
     ByteReader in(hosted.maps);
-    std::vector<HostedMapInfo>& maps = lists_[hosted.request];
     while (!in.is_at_end()) {
       maps.push_back(HostedMapInfo::decode(in));
       if (maps.size() > limits_->maps) break_off("more maps than a server may host");
     }
     if (hosted.more) return;
     HostedCame came{hosted.request, std::move(maps)};
-    lists_.erase(hosted.request);
+    lists_.erase(asked);
     sink(std::move(came));
   }
 
@@ -417,6 +421,7 @@ class ClientSession {
     Stream* stream = known_stream(m.stream);
     if (stream == nullptr) return;
     if (stream->at.epoch == 0) break_off("a step before the epoch is known");
+    if (stream->is_one_shot) break_off("a step in answer to a request");
     const UpdateId from = stream->at.update_id;
     stream->at.update_id = advanced(from, 1);
     stream->partial.reset();
@@ -432,9 +437,11 @@ class ClientSession {
     if (epoch == 0) break_off("a diff without an epoch");
     if (!m.is_full && before != 0 && epoch != before) break_off("a diff of another epoch that is not full");
     const UpdateId from = m.is_full ? 0 : stream->at.update_id;
-    stream->at = Position{epoch, advanced(from, m.advance)};
+    const UpdateId upto = advanced(from, m.advance);
+    if (epoch == before && upto < stream->at.update_id) break_off("a diff that leads back");
+    stream->at = Position{epoch, upto};
     stream->partial.reset();
-    const DiffCame came{m.stream, epoch, from, stream->at.update_id, m.is_full, m.entries};
+    const DiffCame came{m.stream, epoch, from, upto, m.is_full, m.entries};
     if (stream->is_one_shot) streams_.erase(m.stream);
     sink(came);
   }
@@ -461,6 +468,7 @@ class ClientSession {
   void forget(ChannelId channel) {
     streams_.erase(channel);
     event_types_.erase(channel);
+    lists_.erase(channel);
     std::erase_if(uploads_, [&](const UploadTask& task) { return task.channel == channel; });
     std::erase_if(events_, [&](const EventTask& task) { return task.channel == channel; });
   }
