@@ -111,7 +111,7 @@ class ServerSession {
     if (is_over_) return;
     if (!is_authenticated_) {
       if (now - accepted_at_ >= limits_->authentication_time) {
-        fail(StateErrc::unauthorized, "no proof of the password in time", sink);
+        fail(StateErrc::peer_silent, "no proof of the password in time", sink);
       }
       return;
     }
@@ -227,7 +227,7 @@ class ServerSession {
     std::string event_type;
     Bytes event_bytes;  ///< the parts that came of an event that is not whole
     std::deque<PendingAnswer> answers;
-    std::size_t events_in_flight = 0;
+    bool was_followed = false;
   };
 
   struct InitialRequest {
@@ -250,6 +250,10 @@ class ServerSession {
       authenticate(decode_body<Hello>(frame.body), now, sink);
       return;
     }
+    // Whatever is answered at once waits here for a peer that does not read.
+    if (control_.size() > limits_->frame_bytes) {
+      throw StateError(StateErrc::busy, "too many answers wait for this client to read them");
+    }
     switch (frame.kind) {
       case FrameKind::heartbeat: return on_heartbeat(frame.body);
       case FrameKind::goodbye: return on_goodbye(decode_body<Goodbye>(frame.body), sink);
@@ -263,12 +267,14 @@ class ServerSession {
       case FrameKind::get_diff: return on_get_diff(decode_body<GetDiff>(frame.body));
       case FrameKind::fetch: {
         auto fetch = decode_body<Fetch>(frame.body);
+        expect_new_id(fetch.request);
         expect_room_for_request();
         sink(FetchAsked{std::move(fetch)});
         return;
       }
       case FrameKind::list: {
         const ChannelId request = decode_body<List>(frame.body).channel;
+        expect_new_id(request);
         expect_room_for_request();
         sink(ListAsked{request});
         return;
@@ -317,60 +323,76 @@ class ServerSession {
 
   template <class Sink>
   void on_open_map(Open open, Sink& sink) {
+    expect_new_id(open.channel);
+    if (open.position.epoch == 0 && open.position.update_id != 0) break_off("a position without an epoch");
     if (channels_.size() >= limits_->maps) {
       refuse(open.channel, StateErrc::busy, "too many maps open on this link");
       return;
     }
-    const auto [found, is_new] = channels_.try_emplace(open.channel);
-    if (!is_new) break_off("a channel that is open already");
-    if (open.position.epoch == 0 && open.position.update_id != 0) break_off("a position without an epoch");
-    found->second.wished = open.position;
-    found->second.mode = open.mode;
+    Channel& channel = channels_[open.channel];
+    channel.wished = open.position;
+    channel.mode = open.mode;
     sink(OpenAsked{std::move(open)});
+  }
+
+  /// Channels and requests are numbered in the order they are asked for, so that none is taken for an older one.
+  void expect_new_id(ChannelId id) {
+    if (id <= last_id_) break_off("a channel or request that is not new");
+    last_id_ = id;
+  }
+
+  /// The channel of this id; null when it was refused or is closed, which the client may not have known yet.
+  Channel* find_channel(ChannelId id) {
+    if (id == 0 || id > last_id_) break_off("a channel that was never opened");
+    const auto found = channels_.find(id);
+    return found == channels_.end() ? nullptr : &found->second;
   }
 
   template <class Sink>
   void on_upload(const Upload& upload, Sink& sink) {
-    const auto found = channels_.find(upload.channel);
-    if (found == channels_.end()) return;  // refused meanwhile; what was under way may still come
-    if (found->second.state != Channel::State::uploading) break_off("an upload that nobody asked for");
+    const Channel* channel = find_channel(upload.channel);
+    if (channel == nullptr) return;
+    if (channel->state != Channel::State::uploading) break_off("an upload that nobody asked for");
     sink(UploadCame{upload.channel, upload.bytes});
   }
 
   template <class Sink>
-  void on_upload_end(ChannelId channel, Sink& sink) {
-    const auto found = channels_.find(channel);
-    if (found == channels_.end()) return;
-    if (found->second.state != Channel::State::uploading) break_off("the end of an upload that nobody asked for");
-    found->second.state = Channel::State::uploaded;
-    sink(UploadEnded{channel});
+  void on_upload_end(ChannelId id, Sink& sink) {
+    Channel* channel = find_channel(id);
+    if (channel == nullptr) return;
+    if (channel->state != Channel::State::uploading) break_off("the end of an upload that nobody asked for");
+    channel->state = Channel::State::uploaded;
+    sink(UploadEnded{id});
   }
 
   template <class Sink>
-  void on_close_channel(ChannelId channel, Sink& sink) {
-    if (drop_channel(channel)) sink(ChannelClosed{channel});
+  void on_close_channel(ChannelId id, Sink& sink) {
+    if (find_channel(id) == nullptr) return;
+    drop_channel(id);
+    sink(ChannelClosed{id});
   }
 
-  bool drop_channel(ChannelId id) {
+  /// Its events that have not run are in flight still: closing channels is no way to send more of them.
+  void drop_channel(ChannelId id) {
     const auto found = channels_.find(id);
-    if (found == channels_.end()) return false;
-    events_in_flight_ -= found->second.events_in_flight;
+    if (found == channels_.end()) return;
+    events_in_flight_ -= found->second.answers.size();
     channels_.erase(found);
-    return true;
   }
 
-  /// The open channel of this id; null when it was refused or is closed, which the client may not know yet.
+  /// As `find_channel`, of a channel that must be open.
   Channel* open_channel(ChannelId id) {
-    const auto found = channels_.find(id);
-    if (found == channels_.end()) return nullptr;
-    if (found->second.state != Channel::State::open) break_off("a channel that is not open yet");
-    return &found->second;
+    Channel* channel = find_channel(id);
+    if (channel != nullptr && channel->state != Channel::State::open) break_off("a channel that is not open yet");
+    return channel;
   }
 
   void on_follow(const Follow& follow) {
-    if (Channel* channel = open_channel(follow.channel)) {
-      start_stream(follow.channel, *channel, follow.position, follow.mode);
-    }
+    Channel* channel = open_channel(follow.channel);
+    if (channel == nullptr) return;
+    // Diffs name no position: those of a stream before, still under way, would be taken for those of this one.
+    if (channel->was_followed) break_off("a channel that was followed already");
+    start_stream(follow.channel, *channel, follow.position, follow.mode);
   }
 
   void start_stream(ChannelId id, Channel& channel, Position at, FollowMode mode) {
@@ -380,6 +402,7 @@ class ServerSession {
       refuse(id, StateErrc::wrong_position, "this position lies ahead of the master");
       return;
     }
+    channel.was_followed = true;
     channel.stream.emplace(id, channel.source, at, mode, *limits_);
   }
 
@@ -388,16 +411,18 @@ class ServerSession {
   }
 
   void on_get_update_id(const GetUpdateId& ask) {
+    expect_new_id(ask.request);
+    expect_room_for_request();
     Channel* channel = open_channel(ask.channel);
     if (channel == nullptr) return refuse_request(ask.request);
-    expect_room_for_request();
     append_frame(control_, UpdateIdMessage{ask.request, channel->source->head()});
   }
 
   void on_get_diff(const GetDiff& ask) {
+    expect_new_id(ask.request);
+    expect_room_for_request();
     Channel* channel = open_channel(ask.channel);
     if (channel == nullptr) return refuse_request(ask.request);
-    expect_room_for_request();
     const Position head = channel->source->head();
     if ((ask.from.epoch == 0 && ask.from.update_id != 0) ||
         (ask.from.epoch == head.epoch && ask.from.update_id > head.update_id)) {
@@ -408,9 +433,9 @@ class ServerSession {
 
   void refuse_request(ChannelId request) { refuse(request, StateErrc::not_hosted, "the channel is not open"); }
 
-  /// Requests that are not answered yet are bounded, those that wait as bytes for a peer that does not read too.
-  void expect_room_for_request() {
-    if (requests_.size() >= limits_->requests_in_flight || control_.size() > limits_->frame_bytes) {
+  /// Requests that are not answered yet are bounded.
+  void expect_room_for_request() const {
+    if (requests_.size() >= limits_->requests_in_flight) {
       throw StateError(StateErrc::busy, "too many requests in flight on this link");
     }
   }
@@ -439,7 +464,6 @@ class ServerSession {
     }
     if (event.bytes.size() > limits_->event_bytes) throw StateError(StateErrc::too_large, "an event is beyond the limit");
     ++events_in_flight_;
-    ++channel->events_in_flight;
     // The channel may be gone when the sink returns, so what the action shows lives here.
     const std::string type = channel->event_type;
     Bytes whole;
@@ -453,8 +477,12 @@ class ServerSession {
   }
 
   void queue_answer(ChannelId id, PendingAnswer answer) {
+    if (is_over_) return;
     const auto found = channels_.find(id);
-    if (found == channels_.end() || is_over_) return;
+    if (found == channels_.end()) {
+      --events_in_flight_;
+      return;
+    }
     if (answer.error != StateErrc{} && !found->second.answers.empty()) {
       answer.due_at = found->second.answers.back().due_at;  // answers keep the order of their events
     }
@@ -472,25 +500,25 @@ class ServerSession {
     close_frame(out, start);
   }
 
-  /// One frame for each stream and request in turn, until the piece is full.
+  /// One frame for each stream and one for the requests in turn, until the piece is full or nobody has anything.
   void produce_turns(Bytes& out) {
-    for (bool is_more = true; is_more && out.size() < limits_->piece_bytes;) {
-      is_more = false;
-      // Start behind the channel that was served last, so that none starves.
-      auto next = channels_.upper_bound(last_served_);
-      for (std::size_t i = 0; i < channels_.size() && out.size() < limits_->piece_bytes; ++i) {
-        if (next == channels_.end()) next = channels_.begin();
-        if (next->second.stream && next->second.stream->produce(out)) {
-          is_more = true;
-          last_served_ = next->first;
-        }
-        ++next;
-      }
-      if (!requests_.empty() && out.size() < limits_->piece_bytes) {
-        is_more = true;
-        produce_request(out);
-      }
+    for (std::size_t idle = 0; idle <= channels_.size() && out.size() < limits_->piece_bytes;) {
+      idle = take_turn(out) ? 0 : idle + 1;
     }
+  }
+
+  /// Goes on behind whoever was served last, in this piece or the one before, so that none starves; behind the last
+  /// channel come the requests. False if there was nothing to send.
+  bool take_turn(Bytes& out) {
+    const auto next = last_served_ ? channels_.upper_bound(*last_served_) : channels_.begin();
+    if (next != channels_.end()) {
+      last_served_ = next->first;
+      return next->second.stream && next->second.stream->produce(out);
+    }
+    last_served_.reset();
+    if (requests_.empty()) return false;
+    produce_request(out);
+    return true;
   }
 
   void produce_request(Bytes& out) {
@@ -548,7 +576,6 @@ class ServerSession {
       while (has_answer_due(channel) && out.size() < 2 * limits_->piece_bytes) {
         const PendingAnswer answer = std::move(channel.answers.front());
         channel.answers.pop_front();
-        --channel.events_in_flight;
         --events_in_flight_;
         if (answer.error == StateErrc{}) {
           append_frame(out, Answer{id, answer.number, answer.update_id});
@@ -569,7 +596,8 @@ class ServerSession {
   Bytes control_;  // frames ready to go, before anything else
   std::map<ChannelId, Channel> channels_;
   std::deque<Request> requests_;
-  ChannelId last_served_ = 0;
+  ChannelId last_id_ = 0;                // the newest channel or request of the client
+  std::optional<ChannelId> last_served_;  // none: the turn begins anew
   std::size_t events_in_flight_ = 0;
   bool is_busy_ = false;
   bool is_authenticated_ = false;
