@@ -647,6 +647,8 @@ TEST_CASE("the destructor waits for a callback that runs on another thread") {
   replica->on_update([&](const Diff&) {
     started.set();
     release.wait();
+    for (int i = 0; i < 20'000; ++i)
+      std::this_thread::yield();  // long enough to be overtaken by who does not wait
     ended = true;
   });
   master.set("key1", 1);

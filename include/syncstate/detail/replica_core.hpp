@@ -511,7 +511,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   void run_round() {
     std::unique_lock lock(mutex_);
-    if (is_closed_ || !round_) return;
+    if (!round_) return;  // the replica has ended
     std::optional<Round> round = std::move(round_);
     round_.reset();
     call_out(lock, [&] {

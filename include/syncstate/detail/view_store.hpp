@@ -85,7 +85,6 @@ class ViewStore {
   void apply(const ChangeSet<V>& changes, Position to) {
     Slot& slot = spare_slot();
     bring_up_to_date(slot);
-    slot.is_wholly_stale = true;  // until it is whole again: an exception may leave it anywhere
     for (const auto& [ordinal, value] : changes) slot.values[ordinal] = value;
     for (Slot* other : slots_) {
       if (other != &slot) note_stale(*other, changes);
@@ -133,7 +132,7 @@ class ViewStore {
   void bring_up_to_date(Slot& slot) {
     const DenseArray<V>& newest = shown().values;
     const bool is_partial = !slot.is_wholly_stale && slot.values.size() == newest.size();
-    slot.is_wholly_stale = true;
+    slot.is_wholly_stale = true;  // until it is shown: an exception may leave it anywhere
     if (is_partial) {
       for (const std::uint32_t ordinal : slot.stale) slot.values[ordinal] = newest[ordinal];
     } else {
