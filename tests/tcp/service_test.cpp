@@ -54,6 +54,7 @@ ss::tcp::RemoteOptions remote_options(const std::string& endpoint) {
   return {.endpoint = endpoint,
           .tls = ss::tcp::ClientTls::from_pem(good_certificate().pem),
           .password = "a password",
+          .event_timeout = 60s,  // the large test under a sanitizer takes a while
           .backoff = {.first = 10ms, .most = 200ms}};
 }
 
@@ -562,6 +563,21 @@ TEST_CASE("servers, remotes, maps and replicas end in any order", "[tcp]") {
     ready.set_value();
     server->stop();
     CHECK(gone.get_future().wait_for(patience) == std::future_status::ready);
+  }
+  SECTION("the server inside its own hook") {
+    Server server(server_options());
+    std::promise<void> stopped;
+    server.add_hook([&](Map&, const Event&) {
+      server.stop();
+      stopped.set_value();
+    });
+    server.start();
+    const auto remote = connect(server);
+    Map map = small_map(remote);
+    map.freeze(patience);
+    auto future = remote->async_send_event(map.hash(), Event{{"a", "x"}}, asio::use_future);
+    CHECK(stopped.get_future().wait_for(patience) == std::future_status::ready);
+    server.stop();
   }
   SECTION("a server with a blocked sender") {
     Service service;

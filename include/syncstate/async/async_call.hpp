@@ -40,6 +40,8 @@ class AsyncCall : public std::enable_shared_from_this<AsyncCall<Handler, Fallbac
   /// The operation is over; once.
   template <class... Args>
   void complete(Args... args) {
+    // Its context must not run dry, and be destroyed by whoever ran it, while `post` still works on it here.
+    const auto until_posted = work_;
     asio::post(work_.get_executor(), [self = this->shared_from_this(), ... args = std::move(args)]() mutable {
       auto slot = asio::get_associated_cancellation_slot(self->handler_);
       if (slot.is_connected()) slot.clear();

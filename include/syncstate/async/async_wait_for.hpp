@@ -9,14 +9,11 @@
 
 #include "syncstate/async/asio.hpp"
 
-#include <asio/associated_cancellation_slot.hpp>
-#include <asio/associated_executor.hpp>
 #include <asio/async_result.hpp>
-#include <asio/cancellation_type.hpp>
 #include <asio/error.hpp>
-#include <asio/executor_work_guard.hpp>
-#include <asio/post.hpp>
+#include <asio/system_executor.hpp>
 
+#include "syncstate/async/async_call.hpp"
 #include "syncstate/replica.hpp"
 #include "syncstate/types.hpp"
 
@@ -27,41 +24,25 @@ namespace detail {
 /// One wait that is under way; kept alive by the replica until it is over.
 template <class Handler>
 class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
-  using HandlerExecutor = asio::associated_executor_t<Handler>;
-
  public:
   explicit AsyncWait(Handler handler)
-      : handler_(std::move(handler)), work_(asio::get_associated_executor(handler_)) {}
+      : call_(std::make_shared<Call>(std::move(handler), asio::system_executor())) {}
 
   template <class K, class V>
   void start(Replica<K, V>& replica, UpdateId id) {
-    auto slot = asio::get_associated_cancellation_slot(handler_);
-    if (slot.is_connected()) {  // before anything can complete: completing clears the slot
-      slot.assign([weak = this->weak_from_this()](asio::cancellation_type type) {
-        const auto self = weak.lock();
-        if (self == nullptr || type == asio::cancellation_type::none) return;
-        if (self->call_.cancel()) self->complete(asio::error::operation_aborted);
-      });
-    }
-    call_ = replica.on_reached(
-        id, [self = this->shared_from_this()](std::error_code code) { self->complete(code); });
+    call_->on_cancel([weak = this->weak_from_this()] {
+      const auto self = weak.lock();
+      if (self && self->pending_.cancel()) self->call_->complete(std::error_code(asio::error::operation_aborted));
+    });
+    pending_ = replica.on_reached(
+        id, [self = this->shared_from_this()](std::error_code code) { self->call_->complete(code); });
   }
 
  private:
-  /// Never calls the handler itself: we are on the remote's thread, or inside the initiating call.
-  void complete(std::error_code code) {
-    asio::post(work_.get_executor(), [self = this->shared_from_this(), code] {
-      auto slot = asio::get_associated_cancellation_slot(self->handler_);
-      if (slot.is_connected()) slot.clear();
-      self->work_.reset();
-      Handler handler = std::move(self->handler_);
-      std::move(handler)(code);
-    });
-  }
+  using Call = AsyncCall<Handler, asio::system_executor>;
 
-  Handler handler_;
-  asio::executor_work_guard<HandlerExecutor> work_;  // the handler's context runs until it was called
-  PendingCall call_;
+  std::shared_ptr<Call> call_;
+  PendingCall pending_;
 };
 
 }  // namespace detail

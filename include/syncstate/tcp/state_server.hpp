@@ -115,11 +115,17 @@ class TcpStateServer {
     });
   }
 
-  /// Ends everything; may be called again, and from a hook.
+  /// Ends everything; may be called again. In a hook it only begins to: nothing more is accepted or run, and the
+  /// threads end with the next call, or the destructor.
   void stop() {
+    if (hook_pool_->runs_here()) {
+      core_->stop();
+      return;
+    }
     const std::lock_guard lock(mutex_);
     if (acceptor_) acceptor_->stop();
     core_->stop();
+    hook_pool_->join();
     if (threads_.empty()) return;
     for (auto& ear : desk_->ears) flush(*ear.executor);
     for (auto& thread : threads_) thread->stop();
@@ -154,11 +160,9 @@ class TcpStateServer {
 
   TcpStateServer(asio::io_context* context, ServerOptions options)
       : options_(std::move(options)),
-        core_(
-            ServerCore<K, V, E>::create(core_options(), std::make_shared<HookPool>(options_.hook_threads))) {
-    if (options_.io_threads == 0 || options_.hook_threads == 0) {
-      throw StateError(StateErrc::invalid_option, "io_threads and hook_threads start at 1");
-    }
+        hook_pool_(std::make_shared<HookPool>(options_.hook_threads)),
+        core_(ServerCore<K, V, E>::create(core_options(), hook_pool_)) {
+    if (options_.io_threads == 0) throw StateError(StateErrc::invalid_option, "io_threads starts at 1");
     for (std::size_t i = 0; i < options_.io_threads; ++i) {
       std::shared_ptr<AsioExecutor> executor;
       if (context != nullptr) {
@@ -218,6 +222,7 @@ class TcpStateServer {
   }
 
   ServerOptions options_;
+  std::shared_ptr<HookPool> hook_pool_;
   std::shared_ptr<ServerCore<K, V, E>> core_;
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<IoThread>> threads_;

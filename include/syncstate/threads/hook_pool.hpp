@@ -297,7 +297,7 @@ class HookPoolState {
 /// waits runs what it waits for itself.
 ///
 /// Threads : every member from any thread.
-/// End     : the destructor calls `stop()`; on a thread of the pool it does not wait.
+/// End     : `join()`, or the destructor; on a thread of the pool neither waits.
 class HookPool final : public ExecutorPool {
  public:
   /// Errors: `invalid_option` for no threads.
@@ -309,12 +309,31 @@ class HookPool final : public ExecutorPool {
         threads_.emplace_back([state = state_] { state->work(); });
       }
     } catch (...) {  // out of threads: those already made must not outlive this
-      end_threads();
+      join();
       throw;
     }
   }
 
-  ~HookPool() override { end_threads(); }
+  ~HookPool() override { join(); }
+
+  /// True inside a task of this pool.
+  [[nodiscard]] bool runs_here() const { return detail::HookRunner::of_this_thread().runs_any_of(state_.get()); }
+
+  /// Stops, and ends the threads. For the owner of the pool; tasks may keep the pool itself alive for longer.
+  void join() {
+    state_->stop();
+    bool is_inside = runs_here();
+    for (const auto& thread : threads_)
+      is_inside = is_inside || thread.get_id() == std::this_thread::get_id();
+    for (auto& thread : threads_) {
+      if (is_inside) {
+        thread.detach();  // the thread holds the state, and ends after the task that it is in
+      } else {
+        thread.join();
+      }
+    }
+    threads_.clear();
+  }
 
   [[nodiscard]] std::shared_ptr<SerialExecutor> make_serial() override {
     return std::make_shared<Serial>(state_);
@@ -349,20 +368,6 @@ class HookPool final : public ExecutorPool {
     std::shared_ptr<detail::HookPoolState> state_;
     detail::HookPoolState::LanePtr lane_;
   };
-
-  void end_threads() {
-    state_->stop();
-    bool is_inside = detail::HookRunner::of_this_thread().runs_any_of(state_.get());
-    for (const auto& thread : threads_)
-      is_inside = is_inside || thread.get_id() == std::this_thread::get_id();
-    for (auto& thread : threads_) {
-      if (is_inside) {
-        thread.detach();  // the thread holds the state, and ends after the task that it is in
-      } else {
-        thread.join();
-      }
-    }
-  }
 
   std::shared_ptr<detail::HookPoolState> state_;
   std::vector<std::thread> threads_;
