@@ -156,7 +156,10 @@ TEST_CASE("a view pins one copy, and copies beyond need are given back") {
   Store store(make_frozen(keys), {}, [](std::uint32_t) { return std::uint64_t{0}; });
   std::uint64_t id = 0;
   const auto apply = [&](int times) {
-    for (int i = 0; i < times; ++i) store.apply(all_to(3, ++id), {1, id});
+    for (int i = 0; i < times; ++i) {
+      ++id;
+      store.apply(all_to(3, id), {1, id});
+    }
   };
   CHECK(store.copies() == 1);
   apply(10);

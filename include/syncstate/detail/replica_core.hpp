@@ -135,7 +135,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   [[nodiscard]] TimePoint now() const {
     if (given_executor_ != nullptr) return given_executor_->now();
-    return std::chrono::steady_clock::now();
+    return ThreadExecutor::steady_now();
   }
 
   [[nodiscard]] Status status() const {

@@ -35,7 +35,10 @@ class ThreadExecutor final : public Executor {
     }
   }
 
-  [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
+  /// The clock of every thread executor, for who has none yet.
+  [[nodiscard]] static TimePoint steady_now() { return std::chrono::steady_clock::now(); }
+
+  [[nodiscard]] TimePoint now() const override { return steady_now(); }
 
   void post(Task task) override {
     const std::lock_guard lock(state_->mutex);
