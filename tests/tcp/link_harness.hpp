@@ -84,7 +84,7 @@ struct Owner final : ss::LinkOwner {
   }
   void produce(ss::Bytes& out) override {
     ++produced;
-    const std::size_t size = std::min(outbox.size(), std::size_t{64} << 10);
+    const std::size_t size = std::min(outbox.size(), frame_bytes);
     const auto bytes = ss::as_byte_view(std::string_view(outbox).substr(0, size));
     out.insert(out.end(), bytes.begin(), bytes.end());
     outbox.erase(0, size);
@@ -97,6 +97,7 @@ struct Owner final : ss::LinkOwner {
     if (when_closed) when_closed();
   }
 
+  std::size_t frame_bytes = std::size_t{64} << 10;
   int opened = 0;
   int produced = 0;
   int closed = 0;
@@ -208,16 +209,16 @@ class RawPeer {
   std::string unsent_;
 };
 
-/// Runs `io` and `step` until `is_done()`; false if that takes ten seconds.
+/// Runs `io` (unless it should rest) and `step` until `is_done()`; false if that takes ten seconds.
 inline bool run_until(asio::io_context& io, const std::function<bool()>& is_done,
-                      const std::function<void()>& step = {}) {
+                      const std::function<void()>& step = {}, bool runs_io = true) {
   const auto limit = std::chrono::steady_clock::now() + 10s;
   while (!is_done()) {
     if (std::chrono::steady_clock::now() > limit) return false;
     io.restart();
     if (step) {
       step();
-      io.poll();
+      if (runs_io) io.poll();
     } else {
       io.run_one_for(1s);
     }
