@@ -3,6 +3,4 @@
 
 const std::error_category* category_in_the_other_file();
 
-const std::error_category* category_in_the_other_file() {
-  return &syncstate::state_category();
-}
+const std::error_category* category_in_the_other_file() { return &syncstate::state_category(); }
