@@ -35,7 +35,9 @@ class HostedMap final : public protocol::DiffSource {
 
   /// `map` is a frozen master.
   HostedMap(Map map, const Limits& limits)
-      : map_(std::move(map)), limits_(limits), initial_(MapAccess::frozen(map_)), epoch_(map_.epoch()), head_(map_.update_id()) {}
+      : map_(std::move(map)), limits_(limits), initial_(MapAccess::frozen(map_)), epoch_(map_.epoch()), head_(map_.update_id()) {
+    (void)keys_hash();  // computed here, on the map's executor, rather than when a link first asks
+  }
 
   [[nodiscard]] const MapHash& hash() const { return frozen().hash(); }
   [[nodiscard]] const MapHash& keys_hash() const { return frozen().keys_hash(); }

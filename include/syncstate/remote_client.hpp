@@ -116,6 +116,18 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     return std::move(*catcher->diff());
   }
 
+  /// Where the head of the map is: the master's epoch, and how many commits it has made.
+  /// Errors: `unavailable`, and as `init`.
+  template <class K, class V>
+  [[nodiscard]] Position head(const StateMap<K, V>& map) {
+    refuse_own_thread();
+    const auto done = detail::Operation::create();
+    const auto head = std::make_shared<Position>();
+    core_->fetch_head(identify(detail::MapAccess::frozen(map)), head, done);
+    await(done, core_->options().request_timeout);
+    return *head;
+  }
+
   /// Follows the map in the background. Called by `Replica`.
   template <class K, class V>
   [[nodiscard]] Subscription follow(const StateMap<K, V>& map, std::shared_ptr<DiffSink<K, V>> sink) {

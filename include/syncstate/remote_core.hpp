@@ -103,8 +103,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       if (entry.is_open) return self.finish(*done, {});
       if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
       entry.openers.push_back(std::move(done));
-      entry.refusal = {};  // whoever asks in person is not kept waiting by an earlier refusal
-      self.open_entry(entry);
+      self.open_anew(entry);
     });
   }
 
@@ -140,8 +139,21 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     post_operation(done, [identity = std::move(identity), upto, receiver = std::move(receiver),
                           done](RemoteCore& self) mutable {
       Entry& entry = self.enter(std::move(identity));
-      self.requests_.push_back(Request{entry.identity.hash, std::move(receiver), upto, nullptr, {}, nullptr, done, 0});
-      self.open_entry(entry);
+      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      self.requests_.push_back(
+          Request{.done = done, .hash = entry.identity.hash, .receiver = std::move(receiver), .upto = upto});
+      self.open_anew(entry);
+      self.start_requests();
+    });
+  }
+
+  /// Asks where the head of a map is.
+  void fetch_head(MapIdentity identity, std::shared_ptr<Position> head, std::shared_ptr<Operation> done) {
+    post_operation(done, [identity = std::move(identity), head = std::move(head), done](RemoteCore& self) mutable {
+      Entry& entry = self.enter(std::move(identity));
+      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      self.requests_.push_back(Request{.done = done, .hash = entry.identity.hash, .head = std::move(head)});
+      self.open_anew(entry);
       self.start_requests();
     });
   }
@@ -151,8 +163,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                    std::shared_ptr<StateCollector> collector, std::shared_ptr<Operation> done) {
     post_operation(done, [hash, types = std::make_pair(std::move(key_type), std::move(value_type)),
                           collector = std::move(collector), done](RemoteCore& self) mutable {
-      self.requests_.push_back(
-          Request{hash, nullptr, 0, std::move(collector), std::move(types), nullptr, std::move(done), 0});
+      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      self.requests_.push_back(Request{.done = std::move(done),
+                                       .hash = hash,
+                                       .collector = std::move(collector),
+                                       .types = std::move(types)});
       self.start_requests();
     });
   }
@@ -160,7 +175,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Asks which maps the server hosts.
   void list(std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps, std::shared_ptr<Operation> done) {
     post_operation(done, [maps = std::move(maps), done](RemoteCore& self) mutable {
-      self.requests_.push_back(Request{{}, nullptr, 0, nullptr, {}, std::move(maps), std::move(done), 0});
+      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      self.requests_.push_back(Request{.done = std::move(done), .maps = std::move(maps)});
       self.start_requests();
     });
   }
@@ -222,16 +238,20 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     TimePoint retry_at{};
   };
 
-  /// Something asked once: a diff (with a receiver), an initial state (with a collector), or the list of maps.
+  /// Something asked once: a diff (with a receiver), a head, an initial state (with a collector), or the list of maps.
   struct Request {
-    MapHash hash;
-    std::shared_ptr<DiffReceiver> receiver;
-    UpdateId upto;
-    std::shared_ptr<StateCollector> collector;
-    std::pair<std::string, std::string> types;
-    std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps;
-    std::shared_ptr<Operation> done;
-    ChannelId id;  ///< 0 while it is not asked on this link
+    std::shared_ptr<Operation> done{};
+    MapHash hash{};
+    std::shared_ptr<DiffReceiver> receiver{};
+    UpdateId upto = 0;
+    std::shared_ptr<Position> head{};
+    std::shared_ptr<StateCollector> collector{};
+    std::pair<std::string, std::string> types{};
+    std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps{};
+    ChannelId id = 0;  ///< 0 while it is not asked on this link
+
+    /// What concerns one map waits until that is open.
+    [[nodiscard]] bool needs_open_map() const { return receiver || head; }
   };
 
   /// Hears of one link; deaf once the core has let go of it.
@@ -531,6 +551,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     wake();
   }
 
+  /// Whoever asks in person is not kept waiting by an earlier refusal.
+  void open_anew(Entry& entry) {
+    const bool was_refused = static_cast<bool>(std::exchange(entry.refusal, std::error_code()));
+    open_entry(entry);
+    if (!was_refused) return;
+    for (Follower& follower : entry.followers) open_follower(entry, follower);
+  }
+
   void open_follower(Entry& entry, Follower& follower) {
     if (!is_ready() || follower.channel != 0 || entry.refusal) return;
     const auto mode =
@@ -596,7 +624,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       } else if (request.maps) {
         request.id = session_->list();
       } else if (const auto entry = entries_.find(request.hash); entry != entries_.end() && entry->second.is_open) {
-        request.id = session_->get_diff(entry->second.channel, request.receiver->position(), request.upto);
+        request.id = request.head ? session_->get_update_id(entry->second.channel)
+                                  : session_->get_diff(entry->second.channel, request.receiver->position(), request.upto);
       }
     }
     wake();
@@ -742,7 +771,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       if (event.number == 0) finish(*event.done, reason, detail);
     }
     for (Request& request : requests_) {
-      if (request.receiver && request.hash == entry.identity.hash && request.id == 0) {
+      if (request.needs_open_map() && request.hash == entry.identity.hash && request.id == 0) {
         finish(*request.done, reason, detail);
       }
     }
@@ -765,13 +794,20 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       if (found == self->entries_.end() || found->second.channel != channel) return;
       self->refuse(found->second, channel, StateErrc::hash_mismatch, *text);
     });
-    requests_.push_back(Request{other, nullptr, 0, std::move(collector),
-                                {entry.identity.key_type, entry.identity.value_type}, nullptr, std::move(done), 0});
+    requests_.push_back(Request{.done = std::move(done),
+                                .hash = other,
+                                .collector = std::move(collector),
+                                .types = {entry.identity.key_type, entry.identity.value_type}});
     start_requests();
     return true;
   }
 
-  void perform(const protocol::UpdateIdCame&) {}  // asked by no operation of this core
+  void perform(const protocol::UpdateIdCame& action) {
+    const auto request = find_request(action.request);
+    if (request == requests_.end() || !request->head) return;
+    *request->head = action.head;
+    end_request(request, {});
+  }
 
   void perform(const protocol::StateCame& action) {
     const auto request = find_request(action.request);
@@ -822,8 +858,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       receiver.on_current(executor_->now());  // diffs lead to the head as it was when they were made
       return;
     }
-    if (error == StateErrc::epoch_changed) {
-      session_->unfollow(stream);  // held on purpose: nothing more is wanted of this master
+    // A new master's diff is held off on purpose; or the replica is ending, and will close its channel. Neither wants
+    // more of this stream, and neither is the server's fault.
+    if (error == StateErrc::epoch_changed || error == StateErrc::stopped) {
+      session_->unfollow(stream);
       return;
     }
     throw StateError(error, "the server sent a diff that does not follow");

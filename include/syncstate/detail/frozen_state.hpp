@@ -2,10 +2,10 @@
 #ifndef SYNCSTATE_DETAIL_FROZEN_STATE_HPP
 #define SYNCSTATE_DETAIL_FROZEN_STATE_HPP
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -76,20 +76,24 @@ class FrozenState {
 
   /// SHA-256 over the sized bytes of the keys alone, in ascending order. Computed when first asked for.
   [[nodiscard]] const MapHash& keys_hash() const {
-    std::call_once(keys_hash_once_, [this] {
-      Sha256 sha;
-      Bytes scratch;
-      for (const K& key : keys()) update_with(sha, key, scratch);
-      keys_hash_ = MapHash(sha.finish());
-    });
-    return keys_hash_;
+    if (const MapHash* known = keys_hash_.load(std::memory_order_acquire)) return *known;
+    Sha256 sha;
+    Bytes scratch;
+    for (const K& key : keys()) update_with(sha, key, scratch);
+    auto computed = std::make_unique<const MapHash>(sha.finish());
+    const MapHash* first = nullptr;  // two threads may come to here; both have the same result
+    if (!keys_hash_.compare_exchange_strong(first, computed.get(), std::memory_order_acq_rel)) return *first;
+    return *computed.release();
   }
+
+  FrozenState(const FrozenState&) = delete;
+  FrozenState& operator=(const FrozenState&) = delete;
+  ~FrozenState() { delete keys_hash_.load(std::memory_order_acquire); }
 
  private:
   EntryDraft<K, V> entries_;
   MapHash hash_;
-  mutable std::once_flag keys_hash_once_;
-  mutable MapHash keys_hash_;
+  mutable std::atomic<const MapHash*> keys_hash_{nullptr};
 };
 
 /// True when ordinals mean the same in both.
