@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <iterator>
 #include <list>
 #include <map>
 #include <mutex>
@@ -73,6 +74,7 @@ class LinkTable {
   /// A proof from this address did not hold.
   void proof_failed(const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
+    if (now - swept_at_ >= std::chrono::minutes(1)) sweep(now);
     auto& failures = addresses_[address].failed_proofs;
     failures.push_back(now);
     if (failures.size() > limits_->failed_proofs_per_minute) failures.pop_front();
@@ -86,16 +88,6 @@ class LinkTable {
     auto& failures = found->second.failed_proofs;
     while (!failures.empty() && now - failures.front() >= std::chrono::minutes(1)) failures.pop_front();
     return failures.size() >= limits_->failed_proofs_per_minute;
-  }
-
-  /// Forgets addresses that have no link, and no failed proof within the last minute.
-  void sweep(TimePoint now) {
-    const std::lock_guard lock(mutex_);
-    for (auto at = addresses_.begin(); at != addresses_.end();) {
-      auto& failures = at->second.failed_proofs;
-      while (!failures.empty() && now - failures.front() >= std::chrono::minutes(1)) failures.pop_front();
-      at = at->second.links == 0 && failures.empty() ? addresses_.erase(at) : std::next(at);
-    }
   }
 
   [[nodiscard]] std::size_t total() const {
@@ -112,6 +104,16 @@ class LinkTable {
     std::size_t links = 0;
     std::deque<TimePoint> failed_proofs;
   };
+
+  /// Forgets addresses that have no link, and no failed proof within the last minute.
+  void sweep(TimePoint now) {
+    swept_at_ = now;
+    for (auto at = addresses_.begin(); at != addresses_.end();) {
+      auto& failures = at->second.failed_proofs;
+      while (!failures.empty() && now - failures.front() >= std::chrono::minutes(1)) failures.pop_front();
+      at = at->second.links == 0 && failures.empty() ? addresses_.erase(at) : std::next(at);
+    }
+  }
 
   [[nodiscard]] std::size_t count_of(const std::string& address) const {
     const auto found = addresses_.find(address);
@@ -141,6 +143,7 @@ class LinkTable {
   std::list<Pending> pending_;  // the oldest first
   std::map<std::string, Address> addresses_;
   std::size_t total_ = 0;
+  TimePoint swept_at_{};
 };
 
 }  // namespace syncstate::detail

@@ -3,6 +3,7 @@
 #define SYNCSTATE_INPROC_WIRE_HPP
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -52,6 +53,9 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
     post([](WireEnd& self) {
       self.is_closing_ = true;
       self.pump();
+    });
+    executor_->post_at(executor_->now() + std::chrono::seconds(1), [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->close(StateErrc::link_closed, "closed");
     });
   }
 
