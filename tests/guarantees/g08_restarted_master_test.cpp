@@ -1,0 +1,241 @@
+// Guarantee 8: a restarted master is noticed, and nobody is shown two histories as one.
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/inproc_world.hpp"
+#include "support/raw_peer.hpp"
+
+namespace syncstate::testing {
+namespace {
+
+using Texts = std::vector<std::string>;
+
+Handle set_keys(const Handle& handle, std::size_t commits, const std::string& key, const std::string& value) {
+  for (std::size_t i = 0; i < commits; ++i) {
+    handle.modify([&](Map& map) { map.set(key, value + std::to_string(i)); });
+  }
+  return handle;
+}
+
+protocol::Open open_of(const Map& map, protocol::ChannelId channel = 1) {
+  protocol::Open open;
+  open.channel = channel;
+  open.hash = map.hash();
+  open.keys_hash = detail::MapAccess::frozen(map)->keys_hash();
+  open.key_type = type_name<std::string>();
+  open.value_type = type_name<std::string>();
+  return open;
+}
+
+void upload(RawPeer& peer, const Map& map, protocol::ChannelId channel = 1) {
+  const detail::FrozenSource<std::string, std::string> source(detail::MapAccess::frozen(map));
+  std::uint32_t key = 0;
+  std::uint64_t offset = 0;
+  Bytes bytes;
+  while (source.encode_initial(key, offset, 1'000, bytes)) {
+  }
+  protocol::Upload piece;
+  piece.channel = channel;
+  piece.bytes = bytes;
+  peer.send(piece);
+  peer.send(protocol::UploadEnd{channel});
+}
+
+}  // namespace
+
+TEST_CASE("guarantee 8: under accept a replica takes over the new master's state, ahead of it or behind") {
+  const std::size_t commits_before = GENERATE(2u, 9u);
+  const std::size_t commits_after = GENERATE(0u, 1u, 5u, 30u);
+  World world;
+  Handle handle = set_keys(world.host(), commits_before, "key00", "old");
+  handle.modify([](Map& map) { map.set("key01", "old only"); });
+  const auto remote = world.connect();
+  Follower replica(world.make_map(remote), {});
+  REQUIRE(replica.wait_for(handle.update_id(), 1s));
+  const Epoch epoch = replica.epoch();
+  CHECK(epoch == handle.epoch());
+
+  world.restart();
+  handle = set_keys(world.host(), commits_after, "key00", "new");
+  REQUIRE(handle.epoch() != epoch);
+  REQUIRE(world.wait([&] { return replica.epoch() == handle.epoch(); }));
+  CHECK(replica.update_id() == commits_after);
+  // A key that the new master never set has its initial value again.
+  const std::string expected = commits_after == 0 ? "-" : "new" + std::to_string(commits_after - 1);
+  CHECK(values_of(replica.view()) == Texts{expected, "-", "-", "-"});
+  CHECK(replica.status().state == LinkState::live);
+
+  // The new history goes on from there.
+  handle.modify([](Map& map) { map.set("key02", "on"); });
+  REQUIRE(replica.wait_for(commits_after + 1, 1s));
+  CHECK(replica.view().at("key02") == "on");
+}
+
+TEST_CASE("guarantee 8: callbacks hear of keys that fell back to their initial value") {
+  World world;
+  const Handle handle = world.host();
+  handle.modify([](Map& map) { map.begin_modification().set("key01", "x").set("key02", "y").commit(); });
+  const auto remote = world.connect();
+  Follower replica(world.make_map(remote), {});
+  REQUIRE(replica.wait_for(1, 1s));
+  Texts heard;
+  replica.on_update([&](const auto& diff, const auto& before) {
+    CHECK_FALSE(diff.is_full());
+    for (const auto& [key, value] : diff.changes()) heard.push_back(key + ":" + before.at(key) + ">" + value);
+  });
+  world.restart();
+  const Handle next = world.host();
+  next.modify([](Map& map) { map.begin_modification().set("key00", "z").set("key02", "y2").commit(); });
+  REQUIRE(world.wait([&] { return replica.epoch() == next.epoch(); }));
+  world.time.run_ready();
+  std::sort(heard.begin(), heard.end());
+  CHECK(heard == Texts{"key00:->z", "key01:x>-", "key02:y>y2"});
+}
+
+TEST_CASE("guarantee 8: under hold a replica keeps its last state and says so, also on later reconnects") {
+  World world;
+  const Handle handle = set_keys(world.host(), 3, "key00", "old");
+  const auto remote = world.connect();
+  Follower replica(world.make_map(remote), ReplicaOptions{.epoch_policy = EpochPolicy::hold});
+  Follower other(world.make_map(remote), {});
+  REQUIRE(replica.wait_for(3, 1s));
+
+  world.restart();
+  const Handle next = set_keys(world.host(), 5, "key00", "new");
+  REQUIRE(world.wait([&] { return replica.status().state == LinkState::failed; }));
+  for (int i = 0; i < 3; ++i) {
+    CHECK(replica.status().reason == StateErrc::epoch_changed);
+    CHECK(replica.epoch() == handle.epoch());
+    CHECK(replica.update_id() == 3);
+    CHECK(replica.view().at("key00") == "old2");
+    // It is one replica's choice: the link serves the others.
+    REQUIRE(world.wait([&] { return other.epoch() == next.epoch(); }));
+    CHECK(other.view().at("key00") == "new4");
+    CHECK(remote->send_event(next.hash(), set_key("key01", "x")) == next.update_id());
+    const auto connections = world.port->connections();
+    world.port->cut_all();
+    REQUIRE(world.wait([&] { return world.port->connections() > connections; }));
+    world.time.advance(1s);
+    REQUIRE(remote->status().state == LinkState::live);
+  }
+}
+
+TEST_CASE("guarantee 8: a plain map refuses another epoch's diff unless it is full") {
+  World world;
+  const Handle handle = set_keys(world.host(), 3, "key00", "old");
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  CHECK(map.sync() == 3);
+  Map master = make_master();
+  master.set("key01", "x");
+  CHECK(error_of([&] { map.apply(master.diff(0, 1)); }) == StateErrc::wrong_epoch);
+  const auto full = Diff<std::string, std::string>::full(master);
+  CHECK(error_of([&] { map.apply(full, EpochPolicy::hold); }) == StateErrc::epoch_changed);
+  CHECK(map.epoch() == handle.epoch());
+  CHECK(map.update_id() == 3);
+  CHECK(map.apply(full));
+  CHECK(values_of(map) == Texts{"-", "x", "-", "-"});
+
+  // And over the wire: the same map asks the restarted master.
+  world.restart();
+  const Handle next = set_keys(world.host(), 1, "key02", "new");
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+  CHECK(map.sync() == 1);
+  CHECK(map.epoch() == next.epoch());
+  CHECK(values_of(map) == Texts{"-", "-", "new0", "-"});
+}
+
+TEST_CASE("guarantee 8: a wait ends with epoch_changed when the master was restarted") {
+  World world;
+  world.host();
+  const auto remote = world.connect();
+  Follower replica(world.make_map(remote), {});
+  REQUIRE(world.wait([&] { return replica.epoch() != 0; }));
+  std::error_code ended = StateErrc::busy;
+  auto call = replica.on_reached(7, [&](std::error_code code) { ended = code; });
+  world.restart();
+  set_keys(world.host(), 10, "key00", "new");
+  CHECK(error_of([&] { replica.wait_for(8, 120s); }) == StateErrc::epoch_changed);
+  CHECK(ended == StateErrc::epoch_changed);
+  CHECK(replica.wait_for(8, 1s));
+}
+
+TEST_CASE("guarantee 8: on every reconnect a remote does what freeze did, so a master that lost its maps has them again") {
+  World world;
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  Follower replica(Map(map), {});
+  CHECK(remote->send_event(map.hash(), set_key("key00", "a")) == 1);
+  for (int i = 0; i < 3; ++i) {
+    world.restart();  // hosts nothing
+    const Epoch epoch = replica.epoch();
+    REQUIRE(world.wait([&] { return replica.epoch() != epoch && replica.epoch() != 0; }));
+    CHECK(replica.update_id() == 0);
+    CHECK(values_of(replica.view()) == Texts{"-", "-", "-", "-"});
+    CHECK(remote->send_event(map.hash(), set_key("key00", "b")) == 1);
+    REQUIRE(replica.wait_for(1, 1s));
+    CHECK(replica.view().at("key00") == "b");
+  }
+}
+
+TEST_CASE("guarantee 8: of many clients that bring one map back, one uploads and the others wait for it") {
+  World world;
+  const Map map = make_master(40, std::string(50, 'i'));
+  std::vector<std::shared_ptr<RawPeer>> peers;
+  for (int i = 0; i < 4; ++i) {
+    peers.push_back(connect_raw(world.time, *world.port, password));
+    peers.back()->send(open_of(map));
+    world.time.run_ready();
+  }
+  const auto asked = [&] {
+    std::vector<std::size_t> who;
+    for (std::size_t i = 0; i < peers.size(); ++i) {
+      if (peers[i]->find<protocol::UploadWanted>()) who.push_back(i);
+    }
+    return who;
+  };
+  CHECK(asked() == std::vector<std::size_t>{0});
+
+  SECTION("the upload of the first serves all") {
+    upload(*peers[0], map);
+    world.time.run_ready();
+    CHECK(asked() == std::vector<std::size_t>{0});
+    for (const auto& peer : peers) CHECK(peer->find<protocol::Opened>().has_value());
+  }
+  SECTION("the next one is asked when a link is lost during the upload") {
+    protocol::Upload half;
+    half.channel = 1;
+    const Bytes bytes(1, std::byte{5});
+    half.bytes = bytes;
+    peers[0]->send(half);
+    world.time.run_ready();
+    peers[0]->abort();
+    world.time.run_ready();
+    CHECK(asked() == std::vector<std::size_t>{0, 1});
+    peers[1]->send(protocol::CloseChannel{1});  // this one thinks better of it
+    world.time.run_ready();
+    CHECK(asked() == std::vector<std::size_t>{0, 1, 2});
+    upload(*peers[2], map);
+    world.time.run_ready();
+    CHECK(asked() == std::vector<std::size_t>{0, 1, 2});
+    CHECK(peers[2]->find<protocol::Opened>().has_value());
+    CHECK(peers[3]->find<protocol::Opened>().has_value());
+  }
+  SECTION("an upload that is not the map it is said to be ends its session, and the next one is asked") {
+    upload(*peers[0], make_master(40, std::string(50, 'x')));
+    world.time.run_ready();
+    CHECK(peers[0]->goodbye() == StateErrc::hash_mismatch);
+    CHECK_FALSE(peers[0]->is_open());
+    CHECK(asked() == std::vector<std::size_t>{0, 1});
+    upload(*peers[1], map);
+    world.time.run_ready();
+    for (std::size_t i = 1; i < peers.size(); ++i) CHECK(peers[i]->find<protocol::Opened>().has_value());
+  }
+}
+
+}  // namespace syncstate::testing

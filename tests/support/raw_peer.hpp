@@ -1,0 +1,146 @@
+// A peer that speaks frames by hand over an in-process wire: what a hostile or a foreign implementation sends.
+#ifndef SYNCSTATE_TESTS_SUPPORT_RAW_PEER_HPP
+#define SYNCSTATE_TESTS_SUPPORT_RAW_PEER_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "syncstate/inproc/port.hpp"
+#include "syncstate/inproc/virtual_executor.hpp"
+#include "syncstate/protocol/messages.hpp"
+#include "syncstate/protocol/proof.hpp"
+
+namespace syncstate::testing {
+
+/// One end of a wire, as client or as server.
+class RawPeer final : public LinkOwner, public std::enable_shared_from_this<RawPeer> {
+ public:
+  struct Received {
+    protocol::FrameKind kind;
+    Bytes body;
+  };
+
+  static std::shared_ptr<RawPeer> connect(inproc::VirtualTime& time, inproc::Port& port,
+                                          const std::string& address = "192.0.2.1") {
+    auto peer = std::make_shared<RawPeer>();
+    peer->executor_ = time.make_executor();
+    peer->link_ = port.connect(peer->executor_, peer, address);
+    time.run_ready();
+    return peer;
+  }
+
+  /// Listens on the port; `on_peer` gets each client that connects.
+  template <class F>
+  static void listen(inproc::VirtualTime& time, inproc::Port& port, F on_peer) {
+    std::shared_ptr<Executor> executor = time.make_executor();
+    port.listen(executor, [executor, on_peer](std::shared_ptr<inproc::WireEnd> end, const std::string&) {
+      auto peer = std::make_shared<RawPeer>();
+      peer->executor_ = executor;
+      peer->link_ = std::move(end);
+      on_peer(peer);
+      return peer;
+    });
+  }
+
+  template <class Message>
+  void send(const Message& message) {
+    protocol::append_frame(out_, message);
+    link_->wake();
+  }
+  void send_bytes(ByteView bytes) {
+    out_.insert(out_.end(), bytes.begin(), bytes.end());
+    link_->wake();
+  }
+  /// A frame of any kind and body.
+  void send_frame(std::uint8_t kind, ByteView body) {
+    const std::size_t start = out_.size();
+    out_.push_back(static_cast<std::byte>(kind));
+    out_.insert(out_.end(), body.begin(), body.end());
+    protocol::close_frame(out_, start);
+    link_->wake();
+  }
+  void send_hello(const std::string& word) {
+    protocol::Hello hello;
+    hello.proof = protocol::make_proof(word, protocol::ProofRole::client, binding_);
+    send(hello);
+  }
+  void send_welcome(const std::string& word) {
+    protocol::Welcome welcome;
+    welcome.proof = protocol::make_proof(word, protocol::ProofRole::server, binding_);
+    send(welcome);
+  }
+  void abort() { link_->abort(); }
+
+  /// The first frame of this kind from number `from` on.
+  template <class Message>
+  [[nodiscard]] std::optional<Message> find(std::size_t from = 0) const {
+    for (std::size_t i = from; i < received_.size(); ++i) {
+      if (received_[i].kind == Message::kind) return protocol::decode_body<Message>(received_[i].body);
+    }
+    return std::nullopt;
+  }
+  template <class Message>
+  [[nodiscard]] std::vector<Message> all() const {
+    std::vector<Message> found;
+    for (const Received& frame : received_) {
+      if (frame.kind == Message::kind) found.push_back(protocol::decode_body<Message>(frame.body));
+    }
+    return found;
+  }
+  [[nodiscard]] const std::vector<Received>& received() const { return received_; }
+  [[nodiscard]] std::uint64_t received_bytes() const { return received_bytes_; }
+  [[nodiscard]] bool is_open() const { return is_open_; }
+  /// Why the other side ended the session; 0 if it did not say.
+  [[nodiscard]] StateErrc goodbye() const {
+    const auto said = find<protocol::Goodbye>();
+    return said ? said->reason : StateErrc{};
+  }
+  void forget() { received_.clear(); }
+
+  void on_open(const LinkInfo& info) override {
+    binding_ = info.channel_binding;
+    is_open_ = true;
+  }
+  void on_bytes(ByteView bytes) override {
+    received_bytes_ += bytes.size();
+    frames_.feed(bytes, [this](const protocol::Frame& frame) {
+      received_.push_back({frame.kind, Bytes(frame.body.begin(), frame.body.end())});
+      return true;
+    });
+  }
+  void produce(Bytes& out) override { out.swap(out_); }
+  void on_closed(std::error_code, const std::string&) override {
+    is_open_ = false;
+    link_->abort();
+  }
+
+ private:
+  std::shared_ptr<Executor> executor_;
+  std::shared_ptr<Link> link_;
+  Bytes binding_;
+  Bytes out_;
+  protocol::FrameReader frames_{std::numeric_limits<std::size_t>::max()};
+  std::vector<Received> received_;
+  std::uint64_t received_bytes_ = 0;
+  bool is_open_ = false;
+};
+
+/// A client that has proved itself.
+inline std::shared_ptr<RawPeer> connect_raw(inproc::VirtualTime& time, inproc::Port& port,
+                                            const std::string& word, const std::string& address = "192.0.2.1") {
+  auto peer = RawPeer::connect(time, port, address);
+  peer->send_hello(word);
+  time.run_ready();
+  return peer;
+}
+
+}  // namespace syncstate::testing
+
+#endif
