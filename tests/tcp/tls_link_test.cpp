@@ -1,6 +1,8 @@
 // The traps of a TLS link, each sprung on purpose, over real sockets.
 #include "syncstate/tcp/tls_link.hpp"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cstdio>
@@ -22,6 +24,7 @@ struct WithRawClient {
   explicit WithRawClient(int buffer_bytes = 0, ss::tcp::TlsLinkOptions options = {}) {
     SocketPair pair = connected_pair(buffer_bytes);
     peer = std::make_unique<RawPeer>(std::move(pair.client), false);
+    handle = pair.server.get();
     link = TlsLink::make_server(ss::tcp::adopt(io.get_executor(), std::move(pair.server)), server_context(),
                                 "10.0.0.1", options);
     link->start(owner);
@@ -46,6 +49,7 @@ struct WithRawClient {
   asio::io_context io;
   std::shared_ptr<Owner> owner = std::make_shared<Owner>();
   std::unique_ptr<RawPeer> peer;
+  int handle = -1;  // the link's
   std::shared_ptr<TlsLink> link;
 };
 
@@ -113,8 +117,8 @@ TEST_CASE("bytes already decrypted raise no readiness, and are read all the same
   REQUIRE(t.open());
   // Small records, so that many lie in one read-ahead; a little more than a turn's worth, so that a turn ends
   // when OpenSSL holds the rest and the socket nothing.
-  const std::string text = pattern(GENERATE(range(66'000u, 84'000u, 1'500u)));
-  for (std::size_t at = 0; at < text.size(); at += 500) t.peer->write(std::string_view(text).substr(at, 500));
+  const std::string text = pattern(GENERATE(range(66'500u, 84'000u, 700u)));
+  for (std::size_t at = 0; at < text.size(); at += 700) t.peer->write(std::string_view(text).substr(at, 700));
   while (t.peer->flush()) {
   }
   REQUIRE(run_until(
@@ -182,6 +186,19 @@ TEST_CASE("no more than one frame is in flight") {
   REQUIRE(produced > 2 * frame);
   REQUIRE(run_until(
       t.io, [&] { return produced - t.peer->received.size() <= frame; }, [&] { t.peer->take(); }, false));
+}
+
+TEST_CASE("the kernel's queue of unsent bytes is short") {
+  WithRawClient t;
+  REQUIRE(t.open());
+  t.owner->outbox = pattern(30'000'000);
+  t.link->wake();
+  t.settle();
+  REQUIRE(!t.owner->outbox.empty());
+  int unsent = 0;
+  REQUIRE(::ioctl(t.handle, SIOCOUTQNSD, &unsent) == 0);
+  CHECK(unsent > 0);
+  CHECK(unsent <= 128 << 10);  // 64 KiB, and the kernel's rounding
 }
 
 TEST_CASE("a wake in the middle of a turn is not lost") {
