@@ -60,7 +60,12 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     return std::shared_ptr<RemoteCore>(new RemoteCore(std::move(executor), std::move(connector), std::move(options)));
   }
 
-  ~RemoteCore() { protocol::wipe(options_.password); }
+  ~RemoteCore() {
+    // Whoever let go of us last may have done so before the executor heard of `stop`, and on any thread.
+    if (link_) executor_->post([link = std::move(link_)] { link->abort(); });
+    shut_down();
+    protocol::wipe(options_.password);
+  }
 
   [[nodiscard]] Executor& executor() const { return *executor_; }
   [[nodiscard]] const std::shared_ptr<Executor>& shared_executor() const { return executor_; }
@@ -315,9 +320,15 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         return;
       }
     }
-    post_always([f = std::move(f), done](RemoteCore& self) mutable {
-      if (self.is_shut_down_) return self.finish(*done, StateErrc::stopped);
-      if (!done->is_finished()) f(self);
+    executor_->post([weak = weak_from_this(), f = std::move(f), done]() mutable {
+      const auto self = weak.lock();
+      if (!self) {
+        done->finish(StateErrc::stopped);
+      } else if (self->is_shut_down_) {
+        self->finish(*done, StateErrc::stopped);
+      } else if (!done->is_finished()) {
+        f(*self);
+      }
     });
   }
 
