@@ -18,6 +18,7 @@
 
 #include "syncstate/backoff.hpp"
 #include "syncstate/detail/random.hpp"
+#include "syncstate/detail/remote_entry.hpp"
 #include "syncstate/detail/remote_map.hpp"
 #include "syncstate/detail/remote_operation.hpp"
 #include "syncstate/event.hpp"
@@ -214,50 +215,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
  private:
-  struct PendingEvent {
-    std::shared_ptr<const SerializedEvent> event;
-    std::shared_ptr<Operation> done;
-    TimePoint deadline;
-    std::uint64_t number;  ///< 0 until it is first sent
-  };
-
-  struct Follower {
-    std::shared_ptr<DiffReceiver> receiver;
-    ChannelId channel = 0;
-    bool is_open = false;
-  };
-
-  struct Entry {
-    MapIdentity identity;
-    ChannelId channel = 0;  ///< 0 while it is not asked for on this link
-    bool is_open = false;
-    std::uint64_t sender = 0;
-    Epoch sender_epoch = 0;
-    std::uint64_t last_number = 0;
-    std::deque<PendingEvent> events;  ///< those sent come first
-    std::vector<std::shared_ptr<Operation>> openers;
-    std::vector<Follower> followers;
-    std::error_code refusal;  ///< why the server refuses the map; empty if it does not
-    std::string refusal_detail;
-    TimePoint refused_at{};
-    TimePoint retry_at{};
-  };
-
-  /// Something asked once: a diff (with a receiver), a head, an initial state (with a collector), or the list of maps.
-  struct Request {
-    std::shared_ptr<Operation> done{};
-    MapHash hash{};
-    std::shared_ptr<DiffReceiver> receiver{};
-    UpdateId upto = 0;
-    std::shared_ptr<Position> head{};
-    std::shared_ptr<StateCollector> collector{};
-    std::pair<std::string, std::string> types{};
-    std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps{};
-    ChannelId id = 0;  ///< 0 while it is not asked on this link
-
-    /// What concerns one map waits until that is open.
-    [[nodiscard]] bool needs_open_map() const { return receiver || head; }
-  };
+  using PendingEvent = RemoteEvent;
+  using Follower = RemoteFollower;
+  using Entry = RemoteEntry;
+  using Request = RemoteRequest;
 
   /// Hears of one link; deaf once the core has let go of it.
   class LinkEar final : public LinkOwner {
@@ -493,7 +454,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (auto& [hash, entry] : entries_) {
       std::erase_if(entry.openers, [](const auto& opener) { return opener->is_finished(); });
       // An event that was sent keeps its place until its answer comes: the numbers of the others count on it.
-      std::erase_if(entry.events, [](const PendingEvent& e) { return e.number == 0 && e.done->is_finished(); });
+      entry.erase_events_if([](const PendingEvent& e) { return e.number == 0 && e.done->is_finished(); });
     }
     std::erase_if(requests_, [](const Request& r) { return r.id == 0 && r.done->is_finished(); });
   }
@@ -652,11 +613,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void send_events(Entry& entry) {
     if (!is_ready() || !entry.is_open) return;
-    for (PendingEvent& event : entry.events) {
-      if (events_in_flight_ >= options_.limits.events_in_flight) break;
-      if (event.number != 0) continue;
-      if (!event.done->mark_sent()) continue;  // given up
+    while (entry.sent_events < entry.events.size() && events_in_flight_ < options_.limits.events_in_flight) {
+      PendingEvent& event = entry.events[entry.sent_events];
+      if (!event.done->mark_sent()) {  // given up meanwhile
+        entry.events.erase(entry.events.begin() + static_cast<std::ptrdiff_t>(entry.sent_events));
+        continue;
+      }
       event.number = ++entry.last_number;
+      ++entry.sent_events;
       session_->send_event(entry.channel, entry.sender, event.number, event.event);
       ++events_in_flight_;
     }
@@ -672,6 +636,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (found == events.end()) protocol::break_off("an answer to an event that was not sent");
     const auto done = found->done;
     events.erase(found);
+    --entry->sent_events;
     --events_in_flight_;
     done->finish(error, detail, update_id);
     executor_->wake_waiters();
@@ -715,7 +680,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void adopt_sender(Entry& entry, std::uint64_t sender, Epoch epoch) {
     if (entry.sender == sender && entry.sender_epoch == epoch) {
       // Whoever gave up on an event does not expect it to run much later.
-      std::erase_if(entry.events, [](const PendingEvent& e) { return e.number != 0 && e.done->is_finished(); });
+      entry.erase_events_if([](const PendingEvent& e) { return e.number != 0 && e.done->is_finished(); });
       for (PendingEvent& event : entry.events) {
         if (event.number == 0) continue;
         session_->send_event(entry.channel, sender, event.number, event.event);
@@ -726,7 +691,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (const PendingEvent& event : entry.events) {
       if (event.number != 0) finish(*event.done, StateErrc::outcome_unknown, "the master was restarted meanwhile");
     }
-    std::erase_if(entry.events, [](const PendingEvent& e) { return e.number != 0; });
+    entry.erase_events_if([](const PendingEvent& e) { return e.number != 0; });
     entry.sender = sender;
     entry.sender_epoch = epoch;
     entry.last_number = 0;
