@@ -1,0 +1,227 @@
+// The model and the replica, without any network: reading, committing, freezing.
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "support/harness.hpp"
+#include "support/sample_map.hpp"
+#include "syncstate/replica.hpp"
+#include "syncstate/syncstate.hpp"
+
+namespace {
+
+using namespace benchmarks;
+namespace ss = syncstate;
+using Diff = ss::Diff<std::string, std::string>;
+using Replica = ss::Replica<std::string, std::string>;
+
+/// Numbers below `size`, each once, in random order.
+std::vector<std::size_t> shuffled(std::size_t size) {
+  std::vector<std::size_t> numbers(size);
+  for (std::size_t i = 0; i < size; ++i) numbers[i] = i;
+  std::shuffle(numbers.begin(), numbers.end(), std::mt19937_64(1));
+  return numbers;
+}
+
+/// Calls `f(i)` `calls` times, with `i` going round below `size`; returns nanoseconds per call.
+template <class F>
+double time_calls(std::size_t calls, std::size_t size, F f) {
+  const auto start = Clock::now();
+  for (std::size_t call = 0, i = 0; call < calls; ++call) {
+    f(i);
+    if (++i == size) i = 0;
+  }
+  return seconds(Clock::now() - start) * 1e9 / static_cast<double>(calls);
+}
+
+/// A remote that brings the diffs it is given, on the thread that gives them.
+class Feed {
+ public:
+  void init(const Map&) {}
+  Diff fetch_updates(const Map& map, ss::UpdateId) {
+    return Diff(map, map.epoch(), map.update_id(), map.update_id());
+  }
+  ss::Subscription follow(const Map&, std::shared_ptr<ss::DiffSink<std::string, std::string>> sink) {
+    sink_ = std::move(sink);
+    return ss::Subscription(std::make_shared<int>());
+  }
+
+  void bring(Diff diff) {
+    if (sink_->on_diff(std::move(diff))) throw std::runtime_error("the replica refused a diff");
+  }
+
+ private:
+  std::shared_ptr<ss::DiffSink<std::string, std::string>> sink_;
+};
+
+void measure_lookups(const Settings& settings, Report& report) {
+  const std::size_t size = settings.count(100'000, 1'000);
+  const std::size_t calls = settings.count(2'000'000, 1'000);
+  const Map map = fill(Map(ss::Role::master), size);
+  std::unordered_map<std::string, std::string> plain;
+  for (std::size_t i = 0; i < size; ++i) plain.emplace(sample_key(i), sample_value(i));
+
+  const std::vector<std::size_t> order = shuffled(size);
+  std::vector<std::string> keys;
+  std::vector<ss::Ordinal> ordinals;
+  for (const std::size_t number : order) {
+    keys.push_back(sample_key(number));
+    ordinals.push_back(map.key(keys.back()));
+  }
+
+  const double by_key = time_calls(calls, size, [&](std::size_t i) { keep(*map.get(keys[i])); });
+  const double by_hand = time_calls(calls, size, [&](std::size_t i) { keep(plain.find(keys[i])->second); });
+  const double by_ordinal = time_calls(calls, size, [&](std::size_t i) { keep(map[ordinals[i]]); });
+  report.add("`map.get(key)`", "ns", by_key);
+  report.add("`std::unordered_map::find(key)`, beside it", "ns", by_hand);
+  report.add("`map[ordinal]`", "ns", by_ordinal);
+}
+
+/// Reads a replica, perhaps while a thread brings it one diff of one change after the other.
+double time_view_reads(std::size_t calls, std::size_t size, bool has_writer, double& diffs_per_second) {
+  const auto feed = std::make_shared<Feed>();
+  const Map map = fill(Map(feed), size);
+  Replica replica{Map(map)};
+  const std::vector<std::size_t> order = shuffled(size);
+  std::vector<std::string> keys;
+  for (const std::size_t number : order) keys.push_back(sample_key(number));
+
+  std::atomic<bool> is_over{false};
+  std::atomic<ss::UpdateId> applied{0};
+  std::thread writer;
+  if (has_writer) {
+    writer = std::thread([&] {
+      for (ss::UpdateId id = 0; !is_over; applied = ++id) {
+        Diff diff(map, 1, id, id + 1);
+        diff.set(keys[id % size], sample_value(id));
+        feed->bring(std::move(diff));
+      }
+    });
+    while (applied == 0) std::this_thread::yield();
+  }
+  const ss::UpdateId before = applied;
+  const auto start = Clock::now();
+  const double nanoseconds =
+      time_calls(calls, size, [&](std::size_t i) { keep(replica.view().at(keys[i])); });
+  diffs_per_second = static_cast<double>(applied - before) / seconds(Clock::now() - start);
+  is_over = true;
+  if (writer.joinable()) writer.join();
+  return nanoseconds;
+}
+
+void measure_views(const Settings& settings, Report& report) {
+  const std::size_t size = settings.count(100'000, 1'000);
+  const std::size_t calls = settings.count(2'000'000, 1'000);
+  double diffs_per_second = 0;
+  report.add("`replica.view().at(key)`", "ns", time_view_reads(calls, size, false, diffs_per_second));
+  report.add("the same while a writer applies diffs without a pause", "ns",
+             time_view_reads(calls, size, true, diffs_per_second));
+  report.add("what that writer applies meanwhile", "diffs/s", diffs_per_second);
+}
+
+void measure_commits(const Settings& settings, Report& report) {
+  const std::size_t size = settings.count(100'000, 1'000);
+  const std::size_t calls = settings.count(500'000, 1'000);
+  Map map = fill(Map(ss::Role::master), size);
+  std::vector<std::string> keys;
+  for (const std::size_t number : shuffled(size)) keys.push_back(sample_key(number));
+  const std::string value = sample_value(7);
+
+  const double one = time_calls(calls, size, [&](std::size_t i) { map.set(keys[i], value); });
+  report.add("`map.set(key, value)`, each a commit", "commits/s", 1e9 / one);
+
+  constexpr std::size_t batch = 100;
+  const double many = time_calls(calls / batch, size / batch, [&](std::size_t i) {
+    auto change = map.begin_modification();
+    for (std::size_t k = 0; k < batch; ++k) change.set(keys[i * batch + k], value);
+    change.commit();
+  });
+  report.add("`begin_modification`, 100 times `set`, `commit`", "changes/s", batch * 1e9 / many);
+
+  const std::size_t behind = settings.count(1'000, 100);
+  const double diff = time_calls(settings.count(1'000, 10), 1, [&](std::size_t) {
+    keep(map.diff(map.update_id() - behind / batch, map.update_id()));
+  });
+  report.add("`map.diff(from, head)` of some 1,000 changed keys", "µs", diff / 1e3);
+}
+
+/// What can't be avoided: to sort, and to hash all bytes once.
+double time_sort_and_hash(const std::vector<std::size_t>& order) {
+  std::vector<std::pair<std::string, std::string>> entries;
+  entries.reserve(order.size());
+  for (const std::size_t number : order) entries.emplace_back(sample_key(number), sample_value(number));
+
+  const auto start = Clock::now();
+  std::sort(entries.begin(), entries.end());
+  constexpr std::size_t block = std::size_t{16} << 10;
+  const std::unique_ptr<EVP_MD_CTX, decltype([](EVP_MD_CTX* c) { EVP_MD_CTX_free(c); })> sha(
+      EVP_MD_CTX_new());
+  EVP_DigestInit_ex(sha.get(), EVP_sha256(), nullptr);
+  std::string bytes;
+  const auto append = [&bytes](const std::string& text) {
+    for (int shift = 56; shift >= 0; shift -= 8) bytes.push_back(static_cast<char>(text.size() >> shift));
+    bytes += text;
+  };
+  for (const auto& [key, value] : entries) {
+    append(key);
+    append(value);
+    if (bytes.size() < block) continue;
+    EVP_DigestUpdate(sha.get(), bytes.data(), bytes.size());
+    bytes.clear();
+  }
+  EVP_DigestUpdate(sha.get(), bytes.data(), bytes.size());
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  EVP_DigestFinal_ex(sha.get(), digest.data(), nullptr);
+  keep(digest);
+  return seconds(Clock::now() - start);
+}
+
+void measure_freeze(const Settings& settings, Report& report) {
+  const std::size_t size = settings.count(1'000'000, 1'000);
+  std::vector<std::size_t> ascending(size);
+  for (std::size_t i = 0; i < size; ++i) ascending[i] = i;
+
+  for (const bool is_shuffled : {false, true}) {
+    const std::vector<std::size_t> order = is_shuffled ? shuffled(size) : ascending;
+    const std::string how = is_shuffled ? " in random order" : " in ascending order";
+    std::vector<std::pair<std::string, std::string>> entries;
+    for (const std::size_t number : order) entries.emplace_back(sample_key(number), sample_value(number));
+
+    Map map(ss::Role::master);
+    auto start = Clock::now();
+    for (auto& [key, value] : entries) map.push(std::move(key), std::move(value));
+    const double pushing = seconds(Clock::now() - start);
+    start = Clock::now();
+    map.freeze();
+    const double freezing = seconds(Clock::now() - start);
+    keep(map);
+
+    const double floor = time_sort_and_hash(order);
+    report.add("`push` of 1,000,000 keys" + how, "ms", pushing * 1e3);
+    report.add("`freeze` of them, pushed" + how, "ms", freezing * 1e3);
+    report.add("`std::sort` and bare SHA-256 of the same bytes" + how, "ms", floor * 1e3);
+    report.add("the ratio of these two, pushed" + how, "", freezing / floor);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_benchmarks(argc, argv,
+                        {{"lookups", "Lookups, 100,000 string keys, random", measure_lookups},
+                         {"views", "Reading a replica, 100,000 string keys, random", measure_views},
+                         {"commits", "Commits without network, 100,000 string keys, random", measure_commits},
+                         {"freeze", "Freezing 1,000,000 string keys", measure_freeze}});
+}

@@ -1,0 +1,37 @@
+// The map that is measured: string keys like JSON pointers, values of 16 bytes.
+#ifndef SYNCSTATE_BENCHMARKS_SUPPORT_SAMPLE_MAP_HPP
+#define SYNCSTATE_BENCHMARKS_SUPPORT_SAMPLE_MAP_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "syncstate/state_map.hpp"
+
+namespace benchmarks {
+
+using Map = syncstate::StateMap<std::string, std::string>;
+
+[[nodiscard]] inline std::string sample_key(std::size_t number) {
+  char text[64];
+  std::snprintf(text, sizeof text, "/service/%07zu/limit", number);
+  return text;
+}
+
+[[nodiscard]] inline std::string sample_value(std::uint64_t number) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
+  return text;
+}
+
+/// Gives a map `keys` keys, and freezes it.
+inline Map fill(Map map, std::size_t keys) {
+  for (std::size_t i = 0; i < keys; ++i) map.push(sample_key(i), sample_value(i));
+  map.freeze();
+  return map;
+}
+
+}  // namespace benchmarks
+
+#endif
