@@ -131,7 +131,7 @@ TEST_CASE("guarantee 9: an unauthenticated peer has 5 s from accept, whatever it
   world.time.advance(1s);
   for (const auto& peer : {silent, slow}) {
     CHECK_FALSE(peer->is_open());
-    CHECK(peer->goodbye() == StateErrc::unauthorized);
+    CHECK(peer->goodbye() == StateErrc::peer_silent);
   }
   CHECK(world.server->core().link_count() == 0);
 }
