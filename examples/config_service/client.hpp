@@ -56,6 +56,9 @@ inline std::shared_ptr<Remote> make_remote(const ClientOptions& options) {
 
 inline std::string describe(const syncstate::Status& status) {
   std::string text(to_string(status.state));
+  if (status.reason == syncstate::StateErrc::unavailable && !status.detail.empty()) {
+    return text + ": " + status.detail;
+  }
   if (status.reason) text += ": " + status.reason.message();
   if (!status.detail.empty()) text += " (" + status.detail + ")";
   return text;

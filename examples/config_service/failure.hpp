@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 #include <syncstate/error.hpp>
+#include <system_error>
 
 namespace config_service {
 
@@ -56,6 +57,8 @@ inline ExitCode exit_code_for(const std::error_code& error) {
     return ExitCode::which_map;
   }
   if (error == StateErrc::outcome_unknown) return ExitCode::outcome_unknown;
+  if (error == StateErrc::invalid_option) return ExitCode::command_line;
+  if (error.category() == std::generic_category()) return ExitCode::file;  // the port to listen on
   return ExitCode::unexpected;
 }
 
@@ -68,6 +71,7 @@ inline std::string advice_for(const std::error_code& error) {
   }
   if (error == StateErrc::unavailable) return "Is it running, and is --connect where it listens?";
   if (error == StateErrc::outcome_unknown) return "Look with `get` before you try again.";
+  if (error == std::errc::address_in_use) return "--listen names another port; 0 is any that is free.";
   return {};
 }
 

@@ -2,11 +2,13 @@
 #ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_READ_JSON_HPP
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_READ_JSON_HPP
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <syncstate/limits.hpp>
@@ -166,12 +168,19 @@ class TrackedChar {
 };
 
 inline std::string read_file(const std::string& path, const std::string& what) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text;
-  if (in) text.assign(std::istreambuf_iterator<char>(in), {});
-  if (!in || in.bad()) {
+  const auto fail = [&] {
     throw Failure(ExitCode::file, what + " " + path + " can't be read: " + std::strerror(errno));
-  }
+  };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
+  if (file == nullptr) fail();
+  std::string text;
+  std::size_t size = 0;
+  do {
+    text.resize(std::max<std::size_t>(2 * size, 4'096));
+    size += std::fread(text.data() + size, 1, text.size() - size, file.get());
+  } while (size == text.size());
+  if (std::ferror(file.get()) != 0) fail();
+  text.resize(size);
   return text;
 }
 

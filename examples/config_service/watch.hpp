@@ -78,9 +78,13 @@ class Watch {
     if (last_status_ == status) return;
     last_status_ = status;
     if (status.state == LinkState::live) {
-      say(std::string(is_live_ ? "live again, watching " : "watching ") + replica_->hash().hex() + " at " +
-          options_.client.connect + ": " + std::to_string(replica_->view().size()) + " keys, update id " +
-          std::to_string(replica_->update_id()));
+      if (!is_live_) {
+        say("watching " + replica_->hash().hex() + " at " + options_.client.connect + ": " +
+            std::to_string(replica_->view().size()) + " keys, update id " +
+            std::to_string(replica_->update_id()));
+      } else {
+        say("live again");
+      }
       is_live_ = true;
       return;
     }

@@ -42,11 +42,12 @@ class JsonWriter {
     const std::string* pointer;
     const Json* value;
   };
-  /// The leaves from `begin` to `end` are all there is below one member of a container.
+  /// One member of a container: all leaves from `begin` to `end` lie below its pointer.
   struct Member {
     std::size_t begin;
     std::size_t end;
-    std::string_view token;
+    std::size_t pointer_bytes;
+    std::string name;
   };
   struct Container {
     bool is_array;
@@ -65,21 +66,22 @@ class JsonWriter {
       const std::size_t token_end = std::min(key.find('/', pointer_bytes + 1), key.size());
       const std::size_t first = at;
       while (at < to && is_at_or_below(*leaves_[at].pointer, key.substr(0, token_end))) ++at;
-      container.members.push_back({first, at, key.substr(pointer_bytes + 1, token_end - pointer_bytes - 1)});
+      const std::string_view token = key.substr(pointer_bytes + 1, token_end - pointer_bytes - 1);
+      container.members.push_back({first, at, token_end, unescaped(token)});
     }
     const std::string_view own = std::string_view(*leaves_[from].pointer).substr(0, pointer_bytes);
     container.is_array = is_array(container.members) && !map_.contains(std::string(object_mark).append(own));
-    if (container.is_array) {
-      std::sort(container.members.begin(), container.members.end(),
-                [](const Member& a, const Member& b) { return as_index(a.token) < as_index(b.token); });
-    }
+    std::sort(container.members.begin(), container.members.end(),
+              [by_index = container.is_array](const Member& a, const Member& b) {
+                return by_index ? as_index(a.name) < as_index(b.name) : a.name < b.name;
+              });
     text_ += container.is_array ? '[' : '{';
   }
 
   static bool is_array(const std::vector<Member>& members) {
     const auto size = static_cast<long long>(members.size());
     return std::all_of(members.begin(), members.end(), [size](const Member& m) {
-      const long long index = as_index(m.token);
+      const long long index = as_index(m.name);
       return index >= 0 && index < size;
     });
   }
@@ -93,12 +95,11 @@ class JsonWriter {
       text_ += bracket;
       return;
     }
-    const Member member = container.members[container.next];
+    const auto [from, to, pointer_bytes, name] = std::move(container.members[container.next]);
     if (container.next++ > 0) text_ += ',';
     new_line();
-    if (!container.is_array) text_ += json_text(Json(unescaped(member.token))) + ": ";
-    const auto token_end = member.token.data() + member.token.size() - leaves_[member.begin].pointer->data();
-    begin(member.begin, member.end, static_cast<std::size_t>(token_end));
+    if (!container.is_array) text_ += json_text(Json(name)) + ": ";
+    begin(from, to, pointer_bytes);
     if (text_.size() > std::size_t{1} << 20) flush();
   }
 
