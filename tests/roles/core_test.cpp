@@ -1,0 +1,638 @@
+// The server core and the remote core: hosting, opening, sending, ending, over in-process links.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/inproc_world.hpp"
+#include "support/raw_peer.hpp"
+#include "syncstate/threads/hook_pool.hpp"
+#include "syncstate/threads/thread_executor.hpp"
+
+namespace syncstate::testing {
+namespace {
+
+using Texts = std::vector<std::string>;
+using Core = ServerCore<std::string, std::string, Command>;
+
+constexpr auto test_limit = 60s;  // a limit, not a pause: nothing here takes that long
+
+ServerCoreOptions with_password(ServerCoreOptions options = {}) {
+  options.passwords = {password};
+  return options;
+}
+
+/// A core without links, on threads.
+std::shared_ptr<Core> make_core(const std::shared_ptr<HookPool>& pool) {
+  return Core::create(with_password(), pool);
+}
+
+/// A remote on a thread, for a port that belongs to that thread.
+class ThreadRemote final : public RemoteClient {
+ public:
+  ThreadRemote(const std::shared_ptr<Executor>& executor, const std::shared_ptr<inproc::Port>& port)
+      : RemoteClient(detail::RemoteCore::create(executor,
+                                                std::make_shared<inproc::PortConnector>(port, executor, "127.0.0.1"),
+                                                RemoteCoreOptions{.password = password})) {
+    core().start();
+  }
+  ~ThreadRemote() { core().stop(); }
+  using RemoteClient::core;
+};
+
+Map make_map_of(const std::shared_ptr<Remote>& remote, const Texts& keys) {
+  Map map(remote);
+  for (const std::string& key : keys) map.push(key, "-");
+  return map;
+}
+
+}  // namespace
+
+// --- Hosting.
+
+TEST_CASE("a process hosts its own map") {
+  World world;
+  const Handle handle = world.host();
+  CHECK(handle.hash() == make_master().hash());
+  CHECK(handle.epoch() != 0);
+  CHECK(handle.update_id() == 0);
+  CHECK(error_of([&] { world.host(); }) == StateErrc::already_hosted);
+  CHECK(error_of([&] { world.server->host(Map(Role::master)); }) == StateErrc::unfrozen);
+
+  // A client's equal map is the same one, and not uploaded.
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  CHECK(handle.modify([](Map& m) { m.set("key01", "x"); }) == 1);
+  CHECK(map.sync() == 1);
+  CHECK(map.epoch() == handle.epoch());
+}
+
+TEST_CASE("a hosted replica becomes a master with a fresh epoch and the state it had") {
+  World world;
+  Map replica(Role::replica);
+  push_keys(replica, 4);
+  replica.freeze();
+  Map master = make_master();
+  master.set("key00", "kept");
+  master.set("key01", "kept");
+  REQUIRE(replica.apply(master.diff(0, 2)));
+  const Handle handle = world.server->host(std::move(replica));
+  CHECK(handle.epoch() != master.epoch());
+  CHECK(handle.update_id() == 2);
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  CHECK(map.sync() == 2);
+  CHECK(values_of(map) == Texts{"kept", "kept", "-", "-"});
+}
+
+TEST_CASE("what a server can't host is refused by name") {
+  ServerCoreOptions options;
+  options.limits.maps = 2;
+  options.limits.value_bytes = 100;
+  World world(options);
+  CHECK(error_of([&] { world.host(1, std::string(101, 'x')); }) == StateErrc::too_large);
+  world.host(1);
+  const Handle handle = world.host(2);
+  CHECK(error_of([&] { world.host(3); }) == StateErrc::busy);
+  const auto remote = world.connect();
+  CHECK(error_of([&] { world.make_map(remote, 3); }) == StateErrc::busy);
+  CHECK_NOTHROW(world.make_map(remote, 2));
+  CHECK(error_of([&] { world.make_map(remote, 1, std::string(101, 'x')); }) != std::error_code());
+
+  // A hook is held to the same limit.
+  const auto large = [](Map& map) { map.set("key00", std::string(101, 'x')); };
+  CHECK(error_of([&] { handle.modify(large); }) == StateErrc::too_large);
+  const auto send = [&] { remote->send_event(handle.hash(), set_key("key00", std::string(101, 'x'))); };
+  CHECK(error_of(send) == StateErrc::too_large);
+  CHECK(handle.update_id() == 0);
+  world.server->stop();
+  CHECK(error_of([&] { world.host(4); }) == StateErrc::stopped);
+}
+
+TEST_CASE("a server without a password does not start, and takes hooks only before it does") {
+  inproc::VirtualTime time;
+  const auto port = std::make_shared<inproc::Port>();
+  const auto start_with = [&](ServerCoreOptions options) {
+    Server server(time, port, std::move(options));
+    return error_of([&] { server.start(); });
+  };
+  CHECK(start_with({}) == StateErrc::invalid_option);
+  CHECK(start_with({.passwords = {""}}) == StateErrc::invalid_option);
+  CHECK(start_with({.passwords = {"good", ""}}) == StateErrc::invalid_option);
+  CHECK(start_with({.passwords = {""}, .allow_empty_password = true}) == std::error_code());
+
+  Server server(time, port, with_password());
+  server.add_init_hook([](const Handle&) {});
+  server.host(make_master());
+  CHECK(error_of([&] { server.add_init_hook([](const Handle&) {}); }) == StateErrc::already_started);
+  server.add_hook([](Map&, const Change&) {});
+  server.start();
+  CHECK(error_of([&] { server.start(); }) == StateErrc::already_started);
+  CHECK(error_of([&] { server.add_hook([](Map&, const Change&) {}); }) == StateErrc::already_started);
+  CHECK(error_of([&] { server.add_init_hook([](const Handle&) {}); }) == StateErrc::already_started);
+  server.stop();
+  CHECK(error_of([&] { server.start(); }) == StateErrc::stopped);
+}
+
+TEST_CASE("a server takes each of its passwords") {
+  ServerCoreOptions options;
+  options.passwords = {"new", "old"};
+  World world(options);
+  for (const char* word : {"new", "old"}) {
+    const auto remote = world.connect(RemoteCoreOptions{.password = word});
+    CHECK_NOTHROW(world.make_map(remote));
+  }
+  CHECK(error_of([&] { world.make_map(world.connect(RemoteCoreOptions{.password = "older"})); }) ==
+        StateErrc::unauthorized);
+}
+
+// --- Init hooks.
+
+TEST_CASE("init hooks run in the order added, once for a map, before anyone sees it") {
+  World world;
+  world.restart({}, false);
+  Texts order;
+  for (const std::string name : {"first", "second"}) {
+    world.server->add_init_hook([&order, name](const Handle& handle) {
+      order.push_back(name);
+      handle.modify([&](Map& map) { map.set("key00", map.at("key00") + " " + name); });
+    });
+  }
+  world.server->start();
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  map.sync();
+  CHECK(map.at("key00") == "- first second");
+  CHECK(map.update_id() == 2);
+  const auto other = world.connect();
+  CHECK_NOTHROW(world.make_map(other));
+  CHECK(order == Texts{"first", "second"});
+}
+
+TEST_CASE("an init hook that fails is told to everyone who waits for the map, and may succeed later") {
+  World world;
+  world.restart({}, false);
+  bool is_failing = true;
+  std::optional<Handle> kept;
+  world.server->add_init_hook([&](const Handle& handle) {
+    kept = handle;
+    handle.modify([](Map& map) { map.set("key00", "half done"); });
+    if (is_failing) throw std::runtime_error("the disk is full");
+  });
+  world.server->start();
+  const auto remote = world.connect();
+  const auto other = world.connect();
+  Map map = make_map_of(remote, {"key00"});
+  Map same = make_map_of(other, {"key00"});
+  same.freeze(0ms);
+  Follower replica(Map(same), {});
+  const auto freeze = [&] { map.freeze(); };
+  CHECK(error_of(freeze) == StateErrc::init_failed);
+  CHECK(detail_of(freeze) == "the disk is full");
+  CHECK(map.is_frozen());
+  CHECK(map.at("key00") == "-");
+  world.time.run_ready();
+  CHECK(replica.status().state == LinkState::failed);
+  CHECK(replica.status().reason == StateErrc::init_failed);
+  REQUIRE(kept);
+  CHECK(error_of([&] { kept->modify([](Map&) {}); }) == StateErrc::stopped);
+  CHECK(remote->hosted().empty());
+  CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "x")); }) == StateErrc::init_failed);
+  CHECK(remote->status().state == LinkState::live);  // one map's misfortune is not the link's
+
+  is_failing = false;
+  CHECK_NOTHROW(map.freeze());
+  CHECK(map.sync() == 1);
+  CHECK(map.at("key00") == "half done");
+  // The replica that was refused is served by and by, without being asked to.
+  REQUIRE(world.wait([&] { return replica.status().state == LinkState::live; }));
+  CHECK(replica.update_id() == 1);
+}
+
+TEST_CASE("host reports what an init hook throws, and may be called again") {
+  World world;
+  world.restart({}, false);
+  int calls = 0;
+  world.server->add_init_hook([&](const Handle&) {
+    if (++calls == 1) throw std::runtime_error("not yet");
+    if (calls == 2) throw 1;
+  });
+  CHECK(error_of([&] { world.host(); }) == StateErrc::init_failed);
+  CHECK(error_of([&] { world.host(); }) == StateErrc::init_failed);
+  CHECK_NOTHROW(world.host());
+}
+
+// --- Uploads and refusals.
+
+TEST_CASE("where uploads are refused a client is told not_hosted, or which key makes the difference") {
+  ServerCoreOptions options;
+  options.allow_uploads = false;
+  World world(options);
+  world.host(40);
+  const auto remote = world.connect();
+  CHECK_NOTHROW(world.make_map(remote, 40));
+  CHECK(error_of([&] { world.make_map(remote, 41); }) == StateErrc::not_hosted);
+  Map map(remote);
+  for (std::size_t i = 0; i < 40; ++i) map.push(key_name(i), i == 17 || i == 30 ? "other" : "-");
+  const auto freeze = [&] { map.freeze(); };
+  CHECK(error_of(freeze) == StateErrc::hash_mismatch);
+  CHECK_THAT(detail_of(freeze), contains_text("key17") && !contains_text("key30"));
+  CHECK(map.is_frozen());
+  CHECK(remote->status().state == LinkState::live);
+}
+
+TEST_CASE("where uploads are allowed, other initial values make just another map") {
+  World world;
+  const auto remote = world.connect();
+  const Map a = world.make_map(remote, 4, "a");
+  const Map b = world.make_map(remote, 4, "b");
+  CHECK(a.hash() != b.hash());
+  CHECK(remote->hosted().size() == 2);
+  CHECK(remote->send_event(a.hash(), set_key("key00", "x")) == 1);
+  CHECK(remote->send_event(b.hash(), set_key("key00", "y")) == 1);
+}
+
+TEST_CASE("an uploaded map is what was frozen, however it is cut into pieces") {
+  const std::size_t piece_bytes = GENERATE(1u, 17u, 65'536u);
+  World world;
+  RemoteCoreOptions options;
+  options.limits.piece_bytes = piece_bytes;
+  const auto remote = world.connect(options);
+  Map map(remote);
+  for (std::size_t i = 0; i < 60; ++i) map.push(key_name(i), std::string(i * 3, 'v'));
+  map.freeze();
+  const auto copy = remote->attach<std::string, std::string>(map.hash());
+  CHECK(values_of(copy) == values_of(map));
+}
+
+TEST_CASE("attach makes a replica of a map that is known by its hash alone") {
+  World world;
+  const Handle handle = world.host(50, std::string(1'000, 'i'));
+  handle.modify([](Map& map) { map.set("key07", "x"); });
+  const auto remote = world.connect();
+  Map map = remote->attach<std::string, std::string>(handle.hash());
+  CHECK(map.hash() == handle.hash());
+  CHECK(map.update_id() == 0);
+  CHECK(map.at("key07") == std::string(1'000, 'i'));
+  CHECK(map.sync() == 1);
+  CHECK(map.at("key07") == "x");
+  CHECK(remote->send_event(map.hash(), set_key("key07", "y")) == 2);
+  Follower replica(std::move(map), {});
+  REQUIRE(replica.wait_for(2, 1s));
+  CHECK(replica.view().at("key07") == "y");
+
+  CHECK(error_of([&] { static_cast<void>(remote->attach<std::string, std::string>(MapHash())); }) ==
+        StateErrc::not_hosted);
+  const auto attach_numbers = [&] { static_cast<void>(remote->attach<std::string, std::int64_t>(handle.hash())); };
+  CHECK(error_of(attach_numbers) == StateErrc::type_mismatch);
+  CHECK_THAT(detail_of(attach_numbers), contains_text("{string: i64}") && contains_text("{string: string}"));
+}
+
+TEST_CASE("hosted lists the maps of the server") {
+  World world;
+  const auto remote = world.connect();
+  CHECK(remote->hosted().empty());
+  std::vector<MapHash> hashes;
+  for (std::size_t keys = 1; keys <= 30; ++keys) hashes.push_back(world.host(keys).hash());
+  const auto maps = remote->hosted();
+  REQUIRE(maps.size() == 30);
+  for (const auto& map : maps) {
+    CHECK(map.key_type == type_name<std::string>());
+    CHECK(map.value_type == type_name<std::string>());
+    REQUIRE((map.keys >= 1 && map.keys <= 30));
+    CHECK(map.hash == hashes[map.keys - 1]);
+  }
+}
+
+// --- Freeze, sync and the network.
+
+TEST_CASE("freeze without time closes the key set and asks nobody") {
+  World world;
+  const auto remote = world.connect();
+  Map map = make_map_of(remote, {"a", "b"});
+  map.freeze(0ms);
+  CHECK(map.is_frozen());
+  world.time.run_ready();
+  CHECK(remote->hosted().empty());
+  CHECK(error_of([&] { remote->send_event(map.hash(), set_key("a", "x")); }) == StateErrc::not_hosted);
+  map.freeze();
+  CHECK(remote->hosted().size() == 1);
+  CHECK(remote->send_event(map.hash(), set_key("a", "x")) == 1);
+}
+
+TEST_CASE("freeze without a server ends as unavailable, with the map frozen, and the remote goes on trying") {
+  World world;
+  world.port->set_unreachable(true);
+  const auto remote = world.connect();
+  Map map = make_map_of(remote, {"a", "b"});
+  const TimePoint start = world.time.now();
+  CHECK(error_of([&] { map.freeze(); }) == StateErrc::unavailable);
+  CHECK(world.time.now() - start == 5s);
+  CHECK(map.is_frozen());
+  CHECK(map.at("a") == "-");
+  CHECK(remote->status().state == LinkState::connecting);
+  CHECK(error_of([&] { map.freeze(1s); }) == StateErrc::unavailable);
+  CHECK(error_of([&] { map.sync(); }) == StateErrc::unavailable);
+  CHECK(error_of([&] { static_cast<void>(remote->hosted()); }) == StateErrc::unavailable);
+  CHECK(map.update_id() == 0);
+
+  world.port->set_unreachable(false);
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+  world.time.run_ready();
+  CHECK(remote->hosted().size() == 1);  // what freeze began was done meanwhile
+  CHECK_NOTHROW(map.freeze());
+  CHECK(remote->send_event(map.hash(), set_key("a", "x")) == 1);
+  CHECK(map.sync() == 1);
+
+  // Unavailable again: the map stays as it is.
+  world.port->set_unreachable(true);
+  world.port->cut_all();
+  CHECK(error_of([&] { map.sync(); }) == StateErrc::unavailable);
+  CHECK(error_of([&] { map.set_update_id(5); }) == StateErrc::unavailable);
+  CHECK(map.set_update_id(1) == 1);  // there already: nobody is asked
+  CHECK(map.update_id() == 1);
+  CHECK(map.at("a") == "x");
+}
+
+TEST_CASE("a server that stops says so, and blocking calls end") {
+  World world;
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  world.server->stop();
+  world.time.run_ready();
+  CHECK(remote->status().state == LinkState::stale);
+  CHECK(remote->status().reason == StateErrc::stopped);
+  CHECK(error_of([&] { map.sync(); }) == StateErrc::unavailable);
+}
+
+TEST_CASE("every step reaches a replica as long as the log does, and merged diffs beyond") {
+  World world;
+  const Handle handle = world.host(4, "-", MapOptions{.log_diffs = 20});
+  const auto remote = world.connect();
+  Follower replica(world.make_map(remote), ReplicaOptions{.every_step = true});
+  REQUIRE(world.wait([&] { return replica.epoch() != 0; }));
+  std::vector<std::pair<UpdateId, UpdateId>> steps;
+  replica.on_update([&](const auto& diff) { steps.emplace_back(diff.from_update_id(), diff.upto_update_id()); });
+  const auto commit = [&](UpdateId count) {
+    for (UpdateId i = 0; i < count; ++i) handle.modify([](Map& map) { map.set("key00", "x"); });
+    REQUIRE(replica.wait_for(handle.update_id(), 120s));
+    world.time.run_ready();
+  };
+  commit(20);
+  CHECK(steps.size() == 20);
+  // While the link is lost the log loses sight of where the replica stands.
+  steps.clear();
+  world.port->cut_all();
+  commit(100);
+  REQUIRE_FALSE(steps.empty());
+  CHECK(steps.front().first == 20);
+  CHECK(steps.back().second == 120);
+  CHECK(steps.size() < 100);
+  for (std::size_t i = 1; i < steps.size(); ++i) CHECK(steps[i].first == steps[i - 1].second);
+}
+
+// --- Several of everything.
+
+TEST_CASE("several maps and replicas share one remote, and several remotes one server") {
+  World world;
+  std::vector<std::shared_ptr<Remote>> remotes;
+  std::vector<std::unique_ptr<Follower>> replicas;
+  std::vector<MapHash> hashes;
+  for (int r = 0; r < 3; ++r) {
+    remotes.push_back(world.connect());
+    for (std::size_t keys = 1; keys <= 4; ++keys) {
+      const Map map = world.make_map(remotes.back(), keys);
+      if (r == 0) hashes.push_back(map.hash());
+      for (int i = 0; i < 2; ++i) replicas.push_back(std::make_unique<Follower>(Map(map), ReplicaOptions{}));
+    }
+  }
+  CHECK(world.port->connections() == 3);
+  for (std::size_t round = 1; round <= 5; ++round) {
+    for (std::size_t m = 0; m < hashes.size(); ++m) {
+      const std::string value = std::to_string(m) + "/" + std::to_string(round);
+      CHECK(remotes[(m + round) % 3]->send_event(hashes[m], set_key("key00", value)) == round);
+    }
+    if (round == 3) world.port->cut_all();
+    for (const auto& replica : replicas) {
+      REQUIRE(replica->wait_for(round, 120s));
+      const auto m = replica->view().size() - 1;
+      CHECK(replica->view().at("key00") == std::to_string(m) + "/" + std::to_string(round));
+    }
+  }
+}
+
+TEST_CASE("hooks learn where an event comes from, and for which map") {
+  inproc::VirtualTime time;
+  const auto port = std::make_shared<inproc::Port>();
+  Server server(time, port, with_password());
+  std::vector<EventContext> contexts;
+  server.add_hook([&](Map&, const Change&, const EventContext& context) { contexts.push_back(context); });
+  server.start();
+  const Handle a = server.host(make_master(1));
+  const Handle b = server.host(make_master(2));
+  const auto near = std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password}, "192.0.2.7");
+  const auto far = std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password}, "2001:db8::1");
+  for (const auto& remote : {near, far}) {
+    static_cast<void>(remote->attach<std::string, std::string>(a.hash()));
+    static_cast<void>(remote->attach<std::string, std::string>(b.hash()));
+  }
+  near->send_event(a.hash(), set_key("", ""));
+  far->send_event(b.hash(), set_key("", ""));
+  REQUIRE(contexts.size() == 2);
+  CHECK(contexts[0].peer_address == "192.0.2.7");
+  CHECK(contexts[0].map == a.hash());
+  CHECK(contexts[0].certificate_subject.empty());
+  CHECK(contexts[1].peer_address == "2001:db8::1");
+  CHECK(contexts[1].map == b.hash());
+}
+
+// --- Status.
+
+TEST_CASE("status callbacks hear every change, on the remote's own thread, where blocking is refused") {
+  World world;
+  world.port->set_unreachable(true);
+  const auto remote = world.connect();
+  std::vector<LinkState> states;
+  std::vector<std::error_code> refused;
+  const std::weak_ptr<Remote> weak = remote;
+  remote->on_status([&, weak](const Status& status) {
+    states.push_back(status.state);
+    const auto self = weak.lock();
+    CHECK(self->status() == status);
+    refused.push_back(error_of([&] { static_cast<void>(self->hosted()); }));
+    throw std::runtime_error("stays with the callback");
+  });
+  world.time.advance(2s);
+  world.port->set_unreachable(false);
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+  const TimePoint live_since = remote->status().since;
+  world.time.advance(10s);
+  CHECK(remote->status().since == live_since);
+  world.port->cut_all();
+  world.time.run_ready();
+  CHECK(remote->status().since == world.time.now());
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+  CHECK(states == std::vector<LinkState>{LinkState::connecting, LinkState::live, LinkState::stale, LinkState::live});
+  CHECK(std::count(refused.begin(), refused.end(), StateErrc::would_deadlock) ==
+        static_cast<std::ptrdiff_t>(refused.size()));
+}
+
+// --- Ends, in every order.
+
+TEST_CASE("server, remote, map and replica may end in any order") {
+  std::vector<int> order{0, 1, 2, 3};
+  do {
+    INFO("order " << order[0] << order[1] << order[2] << order[3]);
+    World world;
+    auto remote = world.connect();
+    auto map = std::make_unique<Map>(world.make_map(remote));
+    auto replica = std::make_unique<Follower>(Map(*map), ReplicaOptions{});
+    const MapHash hash = map->hash();
+    const Sent sent = Sent::send(world, remote, hash, set_key("key00", "x"));
+    for (const int what : order) {
+      if (what == 0) world.server.reset();
+      if (what == 1) remote.reset();
+      if (what == 2) map.reset();
+      if (what == 3) replica.reset();
+      world.run_steps(2);
+    }
+    world.time.advance(60s);
+    CHECK(sent.is_finished());
+  } while (std::next_permutation(order.begin(), order.end()));
+}
+
+TEST_CASE("a replica that ends while a diff for it is under way harms no other") {
+  for (std::size_t steps = 0; steps < 12; ++steps) {
+    World world;
+    const Handle handle = world.host();
+    const auto remote = world.connect();
+    Follower stays(world.make_map(remote), {});
+    auto goes = std::make_unique<Follower>(world.make_map(remote), ReplicaOptions{});
+    REQUIRE(world.wait([&] { return stays.epoch() != 0 && goes->epoch() != 0; }));
+    handle.modify([](Map& map) { map.set("key00", "x"); });
+    world.run_steps(steps);
+    goes.reset();
+    INFO("after " << steps << " steps");
+    REQUIRE(stays.wait_for(1, 1s));
+    world.time.advance(1s);
+    CHECK(world.port->connections() == 1);  // the link was not given up for it
+    CHECK(stays.status().state == LinkState::live);
+  }
+}
+
+TEST_CASE("a remote outlives its maps, and a map comes back to it") {
+  World world;
+  const auto remote = world.connect();
+  MapHash hash;
+  {
+    const Map map = world.make_map(remote);
+    hash = map.hash();
+  }
+  CHECK(remote->send_event(hash, set_key("key00", "x")) == 1);
+  world.port->cut_all();
+  CHECK(remote->send_event(hash, set_key("key00", "y")) == 2);
+  // The server loses the map, and no copy of it lives here: nobody can bring it back.
+  world.restart();
+  world.time.run_ready();
+  const auto code = error_of([&] { remote->send_event(hash, set_key("key00", "z")); });
+  CHECK(code == StateErrc::not_hosted);
+  Map again = world.make_map(remote);
+  CHECK(again.hash() == hash);
+  CHECK(remote->send_event(hash, set_key("key00", "z")) == 1);
+  CHECK(again.sync() == 1);
+}
+
+TEST_CASE("what waits for a remote that ends is told, and nothing hangs") {
+  World world;
+  world.port->set_unreachable(true);
+  auto remote = world.connect();
+  Map map = make_map_of(remote, {"key00"});
+  CHECK(error_of([&] { map.freeze(10ms); }) == StateErrc::unavailable);
+  const Sent unsent = Sent::send(world, remote, map.hash(), set_key("key00", "x"));
+  world.time.run_ready();
+  CHECK_FALSE(unsent.is_finished());
+  remote->core().stop();
+  world.time.run_ready();
+  CHECK(unsent.error() == StateErrc::stopped);
+  CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "x")); }) == StateErrc::stopped);
+  CHECK(error_of([&] { map.sync(); }) == StateErrc::stopped);
+}
+
+// --- Threads.
+
+TEST_CASE("a master is changed through its handle from any number of threads") {
+  const auto pool = std::make_shared<HookPool>(2);
+  const auto core = make_core(pool);
+  const Handle handle = core->host(make_master(4, "0"));
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&handle, t] {
+      for (int i = 0; i < 200; ++i) {
+        handle.modify([&](Map& map) { map.set(key_name(t), std::to_string(std::stoi(map.at(key_name(t))) + 1)); });
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(handle.update_id() == 800);
+  handle.modify([](Map& map) { CHECK(values_of(map) == Texts{"200", "200", "200", "200"}); });
+  CHECK_THROWS_AS(handle.modify([](Map&) { throw std::logic_error("no"); }), std::logic_error);
+  core->stop();
+  CHECK(error_of([&] { handle.modify([](Map&) {}); }) == StateErrc::stopped);
+  CHECK(handle.update_id() == 800);
+}
+
+TEST_CASE("one map's slow hook does not hold up another map, nor the link they share") {
+  const auto thread = std::make_shared<ThreadExecutor>();
+  const auto pool = std::make_shared<HookPool>(2);
+  const auto core = make_core(pool);
+  std::promise<void> is_slow_running;
+  std::promise<void> release;
+  core->add_hook([&, released = release.get_future().share()](Map& map, const Change& event) {
+    if (event.content.what == "slow") {
+      is_slow_running.set_value();
+      released.wait();
+    }
+    map.set("key00", event.content.value);
+  });
+  core->start();
+  const Handle slow = core->host(make_master(1));
+  const Handle quick = core->host(make_master(2));
+  const auto port = std::make_shared<inproc::Port>();
+  port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
+                                                             const std::string& address) {
+    return core->accept(lane, std::move(end), address);
+  });
+  {
+    const auto remote = std::make_shared<ThreadRemote>(thread, port);
+    Map slow_map = remote->attach<std::string, std::string>(slow.hash());
+    Map quick_map = remote->attach<std::string, std::string>(quick.hash());
+    const auto done = detail::Operation::create();
+    remote->core().send_event(
+        slow.hash(), std::make_shared<const SerializedEvent>(serialize_event(Change{{"slow", "", "s"}})), done);
+    REQUIRE(is_slow_running.get_future().wait_for(test_limit) == std::future_status::ready);
+    for (UpdateId id = 1; id <= 20; ++id) CHECK(remote->send_event(quick.hash(), set_key("key00", "q")) == id);
+    CHECK(quick_map.sync() == 20);
+    CHECK(slow_map.sync() == 0);  // readers do not wait for the hook either
+    CHECK_FALSE(done->is_finished());
+    release.set_value();
+    CHECK(thread->wait_until(thread->now() + test_limit, [&] { return done->is_finished(); }));
+    CHECK(done->result() == 1);
+    CHECK(slow_map.sync() == 1);
+  }
+  core->stop();
+  std::promise<void> is_drained;
+  thread->post([&] { is_drained.set_value(); });
+  CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
+}
+
+}  // namespace syncstate::testing
