@@ -1,0 +1,292 @@
+// The small parts that sessions and servers are made of, each by itself.
+#include <algorithm>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "session_harness.hpp"
+#include "support/catch.hpp"
+#include "syncstate/backoff.hpp"
+#include "syncstate/detail/initial_state_reader.hpp"
+#include "syncstate/detail/link_table.hpp"
+#include "syncstate/detail/sender_table.hpp"
+
+namespace {
+
+using namespace syncstate;
+using namespace syncstate::testing;
+using detail::EventOutcome;
+using detail::LinkTable;
+using detail::SenderTable;
+using Reader = detail::InitialStateReader<std::string, std::string>;
+
+/// The error that `f` throws; 0 if none.
+template <class F>
+StateErrc error_of(F&& f) {
+  try {
+    f();
+  } catch (const StateError& error) {
+    return wire::reason_of(error);
+  }
+  return StateErrc{};
+}
+
+Bytes initial_state(const std::vector<std::pair<std::string, std::string>>& entries) {
+  Bytes out;
+  for (const auto& entry : entries) {
+    detail::append_sized(entry.first, out);
+    detail::append_sized(entry.second, out);
+  }
+  return out;
+}
+
+}  // namespace
+
+// Frames
+
+TEST_CASE("frames are cut out of pieces of any size", "[protocol]") {
+  Bytes all;
+  std::vector<Bytes> bodies;
+  for (const std::size_t size : {0U, 1U, 126U, 127U, 128U, 300U, 20'000U}) {
+    bodies.push_back(Bytes(size, static_cast<std::byte>(size)));
+    const Bytes frame = raw_frame(4, bodies.back());
+    CHECK(frame.size() == varint_size(size + 1) + 1 + size);
+    all.insert(all.end(), frame.begin(), frame.end());
+  }
+  for (const std::size_t size : {1U, 2U, 3U, 100U, 129U, 30'000U}) {
+    INFO("pieces of " << size);
+    wire::FrameReader reader(1 << 20);
+    std::vector<Bytes> came;
+    for (std::size_t i = 0; i < all.size(); i += size) {
+      reader.feed(ByteView(all).subspan(i, std::min(size, all.size() - i)), [&](const wire::Frame& frame) {
+        came.emplace_back(frame.body.begin(), frame.body.end());
+        return true;
+      });
+    }
+    CHECK(came == bodies);
+    CHECK(reader.pending_bytes() == 0);
+  }
+}
+
+TEST_CASE("a reader of frames keeps what came, never what a length claims", "[protocol][guarantee_9]") {
+  wire::FrameReader reader(1 << 20);
+  reader.feed(Bytes{std::byte{0x80}, std::byte{0x80}, std::byte{0x40}}, [](const wire::Frame&) { return true; });
+  CHECK(reader.pending_bytes() == 3);
+  reader.feed(Bytes(10), [](const wire::Frame&) { return true; });
+  CHECK(reader.pending_bytes() == 13);
+}
+
+TEST_CASE("a reader stops at the frame that ends the session", "[protocol]") {
+  wire::FrameReader reader(100);
+  int frames = 0;
+  Bytes two = raw_frame(4);
+  const Bytes second = raw_frame(4);
+  two.insert(two.end(), second.begin(), second.end());
+  reader.feed(two, [&](const wire::Frame&) {
+    ++frames;
+    return false;
+  });
+  CHECK(frames == 1);
+}
+
+// Initial states
+
+TEST_CASE("an initial state is put together from pieces of any size", "[protocol]") {
+  const auto map = make_master<std::string>(50, std::string(200, 'v'));
+  Bytes all;
+  std::uint32_t key = 0;
+  std::uint64_t offset = 0;
+  const detail::FrozenSource<std::string, std::string> source(detail::MapAccess::frozen(map));
+  while (source.encode_initial(key, offset, 37, all)) {
+  }
+  for (const std::size_t size : {1U, 2U, 199U, 100'000U}) {
+    INFO("pieces of " << size);
+    Reader reader({});
+    for (std::size_t i = 0; i < all.size(); i += size) {
+      reader.feed(ByteView(all).subspan(i, std::min(size, all.size() - i)));
+    }
+    const auto frozen = reader.finish(map.hash());
+    CHECK(frozen->hash() == map.hash());
+    CHECK(frozen->size() == 50);
+  }
+  SECTION("a map without keys is a map too") {
+    Reader reader({});
+    CHECK(reader.finish(make_master<std::string>(0, "").hash())->size() == 0);
+  }
+  SECTION("one of another hash is refused") {
+    Reader reader({});
+    reader.feed(all);
+    CHECK(error_of([&] { reader.finish(MapHash()); }) == StateErrc::hash_mismatch);
+  }
+  SECTION("one that ends within an entry is refused") {
+    Reader reader({});
+    reader.feed(ByteView(all).first(all.size() - 1));
+    CHECK(error_of([&] { reader.finish(map.hash()); }) == StateErrc::decode_error);
+  }
+}
+
+TEST_CASE("an initial state that breaks a rule or a limit is refused as it comes", "[protocol][guarantee_10]") {
+  Limits limits;
+  limits.keys_per_map = 2;
+  limits.value_bytes = 10;
+  limits.map_bytes = 40;
+  Reader reader(limits);
+  const auto feed = [&](const Bytes& bytes) { return error_of([&] { reader.feed(bytes); }); };
+  SECTION("keys that do not ascend") {
+    CHECK(feed(initial_state({{"b", ""}, {"a", ""}})) == StateErrc::decode_error);
+  }
+  SECTION("a key that comes twice") {
+    CHECK(feed(initial_state({{"a", ""}, {"a", ""}})) == StateErrc::decode_error);
+  }
+  SECTION("keys ascend as unsigned bytes") {
+    CHECK(feed(initial_state({{"\x7F", ""}, {"\x80", ""}})) == StateErrc{});
+  }
+  SECTION("too many keys") {
+    CHECK(feed(initial_state({{"a", ""}, {"b", ""}})) == StateErrc{});
+    CHECK(feed(initial_state({{"c", ""}})) == StateErrc::too_large);
+  }
+  SECTION("a length is refused before its bytes are waited for") {
+    CHECK(feed(Bytes{std::byte{11}}) == StateErrc::too_large);
+  }
+  SECTION("a value's length too") {
+    CHECK(feed(Bytes{std::byte{1}, std::byte{'a'}, std::byte{11}}) == StateErrc::too_large);
+  }
+  SECTION("as large as allowed") {
+    CHECK(feed(initial_state({{"0123456789", "0123456789"}})) == StateErrc{});
+  }
+  SECTION("more in all than allowed") { CHECK(feed(Bytes(41)) == StateErrc::too_large); }
+  SECTION("a length of 2^63") {
+    Bytes bytes;
+    ByteWriter(bytes).put_varint(std::uint64_t{1} << 63);
+    CHECK(feed(bytes) == StateErrc::too_large);
+  }
+  SECTION("a length in a longer form") {
+    CHECK(feed(Bytes{std::byte{0x81}, std::byte{0x00}}) == StateErrc::decode_error);
+  }
+  SECTION("a length without an end") { CHECK(feed(Bytes(12, std::byte{0xFF})) == StateErrc::decode_error); }
+}
+
+TEST_CASE("an initial state of values that are no values is refused", "[protocol][guarantee_10]") {
+  detail::InitialStateReader<std::int64_t, bool> reader({});
+  Bytes bytes{std::byte{1}, std::byte{0}, std::byte{1}, std::byte{2}};  // 0: neither true nor false
+  CHECK(error_of([&] { reader.feed(bytes); }) == StateErrc::decode_error);
+}
+
+// Links
+
+TEST_CASE("links are bounded, in all and by address", "[protocol][guarantee_9]") {
+  Limits limits;
+  limits.links = 5;
+  limits.links_per_address = 3;
+  LinkTable table(limits);
+  LinkTable::LinkId id = 0;
+  for (int i = 0; i < 3; ++i) CHECK(table.admit(++id, "a").is_admitted);
+  CHECK_FALSE(table.admit(99, "a").is_admitted);
+  CHECK(table.admit(++id, "b").is_admitted);
+  CHECK(table.admit(++id, "b").is_admitted);
+  CHECK_FALSE(table.admit(99, "c").is_admitted);
+  CHECK(table.total() == 5);
+  table.closed(1, "a");
+  CHECK(table.admit(++id, "c").is_admitted);
+  CHECK(table.total() == 5);
+}
+
+TEST_CASE("an address that fills the room for unproven links gives way", "[protocol][guarantee_9]") {
+  Limits limits;
+  limits.pending_links = 4;
+  LinkTable table(limits);
+  CHECK(table.admit(1, "good").is_admitted);
+  for (LinkTable::LinkId id = 2; id <= 4; ++id) CHECK(table.admit(id, "flood").is_admitted);
+  CHECK_FALSE(table.admit(5, "flood").is_admitted);
+  const auto newcomer = table.admit(6, "good");
+  CHECK(newcomer.is_admitted);
+  CHECK(newcomer.evicted == 2U);  // the oldest from there
+  table.closed(2, "flood");
+  table.authenticated(1);  // makes room without anybody's loss
+  const auto next = table.admit(7, "flood");
+  CHECK(next.is_admitted);
+  CHECK_FALSE(next.evicted);
+  CHECK(table.total() == 5);
+}
+
+TEST_CASE("wrong proofs bar an address for a minute", "[protocol][guarantee_9]") {
+  const Limits limits;
+  LinkTable table(limits);
+  for (int i = 0; i < 10; ++i) {
+    CHECK_FALSE(table.is_barred("a", t0 + std::chrono::seconds(i)));
+    table.proof_failed("a", t0 + std::chrono::seconds(i));
+  }
+  CHECK(table.is_barred("a", t0 + 10s));
+  CHECK_FALSE(table.is_barred("b", t0 + 10s));
+  CHECK(table.is_barred("a", t0 + 59'999ms));
+  CHECK_FALSE(table.is_barred("a", t0 + 60s));  // the first is a minute ago
+  table.proof_failed("a", t0 + 60s);
+  CHECK(table.is_barred("a", t0 + 60s));
+  CHECK_FALSE(table.is_barred("a", t0 + 200s));
+}
+
+// Senders
+
+TEST_CASE("an event runs once, and a repeat gets its old answer", "[protocol][guarantee_5]") {
+  SenderTable table{Limits{}};
+  const std::uint64_t sender = table.admit(0);
+  CHECK(sender != 0);
+  CHECK(table.admit(sender) == sender);
+  CHECK(table.admit(0) != sender);
+  EventOutcome outcome;
+  CHECK(table.look_up(sender, 1, outcome) == SenderTable::Verdict::run);
+  table.record(sender, 1, {7, StateErrc{}, ""});
+  CHECK(table.look_up(sender, 3, outcome) == SenderTable::Verdict::run);
+  table.record(sender, 3, {0, StateErrc::hook_failed, "no"});
+  CHECK(table.look_up(sender, 1, outcome) == SenderTable::Verdict::repeat);
+  CHECK(outcome.update_id == 7);
+  CHECK(table.look_up(sender, 3, outcome) == SenderTable::Verdict::repeat);
+  CHECK(outcome.error == StateErrc::hook_failed);
+  CHECK(outcome.detail == "no");
+  CHECK(table.look_up(sender, 2, outcome) == SenderTable::Verdict::unknown);  // passed over: nobody knows
+  CHECK(table.look_up(sender, 0, outcome) == SenderTable::Verdict::unknown);
+  CHECK(table.look_up(sender ^ 1, 1, outcome) == SenderTable::Verdict::unknown);
+}
+
+TEST_CASE("answers and senders are remembered within bounds", "[protocol][guarantee_5]") {
+  Limits limits;
+  limits.answers_per_sender = 3;
+  limits.senders_per_map = 2;
+  SenderTable table(limits);
+  const std::uint64_t first = table.admit(0);
+  for (std::uint64_t number = 1; number <= 4; ++number) table.record(first, number, {number, StateErrc{}, ""});
+  EventOutcome outcome;
+  CHECK(table.look_up(first, 1, outcome) == SenderTable::Verdict::unknown);
+  CHECK(table.look_up(first, 2, outcome) == SenderTable::Verdict::repeat);
+  const std::uint64_t second = table.admit(0);
+  CHECK(table.admit(first) == first);  // used later than the second
+  table.admit(0);
+  CHECK(table.look_up(second, 1, outcome) == SenderTable::Verdict::unknown);
+  CHECK(table.look_up(first, 4, outcome) == SenderTable::Verdict::repeat);
+  CHECK(table.admit(second) != second);  // forgotten: a new identity
+}
+
+// Backoff
+
+TEST_CASE("the wait before a reconnect is anything up to a bound that doubles", "[protocol]") {
+  const auto seed = GENERATE(range(0U, 5U));
+  INFO("seed " << seed);
+  std::mt19937_64 rng(seed);
+  const BackoffOptions options;
+  for (const auto& [attempt, most] : std::vector<std::pair<unsigned, std::chrono::milliseconds>>{
+           {0, 250ms}, {1, 500ms}, {2, 1s}, {6, 16s}, {7, 30s}, {64, 30s}, {std::numeric_limits<unsigned>::max(), 30s}}) {
+    INFO("attempt " << attempt);
+    auto least = 1h * 1.0;
+    auto longest = 0h * 1.0;
+    for (int i = 0; i < 300; ++i) {
+      const auto wait = backoff(options, attempt, rng);
+      if (wait < 0ms || wait > most) FAIL("a wait of " << wait.count() << " ms");
+      least = std::min<decltype(least)>(least, wait);
+      longest = std::max<decltype(longest)>(longest, wait);
+    }
+    CHECK(least < most * 0.1);  // jittered from the first on: no crowd comes back at once
+    CHECK(longest > most * 0.9);
+  }
+  CHECK(backoff({0ms, 0ms}, 3, rng) == 0ms);
+}
