@@ -456,6 +456,28 @@ TEST_CASE("hooks learn where an event comes from, and for which map") {
   CHECK(contexts[1].map == b.hash());
 }
 
+TEST_CASE("a sender with an open link is not forgotten for those that come and go") {
+  ServerCoreOptions options;
+  options.limits.senders_per_map = 4;
+  World world(options);
+  const auto remote = world.connect();
+  const Map map = world.make_map(remote);
+  CHECK(remote->send_event(map.hash(), set_key("key00", "x")) == 1);
+  for (int i = 0; i < 20; ++i) world.make_map(world.connect());
+  CHECK(remote->send_event(map.hash(), set_key("key00", "y")) == 2);
+  // Its link lost, it is one of many, and forgotten among them: a new one goes on in its place.
+  world.port->set_unreachable(true);
+  world.port->cut_all();
+  world.time.run_ready();
+  world.port->set_unreachable(false);
+  for (int i = 0; i < 20; ++i) {
+    const auto other = world.connect();
+    world.make_map(other);
+  }
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+  CHECK(remote->send_event(map.hash(), set_key("key00", "z")) == 3);
+}
+
 // --- Status.
 
 TEST_CASE("status callbacks hear every change, on the remote's own thread, where blocking is refused") {

@@ -70,7 +70,8 @@ class HostedSlot final : public HostedBase,
   // HostedBase
 
   [[nodiscard]] std::shared_ptr<protocol::DiffSource> source() override { return map_; }
-  [[nodiscard]] std::uint64_t admit(std::uint64_t sender) override { return senders_.admit(sender); }
+  [[nodiscard]] std::uint64_t hold_sender(std::uint64_t sender) override { return senders_.hold(sender); }
+  void release_sender(std::uint64_t sender) override { senders_.release(sender); }
 
   void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came) override {
     static const std::string our_type = type_name<E>();

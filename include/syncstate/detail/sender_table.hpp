@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <iterator>
 #include <list>
 #include <mutex>
 #include <string>
@@ -27,7 +28,8 @@ struct EventOutcome {
 
 /// The senders of one map: for each the highest number run, and the last answers.
 ///
-/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, at most.
+/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, at most; more only while
+///          more are held by open channels.
 /// Threads: every member from any thread.
 class SenderTable {
  public:
@@ -36,17 +38,21 @@ class SenderTable {
   /// The sender itself while it is known, a new one for 0 or one that was forgotten.
   std::uint64_t admit(std::uint64_t sender) {
     const std::lock_guard lock(mutex_);
-    if (sender != 0 && touch(sender) != nullptr) return sender;
-    do {
-      sender = random_u64();
-    } while (sender == 0 || senders_.contains(sender));
-    if (senders_.size() >= most_senders_) {
-      senders_.erase(by_use_.back());
-      by_use_.pop_back();
-    }
-    by_use_.push_front(sender);
-    senders_[sender].use = by_use_.begin();
+    return admit_locked(sender);
+  }
+
+  /// As `admit`; but whom we hold is not forgotten before `release`, however long silent: its link would not notice.
+  std::uint64_t hold(std::uint64_t sender) {
+    const std::lock_guard lock(mutex_);
+    sender = admit_locked(sender);
+    ++senders_[sender].holders;
     return sender;
+  }
+
+  void release(std::uint64_t sender) {
+    const std::lock_guard lock(mutex_);
+    const auto found = senders_.find(sender);
+    if (found != senders_.end() && found->second.holders > 0) --found->second.holders;
   }
 
   /// What the table says of an event that is about to run.
@@ -81,7 +87,33 @@ class SenderTable {
     std::uint64_t highest = 0;
     std::deque<std::pair<std::uint64_t, EventOutcome>> answers;
     std::list<std::uint64_t>::iterator use;
+    std::size_t holders = 0;
   };
+
+  std::uint64_t admit_locked(std::uint64_t sender) {
+    if (sender != 0 && touch(sender) != nullptr) return sender;
+    do {
+      sender = random_u64();
+    } while (sender == 0 || senders_.contains(sender));
+    if (senders_.size() >= most_senders_) forget_one();
+    by_use_.push_front(sender);
+    senders_[sender].use = by_use_.begin();
+    return sender;
+  }
+
+  /// Forgets the sender that was idle for longest, of those that nobody holds.
+  void forget_one() {
+    for (std::size_t left = by_use_.size(); left > 0; --left) {
+      const auto oldest = std::prev(by_use_.end());
+      const auto found = senders_.find(*oldest);
+      if (found->second.holders == 0) {
+        senders_.erase(found);
+        by_use_.erase(oldest);
+        return;
+      }
+      by_use_.splice(by_use_.begin(), by_use_, oldest);  // not looked at again before all others
+    }
+  }
 
   Sender* touch(std::uint64_t sender) {
     const auto found = senders_.find(sender);

@@ -38,9 +38,11 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   /// The map asked for on `channel` is hosted; its commits wake this link from now on.
   void opened(protocol::ChannelId channel, const std::shared_ptr<HostedBase>& map, std::uint64_t sender) {
     if (!link_ || session_.is_over()) return;
+    forget_map(channel);
     lane_->add_follower(map->source().get(), this);
-    maps_[channel] = map;
-    session_.opened(channel, map->source(), map->admit(sender));
+    sender = map->hold_sender(sender);
+    maps_[channel] = OpenMap{map, sender};
+    session_.opened(channel, map->source(), sender);
     wake();
   }
 
@@ -106,12 +108,16 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     for (const protocol::ChannelId channel : std::exchange(asked_, {})) host_->channel_closed(*this, channel);
     lane_->remove(this);
     link_.reset();
-    maps_.clear();
+    for (const auto& [channel, open] : std::exchange(maps_, {})) open.map->release_sender(open.sender);
     host_->closed(id_, address_);
   }
 
+  struct OpenMap {
+    std::shared_ptr<HostedBase> map;
+    std::uint64_t sender;
+  };
   /// The maps open on this link, by channel.
-  [[nodiscard]] const std::map<protocol::ChannelId, std::shared_ptr<HostedBase>>& maps() const { return maps_; }
+  [[nodiscard]] const std::map<protocol::ChannelId, OpenMap>& maps() const { return maps_; }
 
  private:
   /// Hands what the session wants done to the `perform` for it.
@@ -140,7 +146,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   void perform(const protocol::ListAsked& action) { host_->list_asked(*this, action.request); }
   void perform(const protocol::EventCame& action) {
     const auto found = maps_.find(action.channel);
-    if (found != maps_.end()) found->second->event_came(shared_from_this(), action);
+    if (found != maps_.end()) found->second.map->event_came(shared_from_this(), action);
   }
   void perform(const protocol::CloseSession& action) {
     if (action.reason == StateErrc::unauthorized && !session_.is_authenticated()) {
@@ -153,11 +159,12 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   void forget_map(protocol::ChannelId channel) {
     const auto found = maps_.find(channel);
     if (found == maps_.end()) return;
-    const auto map = std::move(found->second);
+    const OpenMap closed = std::move(found->second);
     maps_.erase(found);
+    closed.map->release_sender(closed.sender);
     const bool is_open_still =
-        std::any_of(maps_.begin(), maps_.end(), [&](const auto& open) { return open.second == map; });
-    if (!is_open_still) lane_->remove_follower(map->source().get(), this);
+        std::any_of(maps_.begin(), maps_.end(), [&](const auto& open) { return open.second.map == closed.map; });
+    if (!is_open_still) lane_->remove_follower(closed.map->source().get(), this);
   }
 
   std::shared_ptr<ServerHost> host_;
@@ -167,7 +174,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   std::string address_;
   Peer peer_;
   protocol::ServerSession session_;
-  std::map<protocol::ChannelId, std::shared_ptr<HostedBase>> maps_;
+  std::map<protocol::ChannelId, OpenMap> maps_;
   std::vector<protocol::ChannelId> asked_;
 };
 
@@ -175,7 +182,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
 // What a lane does with its links, here where they are known.
 
 inline void Lane::remove(const ServerLink* link) {
-  for (const auto& [channel, map] : link->maps()) remove_follower(map->source().get(), link);
+  for (const auto& [channel, open] : link->maps()) remove_follower(open.map->source().get(), link);
   std::erase_if(links_, [&](const auto& l) { return l.get() == link; });
 }
 
