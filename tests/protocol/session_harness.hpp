@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "syncstate/detail/diff_assembler.hpp"
-#include "syncstate/hosted_map.hpp"
+#include "syncstate/detail/hosted_map.hpp"
 #include "syncstate/protocol/client_session.hpp"
 #include "syncstate/protocol/server_session.hpp"
 
@@ -185,10 +185,10 @@ struct ServerSide {
   }
 
   void feed(ByteView bytes, TimePoint now = t0) {
-    session.on_bytes(bytes, now, [this](const auto& action) { perform(action); });
+    session.on_bytes(bytes, now, [this](const auto& action) { this->perform(action); });
   }
   void tick(TimePoint now) {
-    session.on_tick(now, [this](const auto& action) { perform(action); });
+    session.on_tick(now, [this](const auto& action) { this->perform(action); });
   }
   /// What one call of `produce` gives.
   Bytes take() {
@@ -310,7 +310,7 @@ class StateFollower : public detail::DiffAssembler<std::string, V> {
 
   /// Takes frames as a client's session and role do.
   void take_actions(wire::ClientSession& session, ByteView bytes) {
-    session.on_bytes(bytes, t0, [this](const auto& action) { perform(action); });
+    session.on_bytes(bytes, t0, [this](const auto& action) { this->perform(action); });
   }
 
   bool is_closed = false;
