@@ -100,7 +100,7 @@ class TcpStateRemote final : public RemoteClient {
   auto async_send_event(const MapHash& hash, const Event<E>& event, Token&& token) {
     return asio::async_initiate<Token, void(std::error_code, UpdateId)>(
         [this](auto handler, const MapHash& to, SerializedEvent serialized) {
-          start_async(std::move(handler), to, std::move(serialized));
+          this->start_async(std::move(handler), to, std::move(serialized));  // bare, Clang 14 sees no use of this
         },
         token, hash, serialize_event(event));
   }
