@@ -45,10 +45,12 @@ class Waiters {
 
   /// Has every thread in `wait_until` look again.
   void wake() {
-    const std::lock_guard lock(mutex_);
-    if (sleepers_ == 0) return;
-    ++wakes_;
-    changed_.notify_all();
+    {
+      const std::lock_guard lock(mutex_);
+      if (sleepers_ == 0) return;
+      ++wakes_;
+    }
+    changed_.notify_all();  // without the lock, which those that wake up need at once
   }
 
  private:

@@ -3,10 +3,12 @@
 #define SYNCSTATE_TCP_ASIO_EXECUTOR_HPP
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -57,18 +59,18 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
 
   void post(Task task) override {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (is_stopped_) return;
     tasks_.push_back(std::move(task));
-    schedule();
+    schedule(lock);
   }
 
   void post_at(TimePoint when, Task task) override {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (is_stopped_) return;
     timed_.push_back(Timed{when, ++timed_count_, std::move(task)});
     std::push_heap(timed_.begin(), timed_.end(), is_later);
-    if (when < armed_for_) schedule();
+    if (when < armed_for_) schedule(lock);
   }
 
   [[nodiscard]] bool runs_here() const override {
@@ -87,7 +89,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   void stop() {
     std::vector<Task> tasks;
     std::vector<Timed> timed;
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (is_stopped_) return;
     is_stopped_ = true;
     tasks.swap(tasks_);  // destroyed after the lock is gone: a task's end may run code of its owner
@@ -96,6 +98,9 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     if (auto timer = timer_.lock()) asio::post(executor_, [timer] { timer->cancel(); });
     executor_ = {};
     runs_here_ = {};
+    lock.unlock();
+    // Whoever is about to wake the context has done so before it goes.
+    for (int left = scheduling_; left > 0; left = scheduling_) scheduling_.wait(left);
   }
 
  private:
@@ -114,11 +119,30 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   AsioExecutor(asio::any_io_executor executor, syncstate::detail::UniqueFunction<bool()> runs_here)
       : executor_(std::move(executor)), runs_here_(std::move(runs_here)) {}
 
-  // Under the lock.
-  void schedule() {
+  // Has `run` called soon. Lets go of the lock first: the thread that wakes up needs it at once.
+  void schedule(std::unique_lock<std::mutex>& lock) {
     if (is_scheduled_) return;
     is_scheduled_ = true;
-    asio::post(executor_, [self = shared_from_this()] { self->run(); });
+    std::optional<asio::any_io_executor> executor(executor_);
+    ++scheduling_;
+    lock.unlock();
+    try {
+      asio::post(*executor, [self = shared_from_this()] { self->run(); });
+    } catch (...) {  // out of memory: whoever posts next tries again
+      lock.lock();
+      is_scheduled_ = false;
+      lock.unlock();
+      executor.reset();
+      end_scheduling();
+      throw;
+    }
+    executor.reset();
+    end_scheduling();
+  }
+
+  // From here on the context may go.
+  void end_scheduling() {
+    if (--scheduling_ == 0) scheduling_.notify_all();
   }
 
   // On the executor.
@@ -149,7 +173,10 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     const std::lock_guard lock(mutex_);
     if (is_stopped_) return;
     is_scheduled_ = false;
-    if (!tasks_.empty()) schedule();
+    if (!tasks_.empty()) {
+      is_scheduled_ = true;
+      asio::post(executor_, [self = shared_from_this()] { self->run(); });
+    }
     arm();
   }
 
@@ -188,6 +215,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   TimePoint armed_for_ = TimePoint::max();
   std::weak_ptr<asio::steady_timer> timer_;
   bool is_scheduled_ = false;
+  std::atomic<int> scheduling_{0};  // threads that wake the context right now
   bool is_stopped_ = false;
   syncstate::detail::Waiters waiters_;
 };

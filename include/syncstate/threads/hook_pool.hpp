@@ -94,10 +94,13 @@ class HookPoolState {
   };
 
   void post(const LanePtr& lane, Task task) {
-    const std::lock_guard lock(mutex_);
-    if (is_stopped_ || lane->is_closed) return;  // the caller's `task` dies after the lock is gone
-    lane->entries.push_back({std::move(task), nullptr});
-    make_ready(lane);
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_stopped_ || lane->is_closed) return;  // the caller's `task` dies after the lock is gone
+      lane->entries.push_back({std::move(task), nullptr});
+      if (!make_ready(lane)) return;
+    }
+    work_.notify_one();  // without the lock, which the thread that wakes up needs at once
   }
 
   void post_at(const LanePtr& lane, TimePoint when, Task task) {
@@ -124,7 +127,7 @@ class HookPoolState {
     while (wait.state == HookWait::pending) {
       if (!lane->is_active) {
         stop_waiting(self);
-        run_front(lane, lock);  // ours, or one that it must come after
+        if (run_front(lane, lock)) work_.notify_one();  // ours, or one that it must come after
       } else {
         ++lane->sleepers;
         lane->changed.wait(lock);
@@ -159,6 +162,7 @@ class HookPoolState {
         ready_.pop_front();
         lane->is_in_ready = false;
         // A caller of run_blocking may have been quicker.
+        // What is ready after it needs no other thread: this one looks again.
         if (!lane->is_active && !lane->entries.empty()) run_front(lane, lock);
       } else if (timers_.empty()) {
         work_.wait(lock);
@@ -203,11 +207,12 @@ class HookPoolState {
   Waiters& waiters() { return waiters_; }
 
  private:
-  void make_ready(const LanePtr& lane) {
-    if (lane->is_active || lane->is_in_ready) return;
+  /// Returns whether a thread must look for it.
+  bool make_ready(const LanePtr& lane) {
+    if (lane->is_active || lane->is_in_ready) return false;
     lane->is_in_ready = true;
     ready_.push_back(lane);
-    work_.notify_one();
+    return true;
   }
 
   void take_due_timers(TimePoint now) {
@@ -215,12 +220,13 @@ class HookPoolState {
       Timer timer = std::move(timers_.begin()->second);
       timers_.erase(timers_.begin());
       timer.lane->entries.push_back({std::move(timer.task), nullptr});
-      make_ready(timer.lane);
+      if (make_ready(timer.lane)) work_.notify_one();
     }
   }
 
-  /// Runs one task of a lane that nobody runs, then lets the next lane have its turn.
-  void run_front(const LanePtr& lane, std::unique_lock<std::mutex>& lock) {
+  /// Runs one task of a lane that nobody runs, then lets the next lane have its turn. Returns whether a
+  /// thread must look for what is left in this one.
+  bool run_front(const LanePtr& lane, std::unique_lock<std::mutex>& lock) {
     HookRunner& self = HookRunner::of_this_thread();
     HookLane::Entry entry = std::move(lane->entries.front());
     lane->entries.pop_front();
@@ -244,7 +250,7 @@ class HookPoolState {
       stop_waiting(*entry.wait->runner);
     }
     if (lane->sleepers > 0) lane->changed.notify_all();
-    if (!lane->entries.empty()) make_ready(lane);
+    return !lane->entries.empty() && make_ready(lane);
   }
 
   void close_locked(HookLane& lane, std::deque<HookLane::Entry>& dropped) {
@@ -317,7 +323,9 @@ class HookPool final : public ExecutorPool {
   ~HookPool() override { join(); }
 
   /// True inside a task of this pool.
-  [[nodiscard]] bool runs_here() const { return detail::HookRunner::of_this_thread().runs_any_of(state_.get()); }
+  [[nodiscard]] bool runs_here() const {
+    return detail::HookRunner::of_this_thread().runs_any_of(state_.get());
+  }
 
   /// Stops, and ends the threads. For the owner of the pool; tasks may keep the pool itself alive for longer.
   void join() {
