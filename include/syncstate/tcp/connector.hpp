@@ -203,10 +203,15 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
     }
     const std::string& host = plan_->endpoints[next_endpoint_ - 1].host;
     try {
-      tls_ = TlsLink::make_client(std::move(*socket_), plan_->tls, host, numeric_endpoint(address).host,
-                                  plan_->options.link);
+      // Anew: an Asio socket that has waited to write once is woken for that beside every read from then on.
+      NativeSocket connected(socket_->release());
+      tls_ = TlsLink::make_client(adopt(plan_->executor, std::move(connected)), plan_->tls, host,
+                                  numeric_endpoint(address).host, plan_->options.link);
     } catch (const StateError& failure) {
       note_failure(failure.code(), failure.detail());
+      return try_next(held);
+    } catch (const std::system_error& failure) {  // Asio's, out of descriptors or memory
+      note_failure(make_error_code(StateErrc::unavailable), failure.code().message());
       return try_next(held);
     }
     end_step();
