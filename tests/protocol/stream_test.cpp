@@ -394,7 +394,24 @@ TEST_CASE("transfers share one snapshot of a hosted map", "[protocol]") {
   CHECK(first == second);
   change_all();
   CHECK(map->pin_snapshot(1) == first);
-  CHECK(map->pin_snapshot(2) != first);
+  std::vector<std::shared_ptr<const wire::PinnedSnapshot>> later;
+  const auto read_first = [&] {
+    wire::PassCursor cursor;
+    cursor.target = 1;
+    cursor.snapshot = first;
+    Bytes out;
+    return map->encode_pass(cursor, 1'000, out);
+  };
+  for (int i = 0; i < 3; ++i) {
+    later.push_back(map->pin_snapshot(map->head().update_id));
+    CHECK(later.back() != first);
+    CHECK(map->pin_snapshot(1) == later.back());  // the newest, which lasts longest
+    change_all();
+  }
+  CHECK(read_first() == wire::PassPiece::entries);
+  later.push_back(map->pin_snapshot(map->head().update_id));
+  CHECK(read_first() == wire::PassPiece::lost);  // four are enough
+  later.clear();
 
   std::vector<std::unique_ptr<DiffStream>> streams;
   std::vector<std::unique_ptr<Reader>> readers;
@@ -419,6 +436,44 @@ TEST_CASE("transfers share one snapshot of a hosted map", "[protocol]") {
   for (const auto& reader : readers) {
     REQUIRE_FALSE(reader->follower.ends().empty());
     CHECK(reader->follower.state() == history.at(reader->follower.ends().front()));
+  }
+}
+
+TEST_CASE("replicas that do not read keep no other transfer from its end", "[protocol][guarantee_7]") {
+  const Limits limits = small_pieces(64);
+  const std::uint32_t keys = 12;
+  const auto map = std::make_shared<Hosted>(make_master<std::string>(keys, "-"), limits);
+  const auto frozen = map->read([](const auto& state) { return detail::MapAccess::frozen(state); });
+  std::vector<Values> history{Values(keys, "-")};
+  const auto change_all = [&] {
+    const std::string text = "a value of some length " + std::to_string(history.size());
+    std::vector<std::pair<std::uint32_t, std::string>> changes;
+    for (std::uint32_t i = 0; i < keys; ++i) changes.emplace_back(i, text);
+    commit<std::string>(*map, changes);
+    history.push_back(Values(keys, text));
+  };
+  change_all();
+  std::vector<std::unique_ptr<DiffStream>> streams;
+  std::vector<std::unique_ptr<Reader>> readers;
+  const auto serve = [&](std::size_t i) {
+    change_all();
+    readers[i]->take(one_frame(*streams[i]));
+  };
+  // Each stalls in the middle of its snapshot, which is of another time than all others.
+  for (std::size_t i = 0; i < 9; ++i) {
+    streams.push_back(std::make_unique<DiffStream>(1, map, Position{}, FollowMode::merged, limits));
+    readers.push_back(std::make_unique<Reader>(frozen, Position{}, FollowMode::merged));
+    for (int pieces = 0; pieces < 6; ++pieces) serve(i);
+    CHECK(readers[i]->follower.ends().empty());
+  }
+  // The last to come ends, and so does each of the others once it reads on.
+  for (std::size_t i = streams.size(); i-- > 0;) {
+    for (int pieces = 0; readers[i]->follower.ends().empty(); ++pieces) {
+      REQUIRE(pieces < 50);
+      serve(i);
+    }
+    CHECK_FALSE(readers[i]->follower.is_closed);
+    CHECK(readers[i]->follower.state() == history.at(readers[i]->follower.ends().front()));
   }
 }
 

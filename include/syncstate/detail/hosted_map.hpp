@@ -89,6 +89,7 @@ class HostedMap final : public protocol::DiffSource {
   protocol::PassPiece encode_pass(protocol::PassCursor& cursor, std::size_t budget, Bytes& out) override {
     const std::lock_guard lock(mutex_);
     const auto* snapshot = static_cast<const Snapshot*>(cursor.snapshot.get());
+    if (snapshot != nullptr && snapshot->is_revoked) return protocol::PassPiece::lost;
     const std::size_t start = out.size();
     for (; cursor.ordinal < frozen().size(); ++cursor.ordinal, cursor.offset = 0) {
       const auto [value, changed_at] = value_for(cursor.ordinal, snapshot);
@@ -120,6 +121,7 @@ class HostedMap final : public protocol::DiffSource {
       if (i + 1 < changes.size() && changes[i + 1].first == changes[i].first) continue;  // the last one holds
       if (changes[i].first != cursor.ordinal) cursor.offset = 0;
       cursor.ordinal = changes[i].first;
+      cursor.value_changed_at = cursor.target;  // as of then: what tells the bytes kept of a large value from others
       const auto piece = append_piece(cursor, *changes[i].second, start, budget, out);
       if (piece) return *piece;
       cursor.offset = 0;
@@ -139,11 +141,12 @@ class HostedMap final : public protocol::DiffSource {
   std::shared_ptr<const protocol::PinnedSnapshot> pin_snapshot(UpdateId at_least) override {
     const std::lock_guard lock(mutex_);
     drop_dead_snapshots();
-    for (const auto& weak : snapshots_) {
-      if (auto snapshot = weak.lock(); snapshot && snapshot->update_id() >= at_least) return snapshot;
+    for (auto newest = snapshots_.rbegin(); newest != snapshots_.rend(); ++newest) {
+      if (auto snapshot = newest->lock(); snapshot && snapshot->update_id() >= at_least) return snapshot;
     }
-    // Each further one costs every commit a little; whoever comes too late goes on in rounds until one is free.
-    if (snapshots_.size() >= most_snapshots) return nullptr;
+    // Each costs every commit a little, and may grow into a copy of the map: replicas that do not read must neither
+    // add to that nor keep the others from theirs.
+    if (snapshots_.size() >= most_snapshots) revoke_oldest_snapshot();
     auto snapshot = std::make_shared<Snapshot>(head_);
     snapshots_.push_back(snapshot);
     return snapshot;
@@ -164,6 +167,7 @@ class HostedMap final : public protocol::DiffSource {
       UpdateId changed_at;
     };
     std::unordered_map<std::uint32_t, Kept> kept;
+    bool is_revoked = false;
   };
 
   /// The last merged diff that somebody asked for.
@@ -188,6 +192,14 @@ class HostedMap final : public protocol::DiffSource {
 
   void drop_dead_snapshots() {
     std::erase_if(snapshots_, [](const auto& weak) { return weak.expired(); });
+  }
+
+  void revoke_oldest_snapshot() {
+    if (const auto oldest = snapshots_.front().lock()) {
+      oldest->is_revoked = true;
+      oldest->kept.clear();
+    }
+    snapshots_.erase(snapshots_.begin());
   }
 
   /// Copy on write: what the commit is about to replace stays readable for the snapshots that need it.

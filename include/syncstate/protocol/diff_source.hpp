@@ -44,7 +44,7 @@ enum class PassPiece {
   entries,     ///< entries, to be staged
   value_part,  ///< ordinal, total, offset and bytes of a part of one large value
   finished,    ///< nothing: the pass is over
-  lost         ///< nothing: the log no longer reaches, take the diff to the head instead
+  lost         ///< nothing: the log no longer reaches, or the snapshot was given up
 };
 
 /// A map's initial state, encoded: what an upload or a fetch carries.
@@ -85,9 +85,9 @@ class DiffSource : public InitialSource {
   /// The newest update id not beyond `upto` that the log reaches from `from` on; `from` itself when it does not.
   [[nodiscard]] virtual UpdateId logged_upto(UpdateId from, UpdateId upto) const = 0;
 
-  /// Keeps the state at the head readable for passes, shared with every other holder.
+  /// Keeps the state at the head readable for passes; or shares one that is pinned already and no older than that.
   ///
-  /// Returns null when that is not possible now: too many snapshots are pinned.
+  /// Where too many are pinned the oldest is given up: passes over it are `lost`, and pin another.
   virtual std::shared_ptr<const PinnedSnapshot> pin_snapshot(UpdateId at_least) = 0;
 };
 

@@ -115,11 +115,14 @@ class DiffStream {
           release_scratch();
           return true;
         case PassPiece::lost: {
-          // The log moved on: what was staged is older than what the merged diff brings, key by key.
-          const bool is_full = pass_->is_full;
+          // What was staged is older than what comes now, key by key.
+          if (!pass_->is_logged) {
+            start_pass(cursor.from, cursor.target);
+            continue;
+          }
           const UpdateId from = cursor.from;
           pass_.reset();
-          return produce_merged(from, is_full, out);
+          return produce_merged(from, false, out);
         }
         case PassPiece::finished: break;
       }
@@ -139,15 +142,19 @@ class DiffStream {
   /// The keys that changed during the last pass do not fit a closing frame either.
   void start_next_round() {
     const UpdateId head = source_->head().update_id;
-    PassCursor next{.from = pass_->cursor.target, .target = head};
+    const PassCursor last = std::exchange(pass_->cursor, {});
+    start_pass(last.target, last.target);
+    // A snapshot that was pinned before the last pass ended may be older than a change for which that pass left a key
+    // out. There the key still is as it was within the pass: only looking from the pass's own start on finds it.
+    if (pass_->cursor.snapshot && pass_->cursor.target < head) pass_->cursor.from = last.from;
+  }
+
+  /// Looks for keys changed after `from`: at the head, or, after some rounds, in a snapshot no older than `at_least`.
+  void start_pass(UpdateId from, UpdateId at_least) {
+    PassCursor next{.from = from, .target = source_->head().update_id};
     if (pass_->round >= limits_->transfer_rounds) {
-      if (auto snapshot = source_->pin_snapshot(next.from)) {
-        // One that was pinned before the last pass ended may be older than a change for which that pass left a key
-        // out. There the key still is as it was within the pass: only looking from the pass's own start on finds it.
-        if (snapshot->update_id() < head) next.from = pass_->cursor.from;
-        next.target = snapshot->update_id();
-        next.snapshot = std::move(snapshot);
-      }
+      next.snapshot = source_->pin_snapshot(at_least);
+      next.target = next.snapshot->update_id();
     }
     ++pass_->round;
     pass_->cursor = std::move(next);
