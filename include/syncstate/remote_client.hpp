@@ -55,6 +55,8 @@ class StateComparer final : public StateCollector {
     }
   }
 
+  void drop() override { reader_.drop(); }
+
  private:
   std::shared_ptr<const FrozenState<K, V>> ours_;
   MapHash theirs_;
@@ -70,6 +72,7 @@ class StateFetcher final : public StateCollector {
 
   void feed(ByteView bytes) override { reader_.feed(bytes); }
   void finish() override { frozen_ = reader_.finish(hash_); }
+  void drop() override { reader_.drop(); }
   [[nodiscard]] const std::shared_ptr<const FrozenState<K, V>>& frozen() const { return frozen_; }
 
  private:

@@ -358,6 +358,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     }
     for (Request& request : requests_) {
       if (request.id != 0 && request.receiver) request.receiver->drop_staged();
+      if (request.id != 0 && request.collector) request.collector->drop();
       request.id = 0;
     }
     events_in_flight_ = 0;

@@ -33,6 +33,9 @@ class InitialStateReader {
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(used));
   }
 
+  /// Begins anew.
+  void drop() { *this = InitialStateReader(limits_); }
+
   /// The state, once every piece came; verified against the hash it is said to have.
   /// Errors: `decode_error` for an entry that is not whole, `hash_mismatch`.
   std::shared_ptr<const FrozenState<K, V>> finish(const MapHash& expected) {

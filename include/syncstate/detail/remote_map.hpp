@@ -29,6 +29,8 @@ class StateCollector {
   virtual void feed(ByteView bytes) = 0;
   /// Everything came. Errors: `decode_error`, `hash_mismatch`.
   virtual void finish() = 0;
+  /// The link is lost: it will come again from its beginning.
+  virtual void drop() = 0;
 };
 
 /// A frozen map as the remote sees it: its identity, and its initial state as long as a copy of it lives.
