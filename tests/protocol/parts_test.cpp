@@ -1,6 +1,8 @@
 // The small parts that sessions and servers are made of, each by itself.
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "syncstate/detail/initial_state_reader.hpp"
 #include "syncstate/detail/link_table.hpp"
 #include "syncstate/detail/sender_table.hpp"
+#include "syncstate/inproc.hpp"
 
 namespace {
 
@@ -226,6 +229,23 @@ TEST_CASE("wrong proofs bar an address for a minute", "[protocol][guarantee_9]")
   CHECK_FALSE(table.is_barred("a", t0 + 200s));
 }
 
+TEST_CASE("links opened side by side have ten wrong proofs together", "[protocol][guarantee_9]") {
+  inproc::VirtualTime time;
+  const auto port = std::make_shared<inproc::Port>();
+  inproc::StateServer<std::string, std::string, int> server(time, port, {.passwords = {"right"}});
+  server.start();
+  std::vector<std::unique_ptr<inproc::StateRemote>> guessers;
+  for (int i = 0; i < 15; ++i) {
+    const RemoteCoreOptions options{.password = "wrong " + std::to_string(i)};
+    guessers.push_back(std::make_unique<inproc::StateRemote>(time, port, options));
+  }
+  time.advance(0ms);
+  std::map<std::error_code, int> reasons;
+  for (const auto& guesser : guessers) ++reasons[guesser->status().reason];
+  CHECK(reasons[StateErrc::unauthorized] == 10);
+  CHECK(reasons[StateErrc::busy] == 5);
+}
+
 // Senders
 
 TEST_CASE("an event runs once, and a repeat gets its old answer", "[protocol][guarantee_5]") {
@@ -265,6 +285,24 @@ TEST_CASE("answers and senders are remembered within bounds", "[protocol][guaran
   CHECK(table.look_up(second, 1, outcome) == SenderTable::Verdict::unknown);
   CHECK(table.look_up(first, 4, outcome) == SenderTable::Verdict::repeat);
   CHECK(table.admit(second) != second);  // forgotten: a new identity
+}
+
+TEST_CASE("a sender that an open channel holds is not forgotten", "[protocol][guarantee_5]") {
+  Limits limits;
+  limits.senders_per_map = 2;
+  SenderTable table(limits);
+  const std::uint64_t held = table.hold(0);
+  CHECK(table.hold(held) == held);
+  table.record(held, 1, {1, StateErrc{}, ""});
+  EventOutcome outcome;
+  for (int i = 0; i < 5; ++i) table.admit(0);
+  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);
+  table.release(held);
+  for (int i = 0; i < 5; ++i) table.admit(0);
+  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);  // held twice
+  table.release(held);
+  for (int i = 0; i < 5; ++i) table.admit(0);
+  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::unknown);
 }
 
 // Backoff

@@ -96,7 +96,10 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
 
   void on_bytes(ByteView bytes) override {
     const auto self = shared_from_this();
-    session_.on_bytes(bytes, lane_->executor().now(), sink());
+    const TimePoint now = lane_->executor().now();
+    // Links that were opened side by side have as many guesses together as one after the other.
+    if (!session_.is_authenticated()) session_.set_busy(host_->is_barred(address_, now));
+    session_.on_bytes(bytes, now, sink());
     wake();
   }
 

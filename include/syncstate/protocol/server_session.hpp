@@ -88,6 +88,9 @@ class ServerSession {
     last_heard_ = now;
   }
 
+  /// As `is_busy` of `on_open`, until the client has proved itself.
+  void set_busy(bool is_busy) { is_busy_ = is_busy; }
+
   /// Bytes came.
   template <class Sink>
   void on_bytes(ByteView in, TimePoint now, Sink&& sink) {
