@@ -343,14 +343,17 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
     return std::make_shared<Slot>(std::move(map), options_.limits, std::move(serial), hooks_,
-                                  [weak = this->weak_from_this()](const protocol::DiffSource* source) {
-                                    if (const auto self = weak.lock()) self->committed(source);
+                                  [weak = this->weak_from_this()](const protocol::DiffSource* source,
+                                                                  const detail::Lane* answering) {
+                                    if (const auto self = weak.lock()) self->committed(source, answering);
                                   });
   }
 
-  void committed(const protocol::DiffSource* source) {
+  void committed(const protocol::DiffSource* source, const detail::Lane* answering) {
     const std::lock_guard lock(mutex_);
-    for (const auto& lane : lanes_) lane->map_changed(source);
+    for (const auto& lane : lanes_) {
+      if (lane.get() != answering) lane->map_changed(source);
+    }
   }
 
   /// With the mutex held: this link is to send the map.

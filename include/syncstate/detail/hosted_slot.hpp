@@ -38,9 +38,9 @@ class HostedSlot final : public HostedBase,
   using Map = StateMap<K, V>;
   using Hooks = std::vector<HookFunction<K, V, E>>;
 
-  /// `committed` is told of every commit, on the map's executor.
+  /// `committed` is told of every commit, on the map's executor, with the lane that hears of it anyway, or null.
   HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial, std::shared_ptr<Hooks> hooks,
-             UniqueFunction<void(const protocol::DiffSource*)> committed)
+             UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed)
       : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)), serial_(std::move(serial)),
         hooks_(std::move(hooks)), senders_(limits), committed_(std::move(committed)) {}
 
@@ -120,18 +120,19 @@ class HostedSlot final : public HostedBase,
     EventContext context;
   };
 
-  /// One transaction, and the news of it.
+  /// One transaction, and the news of it for all lanes but `answering`.
   template <class F>
-  UpdateId commit(F& change) {
+  UpdateId commit(F& change, const Lane* answering = nullptr) {
     const UpdateId before = map_->head().update_id;
     const UpdateId id = map_->transact(change);
-    if (id != before) committed_(map_.get());
+    if (id != before) committed_(map_.get(), answering);
     return id;
   }
 
   /// On the map's executor: runs the event unless it was seen before, and answers.
   void run(Pending& pending) {
     EventOutcome outcome;
+    bool has_committed = false;
     if (state_ == State::dead) {
       outcome.error = StateErrc::stopped;
     } else {
@@ -142,20 +143,23 @@ class HostedSlot final : public HostedBase,
           outcome.detail = "this event, or its sender, is too old to be remembered";
           break;
         case SenderTable::Verdict::run:
-          outcome = run_hooks(pending);
+          outcome = run_hooks(pending, has_committed);
           senders_.record(pending.sender, pending.number, outcome);
       }
     }
-    pending.lane->answer(std::move(pending.link), pending.channel, pending.number, std::move(outcome));
+    pending.lane->answer(std::move(pending.link), pending.channel, pending.number, std::move(outcome),
+                         has_committed ? map_.get() : nullptr);
   }
 
-  EventOutcome run_hooks(const Pending& pending) {
+  EventOutcome run_hooks(const Pending& pending, bool& has_committed) {
     EventOutcome outcome;
     auto change = [&](Map& map) {
       for (auto& hook : *hooks_) hook(map, pending.event, pending.context);
     };
     try {
-      outcome.update_id = commit(change);
+      const UpdateId before = map_->head().update_id;
+      outcome.update_id = commit(change, pending.lane.get());
+      has_committed = outcome.update_id != before;
     } catch (const StateError& error) {
       outcome.error = error.code() == StateErrc::too_large ? StateErrc::too_large : StateErrc::hook_failed;
       outcome.detail = error.what();
@@ -174,7 +178,7 @@ class HostedSlot final : public HostedBase,
   std::shared_ptr<SerialExecutor> serial_;
   std::shared_ptr<Hooks> hooks_;
   SenderTable senders_;
-  UniqueFunction<void(const protocol::DiffSource*)> committed_;
+  UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed_;
   std::atomic<State> state_{State::initialising};
 };
 

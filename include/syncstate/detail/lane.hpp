@@ -31,16 +31,19 @@ class Lane : public std::enable_shared_from_this<Lane> {
 
   /// A map committed: its followers on this lane have something to send.
   void map_changed(const protocol::DiffSource* map) {
-    const std::lock_guard lock(mutex_);
-    if (std::find(changed_.begin(), changed_.end(), map) == changed_.end()) changed_.push_back(map);
-    schedule_round();
+    std::unique_lock lock(mutex_);
+    note_change(map);
+    schedule_round(lock);
   }
 
-  /// An event was run; its link hears of it, if it is still there.
-  void answer(std::weak_ptr<ServerLink> link, protocol::ChannelId channel, std::uint64_t number, EventOutcome outcome) {
-    const std::lock_guard lock(mutex_);
+  /// An event was run; its link hears of it, if it is still there. `changed` is the map that it committed to, or
+  /// null: commit and answer take one wake-up.
+  void answer(std::weak_ptr<ServerLink> link, protocol::ChannelId channel, std::uint64_t number, EventOutcome outcome,
+              const protocol::DiffSource* changed = nullptr) {
+    std::unique_lock lock(mutex_);
+    if (changed != nullptr) note_change(changed);
     answers_.push_back(ReadyAnswer{std::move(link), channel, number, std::move(outcome)});
-    schedule_round();
+    schedule_round(lock);
   }
 
   void add(const std::shared_ptr<ServerLink>& link) {
@@ -70,10 +73,16 @@ class Lane : public std::enable_shared_from_this<Lane> {
     EventOutcome outcome;
   };
 
-  /// With the mutex held: one round is posted, however many ask for it before it runs.
-  void schedule_round() {
+  /// With the mutex held.
+  void note_change(const protocol::DiffSource* map) {
+    if (std::find(changed_.begin(), changed_.end(), map) == changed_.end()) changed_.push_back(map);
+  }
+
+  /// One round is posted, however many ask for it before it runs. Lets go of the lock, which the round needs at once.
+  void schedule_round(std::unique_lock<std::mutex>& lock) {
     if (is_round_due_) return;
     is_round_due_ = true;
+    lock.unlock();
     executor_->post([weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->run_round();
     });
