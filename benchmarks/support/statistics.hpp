@@ -25,7 +25,7 @@ namespace benchmarks {
 [[nodiscard]] inline std::string write_figure(double value) {
   if (value == 0) return "0";
   const int digits_before = static_cast<int>(std::floor(std::log10(std::abs(value)))) + 1;
-  const double step = std::pow(10.0, std::max(0, digits_before - 3));
+  const double step = std::pow(10.0, std::max(-9, digits_before - 3));
   char text[64];
   std::snprintf(text, sizeof text, "%.*f", std::clamp(3 - digits_before, 0, 9),
                 std::round(value / step) * step);
