@@ -318,6 +318,28 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     client.feed(frame_of(diff));
   }
   SECTION("a step in answer to a request") { step.stream = request; client.feed(frame_of(step)); }
+  SECTION("a step within a transfer") {
+    client.feed(frame_of(diff));
+    wire::Transfer transfer;
+    transfer.stream = 1;
+    client.feed(frame_of(transfer));
+    client.feed(frame_of(step));
+  }
+  SECTION("a channel that was never opened") { client.feed(frame_of(wire::Opened{9, {9, 0}, 1})); }
+  SECTION("a channel that is open already") {
+    client.feed(frame_of(wire::Opened{1, {9, 0}, 1}));
+    CHECK(client.log.closes.empty());
+    client.feed(frame_of(wire::Opened{1, {9, 0}, 1}));
+  }
+  SECTION("an upload twice") {
+    client.feed(frame_of(wire::UploadWanted{1}));
+    CHECK(client.log.closes.empty());
+    client.feed(frame_of(wire::UploadWanted{1}));
+  }
+  SECTION("an upload of an open map") {
+    client.feed(frame_of(wire::Opened{1, {9, 0}, 1}));
+    client.feed(frame_of(wire::UploadWanted{1}));
+  }
   SECTION("a list") { client.feed(frame_of(wire::Hosted{2, false, {}})); }
   SECTION("a part of a value without its beginning") { part.offset = 5; client.feed(frame_of(part)); }
   SECTION("a part that leaves a gap") {

@@ -200,6 +200,7 @@ class ClientSession {
   /// Opens a map; answered by `ChannelOpened`, `UploadAsked` or `ChannelRefused`. The channel in `open` is chosen here.
   ChannelId open(Open open) {
     open.channel = ++last_id_;
+    channels_[open.channel] = ChannelState::asked;
     if (open.mode != FollowMode::none) streams_[open.channel].at = open.position;
     append_frame(control_, open);
     return open.channel;
@@ -296,8 +297,10 @@ class ClientSession {
   struct Stream {
     Position at;
     bool is_one_shot = false;
-    std::optional<PartialValue> partial;
+    std::optional<PartialValue> partial{};
+    bool is_in_transfer = false;  // something is staged
   };
+  enum class ChannelState { asked, uploading, open };
 
   template <class Sink>
   void handle(const Frame& frame, TimePoint now, Sink& sink) {
@@ -311,10 +314,22 @@ class ClientSession {
       case FrameKind::opened: {
         const auto m = decode_body<Opened>(frame.body);
         if (m.head.epoch == 0) break_off("an epoch of 0");
+        ChannelState* state = known_channel(m.channel);
+        if (state == nullptr) return;
+        if (*state == ChannelState::open) break_off("a channel that is open already");
+        *state = ChannelState::open;
         sink(ChannelOpened{m.channel, m.head, m.sender});
         return;
       }
-      case FrameKind::upload_wanted: sink(UploadAsked{decode_body<UploadWanted>(frame.body).channel}); return;
+      case FrameKind::upload_wanted: {
+        const ChannelId channel = decode_body<UploadWanted>(frame.body).channel;
+        ChannelState* state = known_channel(channel);
+        if (state == nullptr) return;
+        if (*state != ChannelState::asked) break_off("an upload that was asked for already");
+        *state = ChannelState::uploading;
+        sink(UploadAsked{channel});
+        return;
+      }
       case FrameKind::refused: {
         auto m = decode_body<Refused>(frame.body);
         forget(m.channel);
@@ -339,6 +354,7 @@ class ClientSession {
         const auto m = decode_body<Transfer>(frame.body);
         if (Stream* stream = known_stream(m.stream)) {
           stream->partial.reset();
+          stream->is_in_transfer = true;
           sink(DiffStaged{m.stream, m.entries});
         }
         return;
@@ -403,6 +419,14 @@ class ClientSession {
     sink(std::move(came));
   }
 
+  /// Null for a channel that we gave up, or that was refused.
+  ChannelState* known_channel(ChannelId id) {
+    const auto found = channels_.find(id);
+    if (found != channels_.end()) return &found->second;
+    if (id == 0 || id > last_id_) break_off("a channel that was never opened");
+    return nullptr;
+  }
+
   /// Null for a stream that we gave up: its frames may still be under way.
   Stream* known_stream(ChannelId id) {
     const auto found = streams_.find(id);
@@ -422,6 +446,7 @@ class ClientSession {
     if (stream == nullptr) return;
     if (stream->at.epoch == 0) break_off("a step before the epoch is known");
     if (stream->is_one_shot) break_off("a step in answer to a request");
+    if (stream->is_in_transfer) break_off("a step within a transfer");
     const UpdateId from = stream->at.update_id;
     stream->at.update_id = advanced(from, 1);
     stream->partial.reset();
@@ -440,6 +465,7 @@ class ClientSession {
     const UpdateId upto = advanced(from, m.advance);
     if (epoch == before && upto < stream->at.update_id) break_off("a diff that leads back");
     stream->at = Position{epoch, upto};
+    stream->is_in_transfer = false;
     stream->partial.reset();
     const DiffCame came{m.stream, epoch, from, upto, m.is_full, m.entries};
     if (stream->is_one_shot) streams_.erase(m.stream);
@@ -462,10 +488,12 @@ class ClientSession {
     if (partial.bytes.size() < m.total) return;
     const Bytes whole = std::move(partial.bytes);
     stream->partial.reset();
+    stream->is_in_transfer = true;
     sink(ValueStaged{m.stream, m.ordinal, whole});
   }
 
   void forget(ChannelId channel) {
+    channels_.erase(channel);
     streams_.erase(channel);
     event_types_.erase(channel);
     lists_.erase(channel);
@@ -531,6 +559,7 @@ class ClientSession {
   TimePoint last_heartbeat_;
   Proof awaited_proof_{};
   Bytes control_;
+  std::map<ChannelId, ChannelState> channels_;
   std::map<ChannelId, Stream> streams_;
   std::map<ChannelId, std::string> event_types_;
   std::map<ChannelId, std::vector<HostedMapInfo>> lists_;
