@@ -105,6 +105,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// the server can't be reached it hears nothing.
   void open(MapIdentity identity, std::shared_ptr<Operation> done) {
     post_operation(done, [identity = std::move(identity), done](RemoteCore& self) mutable {
+      if (const auto clash = self.find_clash(identity)) {
+        return self.finish(*done, StateErrc::type_mismatch, *clash);
+      }
       Entry& entry = self.enter(std::move(identity));
       if (entry.is_open) return self.finish(*done, {});
       if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
@@ -116,6 +119,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Follows a map: diffs go to `receiver` from its position on, until `unfollow` with the same receiver.
   void follow(MapIdentity identity, std::shared_ptr<DiffReceiver> receiver) {
     post([identity = std::move(identity), receiver = std::move(receiver)](RemoteCore& self) mutable {
+      if (const auto clash = self.find_clash(identity)) {
+        receiver->on_status(
+            Status{LinkState::failed, self.executor_->now(), StateErrc::type_mismatch, *clash});
+        return;
+      }
       Entry& entry = self.enter(std::move(identity));
       entry.followers.push_back(Follower{std::move(receiver), 0, false});
       entry.followers.back().receiver->on_status(self.status_for(entry));
@@ -144,6 +152,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                   std::shared_ptr<Operation> done) {
     post_operation(done, [identity = std::move(identity), upto, receiver = std::move(receiver),
                           done](RemoteCore& self) mutable {
+      if (const auto clash = self.find_clash(identity)) {
+        return self.finish(*done, StateErrc::type_mismatch, *clash);
+      }
       Entry& entry = self.enter(std::move(identity));
       if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
       self.requests_.push_back(
@@ -156,6 +167,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Asks where the head of a map is.
   void fetch_head(MapIdentity identity, std::shared_ptr<Position> head, std::shared_ptr<Operation> done) {
     post_operation(done, [identity = std::move(identity), head = std::move(head), done](RemoteCore& self) mutable {
+      if (const auto clash = self.find_clash(identity)) {
+        return self.finish(*done, StateErrc::type_mismatch, *clash);
+      }
       Entry& entry = self.enter(std::move(identity));
       if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
       self.requests_.push_back(Request{.done = done, .hash = entry.identity.hash, .head = std::move(head)});
@@ -350,6 +364,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       entry.channel = 0;
       entry.is_open = false;
       entry.refusal = {};
+      entry.take_events_back();
       for (Follower& follower : entry.followers) {
         follower.receiver->drop_staged();
         follower.channel = 0;
@@ -507,6 +522,18 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   // Maps.
 
+  /// Maps of different types may have one hash. Which of them is meant here was said by the first, as long as it lives
+  /// or is open; for another one this says so.
+  [[nodiscard]] std::optional<std::string> find_clash(const MapIdentity& identity) const {
+    const auto found = entries_.find(identity.hash);
+    if (found == entries_.end()) return std::nullopt;
+    const MapIdentity& known = found->second.identity;
+    if (known.key_type == identity.key_type && known.value_type == identity.value_type) return std::nullopt;
+    if (found->second.channel == 0 && !known.initial()) return std::nullopt;
+    return "this remote knows the map as {" + known.key_type + ": " + known.value_type + "}, not as {" +
+           identity.key_type + ": " + identity.value_type + "}";
+  }
+
   Entry& enter(MapIdentity identity) {
     const auto [found, is_new] = entries_.try_emplace(identity.hash);
     Entry& entry = found->second;
@@ -616,11 +643,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (!is_ready() || !entry.is_open) return;
     while (entry.sent_events < entry.events.size() && events_in_flight_ < options_.limits.events_in_flight) {
       PendingEvent& event = entry.events[entry.sent_events];
-      if (!event.done->mark_sent()) {  // given up meanwhile
+      // Whoever gave up meanwhile does not expect it to run, or to run much later.
+      if (event.number != 0 ? event.done->is_finished() : !event.done->mark_sent()) {
         entry.events.erase(entry.events.begin() + static_cast<std::ptrdiff_t>(entry.sent_events));
         continue;
       }
-      event.number = ++entry.last_number;
+      if (event.number == 0) event.number = ++entry.last_number;
+      event.is_on_link = true;
       ++entry.sent_events;
       session_->send_event(entry.channel, entry.sender, event.number, event.event);
       ++events_in_flight_;
@@ -632,9 +661,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     Entry* entry = entry_of(channel);
     if (entry == nullptr) return;
     auto& events = entry->events;
+    const auto end_of_sent = events.begin() + static_cast<std::ptrdiff_t>(entry->sent_events);
     const auto found =
-        std::find_if(events.begin(), events.end(), [&](const PendingEvent& e) { return e.number == number; });
-    if (found == events.end()) protocol::break_off("an answer to an event that was not sent");
+        std::find_if(events.begin(), end_of_sent, [&](const PendingEvent& e) { return e.number == number; });
+    if (found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
     const auto done = found->done;
     events.erase(found);
     --entry->sent_events;
@@ -679,16 +709,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Within an epoch what was not answered is repeated under its old number, in order. For a master that does not
   /// know us it can't be: nobody could tell whether it ran.
   void adopt_sender(Entry& entry, std::uint64_t sender, Epoch epoch) {
-    if (entry.sender == sender && entry.sender_epoch == epoch) {
-      // Whoever gave up on an event does not expect it to run much later.
-      entry.erase_events_if([](const PendingEvent& e) { return e.number != 0 && e.done->is_finished(); });
-      for (PendingEvent& event : entry.events) {
-        if (event.number == 0) continue;
-        session_->send_event(entry.channel, sender, event.number, event.event);
-        ++events_in_flight_;
-      }
-      return;
-    }
+    if (entry.sender == sender && entry.sender_epoch == epoch) return;
     for (const PendingEvent& event : entry.events) {
       if (event.number != 0) finish(*event.done, StateErrc::outcome_unknown, "the master was restarted meanwhile");
     }

@@ -27,7 +27,8 @@ struct RemoteEvent {
   std::shared_ptr<const SerializedEvent> event;
   std::shared_ptr<Operation> done;
   TimePoint deadline;
-  std::uint64_t number;  ///< 0 until it is first sent
+  std::uint64_t number;     ///< 0 until it is first sent
+  bool is_on_link = false;  ///< sent on the link of now; on the next one it is repeated
 };
 
 /// Somebody who follows a map, on a channel of his own.
@@ -45,8 +46,8 @@ struct RemoteEntry {
   std::uint64_t sender = 0;
   Epoch sender_epoch = 0;
   std::uint64_t last_number = 0;
-  std::deque<RemoteEvent> events;
-  std::size_t sent_events = 0;  ///< how many of them were sent: the first ones
+  std::deque<RemoteEvent> events;  ///< those with a number first, in its order
+  std::size_t sent_events = 0;     ///< how many of them are on the link: the first ones
   std::vector<std::shared_ptr<Operation>> openers;
   std::vector<RemoteFollower> followers;
   std::error_code refusal;  ///< why the server refuses the map; empty if it does not
@@ -58,7 +59,13 @@ struct RemoteEntry {
   void erase_events_if(F is_unwanted) {
     std::erase_if(events, is_unwanted);
     sent_events = static_cast<std::size_t>(
-        std::count_if(events.begin(), events.end(), [](const RemoteEvent& e) { return e.number != 0; }));
+        std::count_if(events.begin(), events.end(), [](const RemoteEvent& e) { return e.is_on_link; }));
+  }
+
+  /// The link is lost: all of them wait for the next one.
+  void take_events_back() {
+    for (RemoteEvent& event : events) event.is_on_link = false;
+    sent_events = 0;
   }
 };
 
