@@ -486,10 +486,7 @@ class ServerSession {
       --events_in_flight_;
       return;
     }
-    if (answer.error != StateErrc{} && !found->second.answers.empty()) {
-      answer.due_at = found->second.answers.back().due_at;  // answers keep the order of their events
-    }
-    found->second.answers.push_back(std::move(answer));
+    found->second.answers.push_back(std::move(answer));  // answers keep the order of their events
   }
 
   void append_heartbeat(Bytes& out) {
