@@ -81,6 +81,12 @@ std::string detail_of(F&& call) {
 /// One server at a time behind a port. Remotes and replicas are made after it and so end before it.
 struct World {
   explicit World(ServerCoreOptions options = {}) { restart(std::move(options)); }
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+  ~World() {
+    server.reset();
+    time.run_ready();  // its links hear of it, on whichever lane they are
+  }
 
   /// The next server of this port, with maps and epochs of its own.
   void restart(ServerCoreOptions options = {}, bool is_started = true) {

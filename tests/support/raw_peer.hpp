@@ -20,7 +20,7 @@
 namespace syncstate::testing {
 
 /// One end of a wire, as client or as server.
-class RawPeer final : public LinkOwner, public std::enable_shared_from_this<RawPeer> {
+class RawPeer final : public std::enable_shared_from_this<RawPeer> {
  public:
   struct Received {
     protocol::FrameKind kind;
@@ -31,12 +31,12 @@ class RawPeer final : public LinkOwner, public std::enable_shared_from_this<RawP
                                           const std::string& address = "192.0.2.1") {
     auto peer = std::make_shared<RawPeer>();
     peer->executor_ = time.make_executor();
-    peer->link_ = port.connect(peer->executor_, peer, address);
+    peer->link_ = port.connect(peer->executor_, std::make_shared<Ear>(peer), address);
     time.run_ready();
     return peer;
   }
 
-  /// Listens on the port; `on_peer` gets each client that connects.
+  /// Listens on the port; `on_peer` gets each client that connects, and keeps it.
   template <class F>
   static void listen(inproc::VirtualTime& time, inproc::Port& port, F on_peer) {
     std::shared_ptr<Executor> executor = time.make_executor();
@@ -45,7 +45,7 @@ class RawPeer final : public LinkOwner, public std::enable_shared_from_this<RawP
       peer->executor_ = executor;
       peer->link_ = std::move(end);
       on_peer(peer);
-      return peer;
+      return std::make_shared<Ear>(peer);
     });
   }
 
@@ -104,24 +104,40 @@ class RawPeer final : public LinkOwner, public std::enable_shared_from_this<RawP
   }
   void forget() { received_.clear(); }
 
-  void on_open(const LinkInfo& info) override {
-    binding_ = info.channel_binding;
-    is_open_ = true;
-  }
-  void on_bytes(ByteView bytes) override {
+ private:
+  /// Hears for a peer without keeping it: the peer holds the link, and the link its owner.
+  class Ear final : public LinkOwner {
+   public:
+    explicit Ear(std::weak_ptr<RawPeer> peer) : peer_(std::move(peer)) {}
+
+    void on_open(const LinkInfo& info) override {
+      if (const auto peer = peer_.lock()) {
+        peer->binding_ = info.channel_binding;
+        peer->is_open_ = true;
+      }
+    }
+    void on_bytes(ByteView bytes) override {
+      if (const auto peer = peer_.lock()) peer->take(bytes);
+    }
+    void produce(Bytes& out) override {
+      if (const auto peer = peer_.lock()) out.swap(peer->out_);
+    }
+    void on_closed(std::error_code, const std::string&) override {
+      if (const auto peer = peer_.lock()) peer->is_open_ = false;
+    }
+
+   private:
+    std::weak_ptr<RawPeer> peer_;
+  };
+
+  void take(ByteView bytes) {
     received_bytes_ += bytes.size();
     frames_.feed(bytes, [this](const protocol::Frame& frame) {
       received_.push_back({frame.kind, Bytes(frame.body.begin(), frame.body.end())});
       return true;
     });
   }
-  void produce(Bytes& out) override { out.swap(out_); }
-  void on_closed(std::error_code, const std::string&) override {
-    is_open_ = false;
-    link_->abort();
-  }
 
- private:
   std::shared_ptr<Executor> executor_;
   std::shared_ptr<Link> link_;
   Bytes binding_;

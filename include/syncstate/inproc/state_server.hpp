@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "syncstate/error.hpp"
 #include "syncstate/inproc/port.hpp"
 #include "syncstate/inproc/virtual_executor.hpp"
 #include "syncstate/server_core.hpp"
@@ -47,6 +48,10 @@ class StateServer {
   void stop() {
     if (std::exchange(is_listening_, false)) port_->close();
     core_->stop();
+    try {
+      executor_->run_blocking([] {});  // the links hear of it before anyone may end the virtual world
+    } catch (const StateError&) {      // that has ended already, or we are one of its tasks
+    }
   }
 
   [[nodiscard]] ServerCore<K, V, E>& core() { return *core_; }

@@ -54,9 +54,7 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
       self.is_closing_ = true;
       self.pump();
     });
-    executor_->post_at(executor_->now() + std::chrono::seconds(1), [weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->close(StateErrc::link_closed, "closed");
-    });
+    executor_->post_at(executor_->now() + std::chrono::seconds(1), [guard = CloseAtEnd(shared_from_this())] {});
   }
 
   void abort() override {
@@ -79,6 +77,20 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
   [[nodiscard]] std::uint64_t bytes_received() const { return bytes_received_; }
 
  private:
+  /// Closes when its task has run, or is dropped because the virtual world ends: link and owner hold each other.
+  class CloseAtEnd {
+   public:
+    explicit CloseAtEnd(std::shared_ptr<WireEnd> end) : end_(std::move(end)) {}
+    CloseAtEnd(CloseAtEnd&&) = default;
+    CloseAtEnd& operator=(CloseAtEnd&&) = delete;
+    ~CloseAtEnd() {
+      if (end_) end_->close(StateErrc::link_closed, "closed");
+    }
+
+   private:
+    std::shared_ptr<WireEnd> end_;
+  };
+
   template <class F>
   void post(F f) {
     executor_->post([self = shared_from_this(), f = std::move(f)] { f(*self); });
