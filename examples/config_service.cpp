@@ -116,7 +116,9 @@ int main(int argc, char** argv) {
   command =
       app.add_subcommand("set", "Change a leaf, wait for the answer, print its update id and the round trip");
   command->add_option("POINTER", pointer, "The leaf, for example /servers/0/port")->required();
-  command->add_option("JSON", value, "Its new value: any JSON, so strings in double quotes: '\"text\"'")
+  command
+      ->add_option("JSON", value,
+                   "Its new value: any JSON, so strings in double quotes: '\"text\"'; - reads standard input")
       ->required();
   add_client_options(*command, client);
   command->callback([&] { run([&] { return set(client, pointer, value); }); });

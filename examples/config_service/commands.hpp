@@ -11,6 +11,7 @@
 #include "client.hpp"
 #include "document.hpp"
 #include "failure.hpp"
+#include "read_json.hpp"
 #include "write_json.hpp"
 
 namespace config_service {
@@ -26,12 +27,15 @@ inline ExitCode get(const ClientOptions& options, const std::string& pointer) {
 
 inline ExitCode dump(const ClientOptions& options) { return get(options, ""); }
 
-inline Json parse_value(const std::string& text) {
+/// The value on the command line; `-` stands for what comes on standard input.
+inline Json parse_value(const std::string& argument) {
+  const std::string text = argument == "-" ? read_file("/dev/stdin", "the value on") : argument;
   Json value = Json::parse(text, nullptr, false);
   if (!value.is_discarded()) return value;
   throw Failure(ExitCode::command_line,
-                text + " is no JSON; a string stands in double quotes, within single ones for the shell: '" +
-                    json_text(Json(text)) + "'");
+                (text.size() > 100 ? "the value" : text) +
+                    " is no JSON; a string stands in double quotes, within single ones for the shell: '" +
+                    (text.size() > 100 ? "\"...\"" : json_text(Json(text))) + "'");
 }
 
 inline ExitCode set(const ClientOptions& options, const std::string& pointer, const std::string& text) {

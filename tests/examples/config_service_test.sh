@@ -87,6 +87,15 @@ expect 0 "update id  3" client status
 expect 0 "string -> json" client status
 expect 0 "link       live" service status --dir dir --connect "localhost:${where##*:}"
 expect 2 "is no JSON" client set /log/level debug
+printf '"%0100000d"' 7 >long.json
+code=0
+client set /fleet/name - <long.json >printed || code=$?
+[[ $code == 0 ]] || fail "set from standard input ended with $code"
+client get /fleet/name | cmp - <(cat long.json; echo) || fail "a long value"
+printf '"%02000000d"' 7 >too_long.json
+code=0
+client set /fleet/name - <too_long.json 2>printed || code=$?
+[[ $code == 1 ]] && grep -q "larger than the limit" printed || fail "an event of 2 MB: $code, $(cat printed)"
 expect 6 "/log/level" client set /log/levle '"debug"'
 expect 6 "it holds 3 leaves" client set /log 1
 expect 6 'with the value "debug"' client set /log/level/deeper 1
@@ -112,23 +121,24 @@ expect 0 '"debug"' client get /log/level
 [[ $(stat -c %a dir/server.key dir/password | xargs) == "600 600" ]] || fail "secrets that others may read"
 
 echo "--- watchers, each change once and in order, over a kill and a changed file"
+expect 0 "update 5" client set /fleet/name 5
 watch counting --every-step --count 2
 counting=$watcher
 watch steady --every-step
 wait_for counting.err "watching "
 wait_for steady.err "watching "
-expect 0 "update 4" client set /log/level '"first"'
-expect 0 "update 5" client set /log/sample_rate 1
-expect 0 "update 6" client set /features/dark_mode '{"odd": "\n"}'
+expect 0 "update 6" client set /log/level '"first"'
+expect 0 "update 7" client set /log/sample_rate 1
+expect 0 "update 8" client set /features/dark_mode '{"odd": "\n"}'
 code=0
 wait "$counting" || code=$?
 [[ $code == 0 ]] || fail "watch --count ended with $code"
-wait_for steady.out "update 6"
+wait_for steady.out "update 8"
 changes() { sed -E 's/^[0-9T:.-]+Z  //' "$1"; }
 cat >wanted <<'END'
-update 4  /log/level  "debug" -> "first"
-update 5  /log/sample_rate  0.05 -> 1
-update 6  /features/dark_mode  false -> {"odd":"\n"}
+update 6  /log/level  "debug" -> "first"
+update 7  /log/sample_rate  0.05 -> 1
+update 8  /features/dark_mode  false -> {"odd":"\n"}
 END
 diff wanted <(changes steady.out) || fail "the watcher saw something else"
 diff <(head -2 wanted) <(changes counting.out) || fail "the counting watcher saw something else"
