@@ -39,7 +39,6 @@ missing_packages() {
   have_header CLI/CLI.hpp || echo libcli11-dev
   [[ $1 == examples ]] && return
   have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || echo catch2
-  have_header benchmark/benchmark.h || echo libbenchmark-dev
   [[ $1 == tests ]] && return
   have_command patch || echo patch
   have_command clang++ || echo clang
