@@ -15,7 +15,8 @@ using wire::FrameKind;
 using Lines = std::vector<std::string>;
 using Hosted = detail::HostedMap<std::string, std::string>;
 
-std::shared_ptr<Hosted> host(std::uint32_t keys, const std::string& initial = "-", const Limits& limits = {}) {
+std::shared_ptr<Hosted> host(std::uint32_t keys, const std::string& initial = "-",
+                             const Limits& limits = {}) {
   return std::make_shared<Hosted>(make_master<std::string>(keys, initial), limits);
 }
 
@@ -295,11 +296,23 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
   const Bytes five(5);
   part.bytes = five;
   StateErrc expected = StateErrc::protocol_error;
-  SECTION("a stream of number 0") { diff.stream = 0; client.feed(frame_of(diff)); }
-  SECTION("a stream that was never opened") { diff.stream = 3; client.feed(frame_of(diff)); }
+  SECTION("a stream of number 0") {
+    diff.stream = 0;
+    client.feed(frame_of(diff));
+  }
+  SECTION("a stream that was never opened") {
+    diff.stream = 3;
+    client.feed(frame_of(diff));
+  }
   SECTION("a step before the epoch is known") { client.feed(frame_of(step)); }
-  SECTION("a diff before the epoch is known") { diff.epoch.reset(); client.feed(frame_of(diff)); }
-  SECTION("an epoch of 0") { diff.epoch = 0; client.feed(frame_of(diff)); }
+  SECTION("a diff before the epoch is known") {
+    diff.epoch.reset();
+    client.feed(frame_of(diff));
+  }
+  SECTION("an epoch of 0") {
+    diff.epoch = 0;
+    client.feed(frame_of(diff));
+  }
   SECTION("an open map without an epoch") { client.feed(frame_of(wire::Opened{1, {0, 0}, 1})); }
   SECTION("another epoch without its whole state") {
     client.feed(frame_of(diff));
@@ -317,7 +330,10 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     diff.advance = ~std::uint64_t{0};
     client.feed(frame_of(diff));
   }
-  SECTION("a step in answer to a request") { step.stream = request; client.feed(frame_of(step)); }
+  SECTION("a step in answer to a request") {
+    step.stream = request;
+    client.feed(frame_of(step));
+  }
   SECTION("a step within a transfer") {
     client.feed(frame_of(diff));
     wire::Transfer transfer;
@@ -341,7 +357,10 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     client.feed(frame_of(wire::UploadWanted{1}));
   }
   SECTION("a list") { client.feed(frame_of(wire::Hosted{2, false, {}})); }
-  SECTION("a part of a value without its beginning") { part.offset = 5; client.feed(frame_of(part)); }
+  SECTION("a part of a value without its beginning") {
+    part.offset = 5;
+    client.feed(frame_of(part));
+  }
   SECTION("a part that leaves a gap") {
     client.feed(frame_of(part));
     part.offset = 6;
@@ -360,7 +379,10 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     part.total = 11;
     client.feed(frame_of(part));
   }
-  SECTION("more than the whole value") { part.total = 4; client.feed(frame_of(part)); }
+  SECTION("more than the whole value") {
+    part.total = 4;
+    client.feed(frame_of(part));
+  }
   SECTION("a value beyond the limit") {
     part.total = (std::uint64_t{16} << 20) + 1;
     client.feed(frame_of(part));
@@ -481,7 +503,9 @@ TEST_CASE("an answer waits for a transfer that holds its effect", "[protocol][gu
   const auto map = host(100, "-", limits);
   pair.server.maps[map->hash()] = map;
   wire::ChannelId channel = 0;
-  SECTION("on the channel that asks") { channel = pair.client.session.open(open_of(*map, FollowMode::merged)); }
+  SECTION("on the channel that asks") {
+    channel = pair.client.session.open(open_of(*map, FollowMode::merged));
+  }
   SECTION("on another channel") {
     channel = pair.client.session.open(open_of(*map));
     pair.client.session.open(open_of(*map, FollowMode::merged));

@@ -74,7 +74,8 @@ TEST_CASE("frames are cut out of pieces of any size", "[protocol]") {
 
 TEST_CASE("a reader of frames keeps what came, never what a length claims", "[protocol][guarantee_9]") {
   wire::FrameReader reader(1 << 20);
-  reader.feed(Bytes{std::byte{0x80}, std::byte{0x80}, std::byte{0x40}}, [](const wire::Frame&) { return true; });
+  reader.feed(Bytes{std::byte{0x80}, std::byte{0x80}, std::byte{0x40}},
+              [](const wire::Frame&) { return true; });
   CHECK(reader.pending_bytes() == 3);
   reader.feed(Bytes(10), [](const wire::Frame&) { return true; });
   CHECK(reader.pending_bytes() == 13);
@@ -129,7 +130,8 @@ TEST_CASE("an initial state is put together from pieces of any size", "[protocol
   }
 }
 
-TEST_CASE("an initial state that breaks a rule or a limit is refused as it comes", "[protocol][guarantee_10]") {
+TEST_CASE("an initial state that breaks a rule or a limit is refused as it comes",
+          "[protocol][guarantee_10]") {
   Limits limits;
   limits.keys_per_map = 2;
   limits.value_bytes = 10;
@@ -275,7 +277,8 @@ TEST_CASE("answers and senders are remembered within bounds", "[protocol][guaran
   limits.senders_per_map = 2;
   SenderTable table(limits);
   const std::uint64_t first = table.admit(0);
-  for (std::uint64_t number = 1; number <= 4; ++number) table.record(first, number, {number, StateErrc{}, ""});
+  for (std::uint64_t number = 1; number <= 4; ++number)
+    table.record(first, number, {number, StateErrc{}, ""});
   EventOutcome outcome;
   CHECK(table.look_up(first, 1, outcome) == SenderTable::Verdict::unknown);
   CHECK(table.look_up(first, 2, outcome) == SenderTable::Verdict::repeat);
@@ -313,7 +316,13 @@ TEST_CASE("the wait before a reconnect is anything up to a bound that doubles", 
   std::mt19937_64 rng(seed);
   const BackoffOptions options;
   for (const auto& [attempt, most] : std::vector<std::pair<unsigned, std::chrono::milliseconds>>{
-           {0, 250ms}, {1, 500ms}, {2, 1s}, {6, 16s}, {7, 30s}, {64, 30s}, {std::numeric_limits<unsigned>::max(), 30s}}) {
+           {0, 250ms},
+           {1, 500ms},
+           {2, 1s},
+           {6, 16s},
+           {7, 30s},
+           {64, 30s},
+           {std::numeric_limits<unsigned>::max(), 30s}}) {
     INFO("attempt " << attempt);
     auto least = 1h * 1.0;
     auto longest = 0h * 1.0;

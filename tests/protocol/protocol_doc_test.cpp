@@ -26,7 +26,8 @@ const std::string& document() {
   return text;
 }
 
-/// The bytes of every block that begins with "```hex NAME", by name; a # and what follows on its line is comment.
+/// The bytes of every block that begins with "```hex NAME", by name; a # and what follows on its line is
+/// comment.
 std::multimap<std::string, std::string> hex_blocks() {
   std::multimap<std::string, std::string> blocks;
   std::istringstream lines(document());
@@ -172,7 +173,12 @@ class Examples {
     add(open);
     wire::Upload upload;
     upload.channel = 1;
-    const Bytes initial = to_bytes("\x01" "0\x09" "Message 0\x01" "1\x09" "Message 1");
+    const Bytes initial = to_bytes(
+        "\x01"
+        "0\x09"
+        "Message 0\x01"
+        "1\x09"
+        "Message 1");
     upload.bytes = initial;
     add(upload);
     add(wire::UploadEnd{1});
@@ -188,7 +194,11 @@ class Examples {
     add(wire::Fetch{4, hash, "string", "string"});
     add(wire::List{5});
     add(wire::EventType{1, "<{string,string}>"});
-    const Bytes event_bytes = to_bytes(std::string("\0\x01" "1\x07" "Updated", 11));
+    const Bytes event_bytes =
+        to_bytes(std::string("\0\x01"
+                             "1\x07"
+                             "Updated",
+                             11));
     wire::EventPart part;
     part.channel = 1;
     part.bytes = ByteView(event_bytes).first(4);

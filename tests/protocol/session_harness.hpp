@@ -103,7 +103,9 @@ class ActionLog {
   void operator()(const wire::ChannelRefused& a) {
     add("refused", a.channel, static_cast<int>(a.reason), a.detail, a.other ? a.other->hex() : "");
   }
-  void operator()(const wire::UpdateIdCame& a) { add("update id", a.request, a.head.epoch, a.head.update_id); }
+  void operator()(const wire::UpdateIdCame& a) {
+    add("update id", a.request, a.head.epoch, a.head.update_id);
+  }
   void operator()(const wire::StateCame& a) { add("state", a.request, to_hex(a.bytes)); }
   void operator()(const wire::StateEnded& a) { add("state ended", a.request); }
   void operator()(const wire::HostedCame& a) {
@@ -287,7 +289,8 @@ StateMap<std::string, V> make_master(std::uint32_t count, const V& initial, MapO
 
 /// Sets keys by ordinal in one commit.
 template <class V>
-UpdateId commit(detail::HostedMap<std::string, V>& map, const std::vector<std::pair<std::uint32_t, V>>& changes) {
+UpdateId commit(detail::HostedMap<std::string, V>& map,
+                const std::vector<std::pair<std::uint32_t, V>>& changes) {
   return map.transact([&](StateMap<std::string, V>& state) {
     for (const auto& change : changes) {
       state.set(detail::MapAccess::frozen(state)->key(change.first), change.second);

@@ -10,8 +10,8 @@ namespace {
 
 using namespace syncstate;
 using namespace syncstate::testing;
-using wire::FrameKind;
 using wire::FollowMode;
+using wire::FrameKind;
 
 /// The error with which a side said goodbye in `bytes`; 0 if it did not.
 StateErrc goodbye_in(ByteView bytes) {
@@ -346,7 +346,9 @@ TEST_CASE("no length is believed", "[protocol][guarantee_10]") {
 }
 
 TEST_CASE("what a peer never sends ends the session", "[protocol][guarantee_10]") {
-  const auto is_for_server = [](FrameKind kind) { return kind >= FrameKind::open && kind <= FrameKind::event; };
+  const auto is_for_server = [](FrameKind kind) {
+    return kind >= FrameKind::open && kind <= FrameKind::event;
+  };
   const auto is_for_client = [](FrameKind kind) { return kind >= FrameKind::opened; };
   for (int number = 0; number < 256; ++number) {
     const auto kind = static_cast<FrameKind>(number);
@@ -412,7 +414,8 @@ std::vector<Bytes> client_script(const Hosted& map) {
   return script;
 }
 
-/// To a client that opened channels 1 and 2, both followed, and asked for 3 (a diff), 4 (a state) and 5 (the list).
+/// To a client that opened channels 1 and 2, both followed, and asked for 3 (a diff), 4 (a state) and 5 (the
+/// list).
 std::vector<Bytes> server_script() {
   std::vector<Bytes> script;
   const Epoch epoch = 0x1234;
@@ -568,13 +571,15 @@ TEST_CASE("bytes cut off or changed anywhere end the session at worst, with an e
         }
         // A body that is too short for its kind, within a frame that is whole.
         if (i > 1 && frame.size() < 128) {
-          const Bytes shorter = raw_frame(std::to_integer<unsigned>(frame[1]), ByteView(frame).subspan(2, i - 2));
+          const Bytes shorter =
+              raw_frame(std::to_integer<unsigned>(frame[1]), ByteView(frame).subspan(2, i - 2));
           if (!run(script, at, shorter, to_server)) FAIL("frame " << at << " with a body of " << i - 2);
         }
         for (const unsigned value : {0x00U, 0x01U, 0x7FU, 0x80U, 0xFFU}) {
           Bytes changed = frame;
           changed[i] = static_cast<std::byte>(value);
-          if (!run(script, at, changed, to_server)) FAIL("frame " << at << " byte " << i << " set to " << value);
+          if (!run(script, at, changed, to_server))
+            FAIL("frame " << at << " byte " << i << " set to " << value);
         }
       }
     }
@@ -591,7 +596,8 @@ TEST_CASE("random bytes end the session at worst", "[protocol][guarantee_10]") {
     const auto list = client_script(*map);
     Bytes body(rng() % 40);
     for (std::byte& b : body) b = static_cast<std::byte>(rng() % 4 == 0 ? rng() : rng() % 4);
-    return rng() % 2 == 0 ? body : raw_frame(static_cast<unsigned>(all_kinds()[rng() % all_kinds().size()]), body);
+    return rng() % 2 == 0 ? body
+                          : raw_frame(static_cast<unsigned>(all_kinds()[rng() % all_kinds().size()]), body);
   };
   ServerSide server;
   ClientSide client;

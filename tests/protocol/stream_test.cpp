@@ -24,7 +24,8 @@ using Hosted = detail::HostedMap<std::string, std::string>;
 /// Keeps every state there ever was, and looks everything up in them: slow, and plain to see right.
 class NaiveSource final : public wire::DiffSource {
  public:
-  explicit NaiveSource(std::size_t keys) : history_{Values(keys, "-")}, changed_{std::vector<UpdateId>(keys)} {}
+  explicit NaiveSource(std::size_t keys)
+      : history_{Values(keys, "-")}, changed_{std::vector<UpdateId>(keys)} {}
 
   void commit(const std::map<std::size_t, std::string>& changes) {
     history_.push_back(history_.back());
@@ -38,8 +39,8 @@ class NaiveSource final : public wire::DiffSource {
   [[nodiscard]] const Values& state(UpdateId id) const { return history_.at(id); }
 
   Epoch epoch = 0xE0;
-  UpdateId log_from = 0;                     ///< how far back the log reaches
-  std::function<void()> before_encoding{};   ///< somebody else, who is quick
+  UpdateId log_from = 0;                           ///< how far back the log reaches
+  std::function<void()> before_encoding{};         ///< somebody else, who is quick
   std::shared_ptr<wire::PinnedSnapshot> pinned{};  ///< another transfer's snapshot, if there is one
 
   bool encode_initial(std::uint32_t&, std::uint64_t&, std::size_t, Bytes&) const override { return false; }
@@ -107,7 +108,8 @@ std::shared_ptr<const detail::FrozenState<std::string, std::string>> frozen_keys
 /// A client of one stream.
 struct Reader {
   Reader(std::uint32_t keys, Position at, FollowMode mode) : Reader(frozen_keys(keys), at, mode) {}
-  Reader(StateFollower<std::string>::Frozen frozen, Position at, FollowMode mode) : follower(std::move(frozen)) {
+  Reader(StateFollower<std::string>::Frozen frozen, Position at, FollowMode mode)
+      : follower(std::move(frozen)) {
     client.authenticate();
     id = client.session.open(plain_open(at, mode));
   }
@@ -154,12 +156,18 @@ TEST_CASE("a stream leads from any position to the head", "[protocol][guarantee_
   SECTION("from the initial state of a master that has no commit yet") {
     const auto fresh = std::make_shared<NaiveSource>(4);
     DiffStream stream(1, fresh, {}, FollowMode::merged, limits);
-    CHECK(to_hex(one_frame(stream)) == "0c2801" "02" "00000000000000e0" "00");
+    CHECK(to_hex(one_frame(stream)) ==
+          "0c2801"
+          "02"
+          "00000000000000e0"
+          "00");
     CHECK_FALSE(stream.is_behind());
   }
   SECTION("one commit of one key is a step") {
     DiffStream stream(1, source, {source->epoch, 4}, FollowMode::merged, limits);
-    CHECK(to_hex(one_frame(stream)) == "04270101" "35");
+    CHECK(to_hex(one_frame(stream)) ==
+          "04270101"
+          "35");
   }
   SECTION("from another epoch: a full diff, relative to the initial state") {
     DiffStream stream(1, source, {0xD0, 99}, FollowMode::merged, limits);
@@ -171,7 +179,11 @@ TEST_CASE("a stream leads from any position to the head", "[protocol][guarantee_
   SECTION("from another epoch, to a master at its initial state") {
     const auto fresh = std::make_shared<NaiveSource>(4);
     DiffStream stream(1, fresh, {0xD0, 99}, FollowMode::merged, limits);
-    CHECK(to_hex(one_frame(stream)) == "0c2801" "03" "00000000000000e0" "00");
+    CHECK(to_hex(one_frame(stream)) ==
+          "0c2801"
+          "03"
+          "00000000000000e0"
+          "00");
   }
 }
 
@@ -216,7 +228,8 @@ TEST_CASE("every_step is served commit by commit while the log reaches", "[proto
 TEST_CASE("one diff ends exactly where it was to end, while the log reaches", "[protocol][guarantee_2]") {
   const Limits limits = small_pieces(16);
   const auto source = std::make_shared<NaiveSource>(4);
-  for (int i = 1; i <= 6; ++i) source->commit({{0, "the value " + std::to_string(i)}, {1, "and another one"}});
+  for (int i = 1; i <= 6; ++i)
+    source->commit({{0, "the value " + std::to_string(i)}, {1, "and another one"}});
   UpdateId upto = 6;
   UpdateId expected = 6;
   SECTION("at the head") {}
@@ -270,7 +283,8 @@ TEST_CASE("a diff too large for a frame goes in pieces, and shows nothing before
   CHECK(reader.follower.state() == source->state(2));
 }
 
-TEST_CASE("a transfer ends on a snapshot, even where every key changes between any two pieces", "[protocol]") {
+TEST_CASE("a transfer ends on a snapshot, even where every key changes between any two pieces",
+          "[protocol]") {
   const Limits limits = small_pieces(16);
   const auto source = std::make_shared<NaiveSource>(5);
   const auto change_all = [&] {
@@ -418,7 +432,8 @@ TEST_CASE("transfers share one snapshot of a hosted map", "[protocol]") {
   for (int i = 0; i < 6; ++i) {
     streams.push_back(std::make_unique<DiffStream>(1, map, Position{}, FollowMode::merged, limits));
     readers.push_back(std::make_unique<Reader>(
-        map->read([](const auto& state) { return detail::MapAccess::frozen(state); }), Position{}, FollowMode::merged));
+        map->read([](const auto& state) { return detail::MapAccess::frozen(state); }), Position{},
+        FollowMode::merged));
   }
   std::map<UpdateId, Values> history;
   for (int round = 0; round < 2'000; ++round) {
@@ -506,7 +521,9 @@ TEST_CASE("whatever the writer does, every stream leads to the master's state at
   };
 
   struct Flow {
-    Flow(const StateFollower<std::string>::Frozen& frozen_state) : follower(frozen_state) { client.authenticate(); }
+    Flow(const StateFollower<std::string>::Frozen& frozen_state) : follower(frozen_state) {
+      client.authenticate();
+    }
     ClientSide client;
     StateFollower<std::string> follower;
     std::unique_ptr<DiffStream> stream;

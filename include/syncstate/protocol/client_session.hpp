@@ -112,22 +112,24 @@ struct HeadHeard {
 };
 
 /// What a client session wants done.
-using ClientAction =
-    std::variant<ServerAuthenticated, ChannelOpened, UploadAsked, ChannelRefused, UpdateIdCame, StateCame, StateEnded,
-                 HostedCame, DiffStaged, ValueStaged, DiffCame, StepCame, EventAnswered, EventRefused, HeadHeard,
-                 CloseSession>;
+using ClientAction = std::variant<ServerAuthenticated, ChannelOpened, UploadAsked, ChannelRefused,
+                                  UpdateIdCame, StateCame, StateEnded, HostedCame, DiffStaged, ValueStaged,
+                                  DiffCame, StepCame, EventAnswered, EventRefused, HeadHeard, CloseSession>;
 
 /// One connection's protocol state on the client, without any I/O.
 ///
-/// `on_bytes` and `on_tick` give actions to a sink, any callable that takes each alternative of `ClientAction`; the
-/// sink may call back into the session. `produce` gives the bytes to send.
+/// `on_bytes` and `on_tick` give actions to a sink, any callable that takes each alternative of
+/// `ClientAction`; the sink may call back into the session. `produce` gives the bytes to send.
 ///
 /// Threads : one at a time.
 /// Lifetime: `limits` outlives the session.
 class ClientSession {
  public:
   ClientSession(const Limits& limits, TimePoint now)
-      : limits_(&limits), frames_(limits.frame_bytes_before_authentication), opened_at_(now), last_heard_(now),
+      : limits_(&limits),
+        frames_(limits.frame_bytes_before_authentication),
+        opened_at_(now),
+        last_heard_(now),
         last_heartbeat_(now) {}
 
   /// The link is secured: the hello with our proof goes out first.
@@ -151,7 +153,8 @@ class ClientSession {
       });
     } catch (const StateError& error) {
       fail(reason_of(error), error.detail(), sink);
-    } catch (const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
+    } catch (
+        const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
       fail(StateErrc::protocol_error, error.what(), sink);
     }
   }
@@ -197,7 +200,8 @@ class ClientSession {
 
   // What the role asks for; only after `ServerAuthenticated`.
 
-  /// Opens a map; answered by `ChannelOpened`, `UploadAsked` or `ChannelRefused`. The channel in `open` is chosen here.
+  /// Opens a map; answered by `ChannelOpened`, `UploadAsked` or `ChannelRefused`. The channel in `open` is
+  /// chosen here.
   ChannelId open(Open open) {
     open.channel = ++last_id_;
     channels_[open.channel] = ChannelState::asked;
@@ -217,8 +221,8 @@ class ClientSession {
     append_frame(control_, CloseChannel{channel});
   }
 
-  /// Follows an open map from a position; once per channel, for diffs name no position of their own, and those under
-  /// way from before could not be told apart.
+  /// Follows an open map from a position; once per channel, for diffs name no position of their own, and
+  /// those under way from before could not be told apart.
   void follow(ChannelId channel, Position at, FollowMode mode) {
     Follow message;
     message.channel = channel;

@@ -32,10 +32,10 @@ class PinnedSnapshot {
 struct PassCursor {
   UpdateId from = 0;
   UpdateId target = 0;
-  std::uint32_t ordinal = 0;      ///< the next key to look at
-  std::uint64_t offset = 0;       ///< how much of that key's value went out already
-  UpdateId value_changed_at = 0;  ///< with an offset: the commit that value is of
-  bool at_end = false;            ///< the last call gave the last piece
+  std::uint32_t ordinal = 0;                         ///< the next key to look at
+  std::uint64_t offset = 0;                          ///< how much of that key's value went out already
+  UpdateId value_changed_at = 0;                     ///< with an offset: the commit that value is of
+  bool at_end = false;                               ///< the last call gave the last piece
   std::shared_ptr<const PinnedSnapshot> snapshot{};  ///< read from here instead of the head
 };
 
@@ -55,9 +55,10 @@ class InitialSource {
   InitialSource& operator=(const InitialSource&) = delete;
   virtual ~InitialSource() = default;
 
-  /// Appends a piece of at most about `budget` bytes, laid out as `Upload` says, from key `next_key` and the byte
-  /// `offset` of its entry on; moves both. Returns false, and appends nothing, when nothing was left.
-  virtual bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget, Bytes& out) const = 0;
+  /// Appends a piece of at most about `budget` bytes, laid out as `Upload` says, from key `next_key` and the
+  /// byte `offset` of its entry on; moves both. Returns false, and appends nothing, when nothing was left.
+  virtual bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget,
+                              Bytes& out) const = 0;
 };
 
 /// Diffs of one hosted map, encoded. The server core implements it; sessions pull from it.
@@ -68,7 +69,8 @@ class DiffSource : public InitialSource {
   /// Where the master stands now; the epoch never changes during a source's life.
   [[nodiscard]] virtual Position head() const = 0;
 
-  /// Appends the entries of the merged diff from `from` to the head, if they take no more than `budget` bytes.
+  /// Appends the entries of the merged diff from `from` to the head, if they take no more than `budget`
+  /// bytes.
   ///
   /// Returns the update id they lead to; nothing, and `out` as it was, when they do not fit.
   /// Complexity: O(answer), and O(budget) when it does not fit.
@@ -82,10 +84,12 @@ class DiffSource : public InitialSource {
   /// Appends the next piece of the exact diff (from, target] out of the log.
   virtual PassPiece encode_logged(PassCursor& cursor, std::size_t budget, Bytes& out) = 0;
 
-  /// The newest update id not beyond `upto` that the log reaches from `from` on; `from` itself when it does not.
+  /// The newest update id not beyond `upto` that the log reaches from `from` on; `from` itself when it does
+  /// not.
   [[nodiscard]] virtual UpdateId logged_upto(UpdateId from, UpdateId upto) const = 0;
 
-  /// Keeps the state at the head readable for passes; or shares one that is pinned already and no older than that.
+  /// Keeps the state at the head readable for passes; or shares one that is pinned already and no older than
+  /// that.
   ///
   /// Where too many are pinned the oldest is given up: passes over it are `lost`, and pin another.
   virtual std::shared_ptr<const PinnedSnapshot> pin_snapshot(UpdateId at_least) = 0;

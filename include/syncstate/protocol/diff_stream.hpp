@@ -15,17 +15,19 @@ namespace syncstate::protocol {
 
 /// Makes the frames that lead a peer from a position to the head, whatever its age, one frame at a time.
 ///
-/// Who is behind gets one merged diff; one that does not fit a frame goes in pieces (a transfer), of which this keeps
-/// position, target and cursor, never bytes (DESIGN.md, section 3).
+/// Who is behind gets one merged diff; one that does not fit a frame goes in pieces (a transfer), of which
+/// this keeps position, target and cursor, never bytes (DESIGN.md, section 3).
 class DiffStream {
  public:
   /// Follows `source` from `at` on. The caller has checked that `at` lies in the map's history.
   /// `limits` outlives the stream.
-  DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, FollowMode mode, const Limits& limits)
+  DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, FollowMode mode,
+             const Limits& limits)
       : id_(id), source_(std::move(source)), at_(at), mode_(mode), limits_(&limits) {}
 
   /// Ends at `upto`, where the log reaches, else at the head; answers one `get_diff`.
-  DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, UpdateId upto, const Limits& limits)
+  DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, UpdateId upto,
+             const Limits& limits)
       : id_(id), source_(std::move(source)), at_(at), upto_(upto), limits_(&limits) {}
 
   [[nodiscard]] ChannelId id() const { return id_; }
@@ -46,7 +48,8 @@ class DiffStream {
     const Position head = source_->head();
     const bool is_full = at_.epoch != 0 && at_.epoch != head.epoch;
     const UpdateId from = is_full ? 0 : at_.update_id;
-    // Where the head is the very end that is wanted, the merged diff is the exact one too, and encoded once for all.
+    // Where the head is the very end that is wanted, the merged diff is the exact one too, and encoded once
+    // for all.
     const auto end = exact_end(from, is_full);
     if (end && *end < head.update_id && start_logged(from, *end)) return produce_pass(out);
     return produce_merged(from, is_full, out);
@@ -83,7 +86,8 @@ class DiffStream {
     }
     const auto end = exact_end(from, is_full);
     const auto upto = source_->encode_merged(from, limits_->piece_bytes, scratch_);
-    // The map may have moved on past that end since we looked; and a transfer to the head ends wherever that is then.
+    // The map may have moved on past that end since we looked; and a transfer to the head ends wherever that
+    // is then.
     if (end && (!upto || *upto > *end) && start_logged(from, *end)) return produce_pass(out);
     if (upto) {
       close(*upto, is_full, scratch_, out);
@@ -144,12 +148,14 @@ class DiffStream {
     const UpdateId head = source_->head().update_id;
     const PassCursor last = std::exchange(pass_->cursor, {});
     start_pass(last.target, last.target);
-    // A snapshot that was pinned before the last pass ended may be older than a change for which that pass left a key
-    // out. There the key still is as it was within the pass: only looking from the pass's own start on finds it.
+    // A snapshot that was pinned before the last pass ended may be older than a change for which that pass
+    // left a key out. There the key still is as it was within the pass: only looking from the pass's own
+    // start on finds it.
     if (pass_->cursor.snapshot && pass_->cursor.target < head) pass_->cursor.from = last.from;
   }
 
-  /// Looks for keys changed after `from`: at the head, or, after some rounds, in a snapshot no older than `at_least`.
+  /// Looks for keys changed after `from`: at the head, or, after some rounds, in a snapshot no older than
+  /// `at_least`.
   void start_pass(UpdateId from, UpdateId at_least) {
     PassCursor next{.from = from, .target = source_->head().update_id};
     if (pass_->round >= limits_->transfer_rounds) {

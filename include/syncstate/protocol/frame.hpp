@@ -124,7 +124,8 @@ class FrameReader {
       if (in.size() - head->bytes < head->length) return in;
       const ByteView whole = in.subspan(head->bytes, head->length);
       in = in.subspan(head->bytes + head->length);
-      const Frame frame{static_cast<FrameKind>(std::to_integer<std::uint8_t>(whole.front())), whole.subspan(1)};
+      const Frame frame{static_cast<FrameKind>(std::to_integer<std::uint8_t>(whole.front())),
+                        whole.subspan(1)};
       if (!on_frame(frame)) return {};
     }
   }

@@ -130,8 +130,8 @@ struct Goodbye {
   }
 };
 
-/// "I am still here." The body is a list of (channel varint, update id varint): from a client where it stands,
-/// from a server where the head is, for every map followed on this link.
+/// "I am still here." The body is a list of (channel varint, update id varint): from a client where it
+/// stands, from a server where the head is, for every map followed on this link.
 struct HeartbeatEntry {
   ChannelId channel = 0;
   UpdateId update_id = 0;
@@ -150,8 +150,8 @@ struct HeartbeatEntry {
 
 /// Opens a map on a channel, and follows it if asked to.
 ///
-/// Body: channel varint, hash 32 bytes, keys hash 32 bytes, key type (length varint, text), value type (the same),
-/// sender u64 (big-endian; 0 = none yet), epoch u64, update id varint, follow mode u8.
+/// Body: channel varint, hash 32 bytes, keys hash 32 bytes, key type (length varint, text), value type (the
+/// same), sender u64 (big-endian; 0 = none yet), epoch u64, update id varint, follow mode u8.
 struct Open {
   static constexpr FrameKind kind = FrameKind::open;
   ChannelId channel = 0;
@@ -414,8 +414,8 @@ struct Opened {
 
 /// The server does not do what was asked on this channel or request, and says why.
 ///
-/// Body: channel varint, error varint, detail (length varint, text), then nothing, or with `hash_mismatch` the
-/// 32-byte hash of the hosted map that has the same keys.
+/// Body: channel varint, error varint, detail (length varint, text), then nothing, or with `hash_mismatch`
+/// the 32-byte hash of the hosted map that has the same keys.
 struct Refused {
   static constexpr FrameKind kind = FrameKind::refused;
   ChannelId channel = 0;
@@ -551,9 +551,9 @@ struct Step {
 
 /// The diff that moves a stream on, together with what its transfer staged before.
 ///
-/// Body: stream varint, flags u8 (1 full, 2 an epoch follows), epoch u64 if flagged, advance varint, entries to
-/// the end. The stream's update id grows by `advance`; a full diff counts from 0. An entry is ordinal varint,
-/// value (length varint, bytes).
+/// Body: stream varint, flags u8 (1 full, 2 an epoch follows), epoch u64 if flagged, advance varint, entries
+/// to the end. The stream's update id grows by `advance`; a full diff counts from 0. An entry is ordinal
+/// varint, value (length varint, bytes).
 struct DiffMessage {
   static constexpr FrameKind kind = FrameKind::diff;
   static constexpr std::uint8_t full_flag = 1;
@@ -584,7 +584,8 @@ struct DiffMessage {
   }
 };
 
-/// A piece of a diff too large for one frame, to be staged and not shown. Body: stream varint, entries to the end.
+/// A piece of a diff too large for one frame, to be staged and not shown. Body: stream varint, entries to the
+/// end.
 struct Transfer {
   static constexpr FrameKind kind = FrameKind::transfer;
   ChannelId stream = 0;
@@ -602,9 +603,9 @@ struct Transfer {
   }
 };
 
-/// A piece of a value too large for one frame. Body: stream varint, ordinal varint, total varint, offset varint,
-/// bytes to the end. A value whose pieces stop before `total` (any other frame of the stream comes between) is
-/// dropped: it changed meanwhile, and its new value follows.
+/// A piece of a value too large for one frame. Body: stream varint, ordinal varint, total varint, offset
+/// varint, bytes to the end. A value whose pieces stop before `total` (any other frame of the stream comes
+/// between) is dropped: it changed meanwhile, and its new value follows.
 struct ValuePart {
   static constexpr FrameKind kind = FrameKind::value_part;
   ChannelId stream = 0;
@@ -652,7 +653,8 @@ struct Answer {
   }
 };
 
-/// The event had no effect, or its effect is not known. Body: channel varint, number varint, error varint, detail.
+/// The event had no effect, or its effect is not known. Body: channel varint, number varint, error varint,
+/// detail.
 struct AnswerError {
   static constexpr FrameKind kind = FrameKind::answer_error;
   ChannelId channel = 0;

@@ -42,7 +42,9 @@ inline Proof make_proof(std::string_view password, ProofRole role, ByteView chan
 }
 
 /// Compares in constant time.
-inline bool proofs_equal(const Proof& a, const Proof& b) { return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0; }
+inline bool proofs_equal(const Proof& a, const Proof& b) {
+  return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
 
 /// Overwrites a secret before its memory is given back.
 inline void wipe(std::string& secret) {

@@ -60,28 +60,34 @@ struct EventCame {
   ByteView bytes;           ///< dies with the call
 };
 /// What a server session wants done.
-using ServerAction = std::variant<ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed, FetchAsked,
-                                  ListAsked, EventCame, CloseSession>;
+using ServerAction = std::variant<ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed,
+                                  FetchAsked, ListAsked, EventCame, CloseSession>;
 
 /// The passwords a server takes; several at once while one is being replaced.
 using Passwords = std::vector<std::string>;
 
 /// One connection's protocol state on the server, without any I/O.
 ///
-/// `on_bytes` and `on_tick` give actions to a sink, any callable that takes each alternative of `ServerAction`; the
-/// sink may call back into the session. `produce` gives the bytes to send. Diffs are pulled from the maps when the
-/// link can take them, so nothing is ever queued for a slow peer but a position.
+/// `on_bytes` and `on_tick` give actions to a sink, any callable that takes each alternative of
+/// `ServerAction`; the sink may call back into the session. `produce` gives the bytes to send. Diffs are
+/// pulled from the maps when the link can take them, so nothing is ever queued for a slow peer but a
+/// position.
 ///
 /// Threads : one at a time.
 /// Lifetime: `limits` outlives the session.
 class ServerSession {
  public:
   ServerSession(const Limits& limits, TimePoint accepted_at)
-      : limits_(&limits), frames_(limits.frame_bytes_before_authentication), accepted_at_(accepted_at),
-        last_heard_(accepted_at), last_heartbeat_(accepted_at) {}
+      : limits_(&limits),
+        frames_(limits.frame_bytes_before_authentication),
+        accepted_at_(accepted_at),
+        last_heard_(accepted_at),
+        last_heartbeat_(accepted_at) {}
 
-  /// The link is secured. `passwords` may be refused wholesale: with `busy`, every proof is turned away unseen.
-  void on_open(std::shared_ptr<const Passwords> passwords, Bytes channel_binding, bool is_busy, TimePoint now) {
+  /// The link is secured. `passwords` may be refused wholesale: with `busy`, every proof is turned away
+  /// unseen.
+  void on_open(std::shared_ptr<const Passwords> passwords, Bytes channel_binding, bool is_busy,
+               TimePoint now) {
     passwords_ = std::move(passwords);
     binding_ = std::move(channel_binding);
     is_busy_ = is_busy;
@@ -103,7 +109,8 @@ class ServerSession {
       });
     } catch (const StateError& error) {
       fail(reason_of(error), error.detail(), sink);
-    } catch (const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
+    } catch (
+        const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
       fail(StateErrc::protocol_error, error.what(), sink);
     }
   }
@@ -263,7 +270,8 @@ class ServerSession {
       case FrameKind::open: return on_open_map(decode_body<Open>(frame.body), sink);
       case FrameKind::upload: return on_upload(decode_body<Upload>(frame.body), sink);
       case FrameKind::upload_end: return on_upload_end(decode_body<UploadEnd>(frame.body).channel, sink);
-      case FrameKind::close_channel: return on_close_channel(decode_body<CloseChannel>(frame.body).channel, sink);
+      case FrameKind::close_channel:
+        return on_close_channel(decode_body<CloseChannel>(frame.body).channel, sink);
       case FrameKind::follow: return on_follow(decode_body<Follow>(frame.body));
       case FrameKind::unfollow: return on_unfollow(decode_body<Unfollow>(frame.body).channel);
       case FrameKind::get_update_id: return on_get_update_id(decode_body<GetUpdateId>(frame.body));
@@ -292,9 +300,11 @@ class ServerSession {
   template <class Sink>
   void authenticate(const Hello& hello, TimePoint now, Sink& sink) {
     if (hello.oldest_version > protocol_version || hello.newest_version < protocol_version) {
-      return fail(StateErrc::version_mismatch, "this server speaks version " + std::to_string(protocol_version), sink);
+      return fail(StateErrc::version_mismatch,
+                  "this server speaks version " + std::to_string(protocol_version), sink);
     }
-    if (is_busy_) return fail(StateErrc::busy, "too many failed proofs from this address: try again in a minute", sink);
+    if (is_busy_)
+      return fail(StateErrc::busy, "too many failed proofs from this address: try again in a minute", sink);
     const std::string* known = nullptr;
     if (passwords_) {
       for (const std::string& password : *passwords_) {  // all of them, so that the time taken tells nothing
@@ -338,7 +348,8 @@ class ServerSession {
     sink(OpenAsked{std::move(open)});
   }
 
-  /// Channels and requests are numbered in the order they are asked for, so that none is taken for an older one.
+  /// Channels and requests are numbered in the order they are asked for, so that none is taken for an older
+  /// one.
   void expect_new_id(ChannelId id) {
     if (id <= last_id_) break_off("a channel or request that is not new");
     last_id_ = id;
@@ -386,14 +397,16 @@ class ServerSession {
   /// As `find_channel`, of a channel that must be open.
   Channel* open_channel(ChannelId id) {
     Channel* channel = find_channel(id);
-    if (channel != nullptr && channel->state != Channel::State::open) break_off("a channel that is not open yet");
+    if (channel != nullptr && channel->state != Channel::State::open)
+      break_off("a channel that is not open yet");
     return channel;
   }
 
   void on_follow(const Follow& follow) {
     Channel* channel = open_channel(follow.channel);
     if (channel == nullptr) return;
-    // Diffs name no position: those of a stream before, still under way, would be taken for those of this one.
+    // Diffs name no position: those of a stream before, still under way, would be taken for those of this
+    // one.
     if (channel->was_followed) break_off("a channel that was followed already");
     start_stream(follow.channel, *channel, follow.position, follow.mode);
   }
@@ -434,7 +447,9 @@ class ServerSession {
     requests_.push_back(DiffStream(ask.request, channel->source, ask.from, ask.upto, *limits_));
   }
 
-  void refuse_request(ChannelId request) { refuse(request, StateErrc::not_hosted, "the channel is not open"); }
+  void refuse_request(ChannelId request) {
+    refuse(request, StateErrc::not_hosted, "the channel is not open");
+  }
 
   /// Requests that are not answered yet are bounded.
   void expect_room_for_request() const {
@@ -465,7 +480,8 @@ class ServerSession {
     if (events_in_flight_ >= limits_->events_in_flight) {
       throw StateError(StateErrc::busy, "too many events in flight on this link");
     }
-    if (event.bytes.size() > limits_->event_bytes) throw StateError(StateErrc::too_large, "an event is beyond the limit");
+    if (event.bytes.size() > limits_->event_bytes)
+      throw StateError(StateErrc::too_large, "an event is beyond the limit");
     ++events_in_flight_;
     // The channel may be gone when the sink returns, so what the action shows lives here.
     const std::string type = channel->event_type;
@@ -500,15 +516,16 @@ class ServerSession {
     close_frame(out, start);
   }
 
-  /// One frame for each stream and one for the requests in turn, until the piece is full or nobody has anything.
+  /// One frame for each stream and one for the requests in turn, until the piece is full or nobody has
+  /// anything.
   void produce_turns(Bytes& out) {
     for (std::size_t idle = 0; idle <= channels_.size() && out.size() < limits_->piece_bytes;) {
       idle = take_turn(out) ? 0 : idle + 1;
     }
   }
 
-  /// Goes on behind whoever was served last, in this piece or the one before, so that none starves; behind the last
-  /// channel come the requests. False if there was nothing to send.
+  /// Goes on behind whoever was served last, in this piece or the one before, so that none starves; behind
+  /// the last channel come the requests. False if there was nothing to send.
   bool take_turn(Bytes& out) {
     const auto next = last_served_ ? channels_.upper_bound(*last_served_) : channels_.begin();
     if (next != channels_.end()) {
@@ -596,7 +613,7 @@ class ServerSession {
   Bytes control_;  // frames ready to go, before anything else
   std::map<ChannelId, Channel> channels_;
   std::deque<Request> requests_;
-  ChannelId last_id_ = 0;                // the newest channel or request of the client
+  ChannelId last_id_ = 0;                 // the newest channel or request of the client
   std::optional<ChannelId> last_served_;  // none: the turn begins anew
   std::size_t events_in_flight_ = 0;
   bool is_busy_ = false;

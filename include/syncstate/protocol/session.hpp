@@ -25,7 +25,8 @@ inline std::string shorten(std::string text) {
   constexpr std::size_t most = 512;
   if (text.size() <= most) return text;
   std::size_t size = most;
-  while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0U) == 0x80) --size;  // no half of a character
+  while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0U) == 0x80)
+    --size;  // no half of a character
   text.resize(size);
   return text;
 }
