@@ -8,12 +8,12 @@
 #include <memory>
 #include <utility>
 
-#include "syncstate/detail/change_set.hpp"
-#include "syncstate/detail/frozen_state.hpp"
-#include "syncstate/detail/key_order.hpp"
-#include "syncstate/detail/map_access.hpp"
-#include "syncstate/detail/print.hpp"
-#include "syncstate/detail/read_interface.hpp"
+#include "syncstate/detail/model/change_set.hpp"
+#include "syncstate/detail/model/frozen_state.hpp"
+#include "syncstate/detail/model/key_order.hpp"
+#include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/model/print.hpp"
+#include "syncstate/detail/model/read_interface.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/types.hpp"
 

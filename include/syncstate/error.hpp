@@ -105,11 +105,10 @@ inline std::error_code make_error_code(StateErrc code) noexcept {
 class StateError : public std::system_error {
  public:
   explicit StateError(StateErrc code) : std::system_error(make_error_code(code)) {}
-  StateError(StateErrc code, const std::string& detail)
-      : std::system_error(make_error_code(code), detail), detail_(detail) {}
+  StateError(StateErrc code, const std::string& detail) : StateError(make_error_code(code), detail) {}
   explicit StateError(std::error_code code) : std::system_error(code) {}
   StateError(std::error_code code, const std::string& detail)
-      : std::system_error(code, detail), detail_(detail) {}
+      : std::system_error(detail.empty() ? std::system_error(code) : std::system_error(code, detail)), detail_(detail) {}
 
   /// What was said besides the code; may be empty.
   [[nodiscard]] const std::string& detail() const noexcept { return detail_; }

@@ -6,9 +6,9 @@
 #include <memory>
 #include <utility>
 
-#include "syncstate/detail/change_set.hpp"
-#include "syncstate/detail/frozen_state.hpp"
-#include "syncstate/detail/key_order.hpp"
+#include "syncstate/detail/model/change_set.hpp"
+#include "syncstate/detail/model/frozen_state.hpp"
+#include "syncstate/detail/model/key_order.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/types.hpp"
 

@@ -17,10 +17,10 @@
 #include <vector>
 
 #include "syncstate/backoff.hpp"
-#include "syncstate/detail/random.hpp"
-#include "syncstate/detail/remote_entry.hpp"
-#include "syncstate/detail/remote_map.hpp"
-#include "syncstate/detail/remote_operation.hpp"
+#include "syncstate/detail/model/random.hpp"
+#include "syncstate/detail/remote/remote_entry.hpp"
+#include "syncstate/detail/remote/remote_map.hpp"
+#include "syncstate/detail/remote/remote_operation.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"

@@ -8,9 +8,9 @@
 #include <type_traits>
 #include <utility>
 
-#include "syncstate/detail/map_access.hpp"
-#include "syncstate/detail/replica_core.hpp"
-#include "syncstate/detail/replica_poller.hpp"
+#include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/replica/replica_core.hpp"
+#include "syncstate/detail/replica/replica_poller.hpp"
 #include "syncstate/diff.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/executor.hpp"

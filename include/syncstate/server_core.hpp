@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
-#include "syncstate/detail/hosted_slot.hpp"
-#include "syncstate/detail/initial_state_reader.hpp"
-#include "syncstate/detail/link_table.hpp"
-#include "syncstate/detail/map_access.hpp"
+#include "syncstate/detail/server/hosted_slot.hpp"
+#include "syncstate/detail/wire/initial_state_reader.hpp"
+#include "syncstate/detail/server/link_table.hpp"
+#include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor_pool.hpp"
 #include "syncstate/hook.hpp"
@@ -26,7 +26,7 @@
 #include "syncstate/link.hpp"
 #include "syncstate/master_handle.hpp"
 #include "syncstate/protocol/server_session.hpp"
-#include "syncstate/detail/server_link.hpp"
+#include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/state_map.hpp"
 
 namespace syncstate {
@@ -108,8 +108,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       entries_[hash];
     }
     std::shared_ptr<Slot> slot;
-    std::exception_ptr error;
     try {
+      std::exception_ptr error;
       slot = make_slot(std::move(map), pool_->make_serial());
       slot->serial().run_blocking([&] {
         try {
@@ -118,12 +118,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
           error = std::current_exception();
         }
       });
+      if (error) std::rethrow_exception(error);
     } catch (...) {
-      error = std::current_exception();
-    }
-    if (error) {
-      fail_entry(hash, error);
-      std::rethrow_exception(error);
+      fail_entry(hash, describe(StateErrc::init_failed));
+      throw;
     }
     publish(hash, slot);
     return MasterHandle<K, V>(slot);
@@ -309,6 +307,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     std::uint64_t sender = 0;
   };
 
+  struct Failure {
+    StateErrc reason;
+    std::string detail;
+  };
+
   /// A hash that is hosted (with a slot), or about to be.
   struct Entry {
     std::shared_ptr<Slot> slot;
@@ -395,11 +398,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       auto frozen = upload.reader.finish(upload.hash);
       Map map = detail::MapAccess::make_map<K, V>(Role::master, std::move(frozen), nullptr, options_.map_options);
       slot = make_slot(std::move(map), serial);
-    } catch (const StateError& error) {
+    } catch (...) {
       // Wrong bytes end the session that sent them; whoever else waits for the map may do better.
       if (const auto link = upload.from.link.lock()) {
-        on_lane_of(link, [reason = protocol::reason_of(error), detail = error.detail()](detail::ServerLink& l) {
-          l.end(reason, detail);
+        on_lane_of(link, [failure = describe(StateErrc::protocol_error)](detail::ServerLink& l) {
+          l.end(failure.reason, failure.detail);
         });
       }
       std::unique_lock lock(mutex_);
@@ -415,7 +418,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     try {
       slot->initialise(*init_hooks_);
     } catch (...) {
-      return fail_entry(upload.hash, std::current_exception());
+      return fail_entry(upload.hash, describe(StateErrc::init_failed));
     }
     publish(upload.hash, slot);
   }
@@ -430,23 +433,27 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
   /// The map can't live here: everyone who waits for it hears why.
-  void fail_entry(const MapHash& hash, const std::exception_ptr& error) {
-    StateErrc reason = StateErrc::init_failed;
-    std::string detail;
-    try {
-      std::rethrow_exception(error);
-    } catch (const StateError& e) {
-      reason = protocol::reason_of(e);
-      detail = e.detail();
-    } catch (const std::exception& e) {
-      detail = e.what();
-    }
+  void fail_entry(const MapHash& hash, const Failure& failure) {
     for (const Waiter& waiter : finish_entry(hash, nullptr)) {
       if (const auto link = waiter.link.lock()) {
-        on_lane_of(link, [channel = waiter.channel, reason, detail](detail::ServerLink& l) {
-          l.refuse(channel, reason, detail);
+        on_lane_of(link, [channel = waiter.channel, failure](detail::ServerLink& l) {
+          l.refuse(channel, failure.reason, failure.detail);
         });
       }
+    }
+  }
+
+  /// In a handler: what was thrown, as it is told to a peer. What is no `StateError` (out of memory, or a codec of the
+  /// user's) is called `otherwise`.
+  static Failure describe(StateErrc otherwise) {
+    try {
+      throw;
+    } catch (const StateError& error) {
+      return Failure{protocol::reason_of(error), error.detail()};
+    } catch (const std::exception& error) {
+      return Failure{otherwise, error.what()};
+    } catch (...) {
+      return Failure{otherwise, {}};
     }
   }
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <utility>
 
-#include "syncstate/detail/read_interface.hpp"
-#include "syncstate/detail/view_slot.hpp"
+#include "syncstate/detail/model/read_interface.hpp"
+#include "syncstate/detail/replica/view_slot.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate {

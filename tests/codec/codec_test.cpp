@@ -29,7 +29,7 @@
 #include "support/catch.hpp"
 #include "support/codec_properties.hpp"
 #include "syncstate/concepts.hpp"
-#include "syncstate/detail/key_order.hpp"
+#include "syncstate/detail/model/key_order.hpp"
 
 namespace {
 

@@ -17,7 +17,7 @@
 
 #include "support/catch.hpp"
 #include "syncstate/codec_json.hpp"
-#include "syncstate/detail/sha256.hpp"
+#include "syncstate/detail/model/sha256.hpp"
 #include "syncstate/syncstate.hpp"
 
 namespace syncstate::testing {

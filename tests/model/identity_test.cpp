@@ -14,8 +14,8 @@
 #include <nlohmann/json.hpp>
 
 #include "support/catch.hpp"
-#include "syncstate/detail/random.hpp"
-#include "syncstate/detail/sha256.hpp"
+#include "syncstate/detail/model/random.hpp"
+#include "syncstate/detail/model/sha256.hpp"
 #include "syncstate/state_map.hpp"
 
 namespace syncstate::testing {

@@ -14,8 +14,8 @@
 #include <utility>
 #include <vector>
 
-#include "syncstate/detail/diff_assembler.hpp"
-#include "syncstate/detail/hosted_map.hpp"
+#include "syncstate/detail/remote/diff_assembler.hpp"
+#include "syncstate/detail/server/hosted_map.hpp"
 #include "syncstate/protocol/client_session.hpp"
 #include "syncstate/protocol/server_session.hpp"
 

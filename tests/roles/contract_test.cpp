@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -46,4 +47,87 @@ TEST_CASE("maps of other types are told apart on one remote, though their hashes
   REQUIRE(world.wait([&] { return replica.status().state == LinkState::failed; }));
   CHECK(replica.status().reason == StateErrc::type_mismatch);
   CHECK(map.sync() == 0);
+}
+
+TEST_CASE("an error without a detail is its message alone") {
+  CHECK(std::string(StateError(StateErrc::stopped, "").what()) == std::string(StateError(StateErrc::stopped).what()));
+  CHECK(std::string(StateError(StateErrc::stopped, "why").what()) == "why: stopped");
+}
+
+TEST_CASE("a channel that is refused once its map is hosted leaves nothing behind") {
+  ServerCoreOptions options;
+  options.limits.senders_per_map = 1;
+  World world(options);
+  const Handle handle = world.host();
+  const auto peer = connect_raw(world.time, *world.port, password);
+  protocol::ChannelId channel = 0;
+  const auto open = [&](std::uint64_t sender, Position position, protocol::FollowMode mode) {
+    protocol::Open ask;
+    ask.channel = ++channel;
+    ask.hash = handle.hash();
+    ask.key_type = ask.value_type = "string";
+    ask.sender = sender;
+    ask.position = position;
+    ask.mode = mode;
+    peer->forget();
+    peer->send(ask);
+    world.time.run_ready();
+    const auto opened = peer->find<protocol::Opened>();
+    REQUIRE(opened);
+    return opened->sender;
+  };
+  const Position ahead{handle.epoch(), 7};
+  std::uint64_t sender = 0;
+  SECTION("it is opened ahead of the master") {
+    sender = open(0, ahead, protocol::FollowMode::merged);
+  }
+  SECTION("it is to follow from ahead of the master") {
+    sender = open(0, {}, protocol::FollowMode::none);
+    protocol::Follow follow;
+    follow.channel = channel;
+    follow.position = ahead;
+    follow.mode = protocol::FollowMode::merged;
+    peer->send(follow);
+    world.time.run_ready();
+  }
+  REQUIRE(peer->find<protocol::Refused>());
+  // Its sender is held by nobody any more, so the next one takes its place.
+  open(0, {}, protocol::FollowMode::none);
+  CHECK(open(sender, {}, protocol::FollowMode::none) != sender);
+}
+
+namespace {
+
+/// A value whose codec fails in its own way.
+struct Moody {
+  int mood = 0;
+};
+
+}  // namespace
+
+template <>
+struct syncstate::Codec<Moody> {
+  static void encode(const Moody& moody, ByteWriter& out) { Codec<int>::encode(moody.mood, out); }
+  static Moody decode(ByteReader& in) {
+    const Moody moody{Codec<int>::decode(in)};
+    if (moody.mood == 13) throw std::out_of_range("not today");
+    return moody;
+  }
+  static std::string type_name() { return "moody"; }
+};
+
+TEST_CASE("whatever a codec of a user's throws ends the session that brought the bytes, and others go on") {
+  World world;
+  inproc::StateServer<std::string, Moody, Moody> server(world.time, world.port, {.passwords = {password}});
+  server.start();
+  const auto remote = world.connect();
+  StateMap<std::string, Moody> bad(remote);
+  bad.push("mood", Moody{13});
+  CHECK(error_of([&] { bad.freeze(); }) == StateErrc::protocol_error);
+  const auto other = world.connect();
+  StateMap<std::string, Moody> good(other);
+  good.push("mood", Moody{1});
+  good.freeze();
+  CHECK(error_of([&] { other->send_event(good.hash(), Event<Moody>{{13}}); }) == StateErrc::outcome_unknown);
+  good.sync();
 }

@@ -14,9 +14,9 @@
 #include "support/catch.hpp"
 #include "syncstate/bytes.hpp"
 #include "syncstate/codec.hpp"
-#include "syncstate/detail/change_set.hpp"
-#include "syncstate/detail/frozen_state.hpp"
-#include "syncstate/detail/view_store.hpp"
+#include "syncstate/detail/model/change_set.hpp"
+#include "syncstate/detail/model/frozen_state.hpp"
+#include "syncstate/detail/replica/view_store.hpp"
 #include "syncstate/types.hpp"
 #include "syncstate/view.hpp"
 

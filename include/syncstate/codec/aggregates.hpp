@@ -9,8 +9,8 @@
 
 #include "syncstate/codec/compounds.hpp"
 #include "syncstate/codec/rules.hpp"
-#include "syncstate/detail/member_count.hpp"
-#include "syncstate/detail/member_list.hpp"
+#include "syncstate/codec/member_count.hpp"
+#include "syncstate/codec/member_list.hpp"
 
 namespace syncstate {
 

@@ -39,7 +39,7 @@ struct UploadCame {
 struct UploadEnded {
   ChannelId channel;
 };
-/// The client gave a channel up; whatever was asked on it needs no answer.
+/// The client gave a channel up, or it was refused; whatever was asked on it needs no answer.
 struct ChannelClosed {
   ChannelId channel;
 };
@@ -162,14 +162,17 @@ class ServerSession {
   // What the role answers.
 
   /// The map asked for on `channel` is hosted: diffs flow if the client asked to follow.
-  void opened(ChannelId channel, std::shared_ptr<DiffSource> source, std::uint64_t sender) {
+  ///
+  /// Returns whether the channel is open now: it may be closed since it was asked for, and is refused at once if its
+  /// position lies ahead of the master.
+  bool opened(ChannelId channel, std::shared_ptr<DiffSource> source, std::uint64_t sender) {
     const auto found = channels_.find(channel);
-    if (found == channels_.end() || is_over_) return;
+    if (found == channels_.end() || is_over_) return false;
     Channel& c = found->second;
     c.state = Channel::State::open;
     c.source = std::move(source);
     append_frame(control_, Opened{channel, c.source->head(), sender});
-    if (c.mode != FollowMode::none) start_stream(channel, c, c.wished, c.mode);
+    return c.mode == FollowMode::none || start_stream(channel, c, c.wished, c.mode);
   }
 
   /// The server has no such map: the client is to send its initial state.
@@ -272,7 +275,7 @@ class ServerSession {
       case FrameKind::upload_end: return on_upload_end(decode_body<UploadEnd>(frame.body).channel, sink);
       case FrameKind::close_channel:
         return on_close_channel(decode_body<CloseChannel>(frame.body).channel, sink);
-      case FrameKind::follow: return on_follow(decode_body<Follow>(frame.body));
+      case FrameKind::follow: return on_follow(decode_body<Follow>(frame.body), sink);
       case FrameKind::unfollow: return on_unfollow(decode_body<Unfollow>(frame.body).channel);
       case FrameKind::get_update_id: return on_get_update_id(decode_body<GetUpdateId>(frame.body));
       case FrameKind::get_diff: return on_get_diff(decode_body<GetDiff>(frame.body));
@@ -402,24 +405,27 @@ class ServerSession {
     return channel;
   }
 
-  void on_follow(const Follow& follow) {
+  template <class Sink>
+  void on_follow(const Follow& follow, Sink& sink) {
     Channel* channel = open_channel(follow.channel);
     if (channel == nullptr) return;
     // Diffs name no position: those of a stream before, still under way, would be taken for those of this
     // one.
     if (channel->was_followed) break_off("a channel that was followed already");
-    start_stream(follow.channel, *channel, follow.position, follow.mode);
+    if (!start_stream(follow.channel, *channel, follow.position, follow.mode)) sink(ChannelClosed{follow.channel});
   }
 
-  void start_stream(ChannelId id, Channel& channel, Position at, FollowMode mode) {
+  /// False if the channel is refused, and gone.
+  bool start_stream(ChannelId id, Channel& channel, Position at, FollowMode mode) {
     if (at.epoch == 0 && at.update_id != 0) break_off("a position without an epoch");
     const Position head = channel.source->head();
     if (at.epoch == head.epoch && at.update_id > head.update_id) {
       refuse(id, StateErrc::wrong_position, "this position lies ahead of the master");
-      return;
+      return false;
     }
     channel.was_followed = true;
     channel.stream.emplace(id, channel.source, at, mode, *limits_);
+    return true;
   }
 
   void on_unfollow(ChannelId id) {

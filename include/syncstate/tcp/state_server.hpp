@@ -104,11 +104,16 @@ class TcpStateServer {
   /// Listens from now on; returns at once.
   /// Errors: `invalid_option` for a certificate, key, endpoint or password that can't be used, with the
   /// reason;
+  ///         the system's own (`std::errc::address_in_use`, ...) where it does not let us listen;
   ///         `already_started`; `stopped`.
   void start() {
     const std::lock_guard lock(mutex_);
     const auto context = std::make_shared<const TlsContext>(options_.tls);
     if (!acceptor_) open_listener();
+    {
+      const std::lock_guard endpoint_lock(endpoint_mutex_);
+      endpoint_ = acceptor_->endpoint();
+    }
     core_->start();
     acceptor_->start([desk = desk_, context](NativeSocket socket, std::string address) {
       take(desk, context, std::move(socket), std::move(address));
@@ -134,8 +139,8 @@ class TcpStateServer {
 
   /// Where it listens, with the port the system chose: `"127.0.0.1:43121"`. After `start`.
   [[nodiscard]] std::string endpoint() const {
-    const std::lock_guard lock(mutex_);
-    return acceptor_ ? acceptor_->endpoint() : options_.endpoint;
+    const std::lock_guard lock(endpoint_mutex_);
+    return endpoint_;
   }
 
   /// How many clients are connected, those included that have not proved themselves yet.
@@ -160,6 +165,7 @@ class TcpStateServer {
 
   TcpStateServer(asio::io_context* context, ServerOptions options)
       : options_(std::move(options)),
+        endpoint_(options_.endpoint),
         hook_pool_(std::make_shared<HookPool>(options_.hook_threads)),
         core_(ServerCore<K, V, E>::create(core_options(), hook_pool_)) {
     if (options_.io_threads == 0) throw StateError(StateErrc::invalid_option, "io_threads starts at 1");
@@ -222,9 +228,12 @@ class TcpStateServer {
   }
 
   ServerOptions options_;
+  // `stop` holds the other mutex while it waits for hooks, which may ask where we listen.
+  mutable std::mutex endpoint_mutex_;
+  std::string endpoint_;
   std::shared_ptr<HookPool> hook_pool_;
   std::shared_ptr<ServerCore<K, V, E>> core_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::vector<std::unique_ptr<IoThread>> threads_;
   std::shared_ptr<Desk> desk_ = std::make_shared<Desk>();
   std::optional<Acceptor> acceptor_;

@@ -1,0 +1,97 @@
+// Something asked of a remote that ends once: answered, failed, or given up by its caller.
+#ifndef SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
+#define SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "syncstate/detail/unique_function.hpp"
+#include "syncstate/error.hpp"
+#include "syncstate/types.hpp"
+
+namespace syncstate::detail {
+
+/// The shared state of one request or event: whoever ends it first decides how it ended.
+///
+/// Threads: every member from any thread; `on_done` is called by whoever ends it, with no lock held.
+class Operation {
+ public:
+  using OnDone = UniqueFunction<void(std::error_code, const std::string&, UpdateId)>;
+
+  [[nodiscard]] static std::shared_ptr<Operation> create(OnDone on_done = {}) {
+    return std::make_shared<Operation>(std::move(on_done));
+  }
+  explicit Operation(OnDone on_done) : on_done_(std::move(on_done)) {}
+
+  /// Ends it, unless it has ended. Returns whether this call did.
+  bool finish(std::error_code error, const std::string& detail = {}, UpdateId update_id = 0) {
+    OnDone on_done;
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_finished_) return false;
+      is_finished_ = true;
+      error_ = error;
+      detail_ = detail;
+      update_id_ = update_id;
+      on_done = std::move(on_done_);
+    }
+    if (on_done) on_done(error, detail, update_id);
+    return true;
+  }
+
+  /// It goes out now. False if its caller gave it up before.
+  bool mark_sent() {
+    const std::lock_guard lock(mutex_);
+    if (is_finished_) return false;
+    was_sent_ = true;
+    return true;
+  }
+
+  [[nodiscard]] bool is_finished() const {
+    const std::lock_guard lock(mutex_);
+    return is_finished_;
+  }
+  [[nodiscard]] bool was_sent() const {
+    const std::lock_guard lock(mutex_);
+    return was_sent_;
+  }
+
+  /// The caller's patience is over: ends as `unavailable`, or `outcome_unknown` if it was sent.
+  void give_up(const std::string& detail) {
+    // Marked sent between the two lines it ends as unavailable though it may run: so both in one.
+    OnDone on_done;
+    std::error_code error;
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_finished_) return;
+      is_finished_ = true;
+      error = error_ = make_error_code(was_sent_ ? StateErrc::outcome_unknown : StateErrc::unavailable);
+      detail_ = detail;
+      on_done = std::move(on_done_);
+    }
+    if (on_done) on_done(error, detail, 0);
+  }
+
+  /// What became of it: the update id, or the error thrown. Only once finished.
+  UpdateId result() const {
+    const std::lock_guard lock(mutex_);
+    if (error_) throw StateError(error_, detail_);
+    return update_id_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  OnDone on_done_;
+  bool is_finished_ = false;
+  bool was_sent_ = false;
+  std::error_code error_;
+  std::string detail_;
+  UpdateId update_id_ = 0;
+};
+
+}  // namespace syncstate::detail
+
+#endif

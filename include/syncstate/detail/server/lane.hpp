@@ -1,0 +1,115 @@
+// The links that share an executor: commits reach all of them by one wake-up.
+#ifndef SYNCSTATE_DETAIL_SERVER_LANE_HPP
+#define SYNCSTATE_DETAIL_SERVER_LANE_HPP
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "syncstate/detail/server/sender_table.hpp"
+#include "syncstate/executor.hpp"
+#include "syncstate/protocol/diff_source.hpp"
+#include "syncstate/protocol/messages.hpp"
+
+namespace syncstate::detail {
+
+class ServerLink;
+
+/// The links of one I/O executor: commits reach all of them by one wake-up.
+///
+/// Threads : `map_changed`, `answer` and `post` from any thread; the rest on the lane's executor.
+class Lane : public std::enable_shared_from_this<Lane> {
+ public:
+  explicit Lane(std::shared_ptr<Executor> executor) : executor_(std::move(executor)) {}
+
+  [[nodiscard]] Executor& executor() { return *executor_; }
+
+  /// A map committed: its followers on this lane have something to send.
+  void map_changed(const protocol::DiffSource* map) {
+    std::unique_lock lock(mutex_);
+    note_change(map);
+    schedule_round(lock);
+  }
+
+  /// An event was run; its link hears of it, if it is still there. `changed` is the map that it committed to, or
+  /// null: commit and answer take one wake-up.
+  void answer(std::weak_ptr<ServerLink> link, protocol::ChannelId channel, std::uint64_t number, EventOutcome outcome,
+              const protocol::DiffSource* changed = nullptr) {
+    std::unique_lock lock(mutex_);
+    if (changed != nullptr) note_change(changed);
+    answers_.push_back(ReadyAnswer{std::move(link), channel, number, std::move(outcome)});
+    schedule_round(lock);
+  }
+
+  void add(const std::shared_ptr<ServerLink>& link) {
+    links_.push_back(link);
+    if (!is_ticking_) schedule_tick();
+  }
+  void remove(const ServerLink* link);
+
+  void add_follower(const protocol::DiffSource* map, ServerLink* link) {
+    auto& followers = followers_[map];
+    if (std::find(followers.begin(), followers.end(), link) == followers.end()) followers.push_back(link);
+  }
+  void remove_follower(const protocol::DiffSource* map, const ServerLink* link) {
+    const auto found = followers_.find(map);
+    if (found == followers_.end()) return;
+    std::erase(found->second, link);
+    if (found->second.empty()) followers_.erase(found);
+  }
+
+  [[nodiscard]] const std::vector<std::shared_ptr<ServerLink>>& links() const { return links_; }
+
+ private:
+  struct ReadyAnswer {
+    std::weak_ptr<ServerLink> link;
+    protocol::ChannelId channel;
+    std::uint64_t number;
+    EventOutcome outcome;
+  };
+
+  /// With the mutex held.
+  void note_change(const protocol::DiffSource* map) {
+    if (std::find(changed_.begin(), changed_.end(), map) == changed_.end()) changed_.push_back(map);
+  }
+
+  /// One round is posted, however many ask for it before it runs. Lets go of the lock, which the round needs at once.
+  void schedule_round(std::unique_lock<std::mutex>& lock) {
+    if (is_round_due_) return;
+    is_round_due_ = true;
+    lock.unlock();
+    executor_->post([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->run_round();
+    });
+  }
+
+  void run_round();
+
+  void schedule_tick() {
+    is_ticking_ = true;
+    executor_->post_at(executor_->now() + std::chrono::milliseconds(500), [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->run_tick();
+    });
+  }
+
+  void run_tick();
+
+  std::shared_ptr<Executor> executor_;
+  std::mutex mutex_;
+  bool is_round_due_ = false;
+  std::vector<const protocol::DiffSource*> changed_;
+  std::vector<ReadyAnswer> answers_;
+  // On the executor only:
+  std::vector<std::shared_ptr<ServerLink>> links_;
+  std::unordered_map<const protocol::DiffSource*, std::vector<ServerLink*>> followers_;
+  bool is_ticking_ = false;
+};
+
+}  // namespace syncstate::detail
+
+#endif

@@ -1,0 +1,134 @@
+// Who sent which event: what makes an event take effect at most once.
+#ifndef SYNCSTATE_DETAIL_SERVER_SENDER_TABLE_HPP
+#define SYNCSTATE_DETAIL_SERVER_SENDER_TABLE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <iterator>
+#include <list>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "syncstate/detail/model/random.hpp"
+#include "syncstate/error.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/types.hpp"
+
+namespace syncstate::detail {
+
+/// What became of an event.
+struct EventOutcome {
+  UpdateId update_id = 0;
+  StateErrc error{};  ///< 0: it was run
+  std::string detail;
+};
+
+/// The senders of one map: for each the highest number run, and the last answers.
+///
+/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, at most; more only while
+///          more are held by open channels.
+/// Threads: every member from any thread.
+class SenderTable {
+ public:
+  explicit SenderTable(const Limits& limits) : most_senders_(limits.senders_per_map), most_answers_(limits.answers_per_sender) {}
+
+  /// The sender itself while it is known, a new one for 0 or one that was forgotten.
+  std::uint64_t admit(std::uint64_t sender) {
+    const std::lock_guard lock(mutex_);
+    return admit_locked(sender);
+  }
+
+  /// As `admit`; but whom we hold is not forgotten before `release`, however long silent: its link would not notice.
+  std::uint64_t hold(std::uint64_t sender) {
+    const std::lock_guard lock(mutex_);
+    sender = admit_locked(sender);
+    ++senders_[sender].holders;
+    return sender;
+  }
+
+  void release(std::uint64_t sender) {
+    const std::lock_guard lock(mutex_);
+    const auto found = senders_.find(sender);
+    if (found != senders_.end() && found->second.holders > 0) --found->second.holders;
+  }
+
+  /// What the table says of an event that is about to run.
+  enum class Verdict { run, repeat, unknown };
+
+  /// `run`: never seen. `repeat`: `outcome` is its old answer. `unknown`: it may have run, nobody knows any more.
+  Verdict look_up(std::uint64_t sender, std::uint64_t number, EventOutcome& outcome) {
+    const std::lock_guard lock(mutex_);
+    Sender* const known = touch(sender);
+    if (known == nullptr) return Verdict::unknown;
+    if (number > known->highest) return Verdict::run;
+    for (const auto& [kept, answer] : known->answers) {
+      if (kept != number) continue;
+      outcome = answer;
+      return Verdict::repeat;
+    }
+    return Verdict::unknown;
+  }
+
+  /// The event was run, and this came of it.
+  void record(std::uint64_t sender, std::uint64_t number, EventOutcome outcome) {
+    const std::lock_guard lock(mutex_);
+    Sender* const known = touch(sender);
+    if (known == nullptr) return;
+    known->highest = number;
+    known->answers.emplace_back(number, std::move(outcome));
+    if (known->answers.size() > most_answers_) known->answers.pop_front();
+  }
+
+ private:
+  struct Sender {
+    std::uint64_t highest = 0;
+    std::deque<std::pair<std::uint64_t, EventOutcome>> answers;
+    std::list<std::uint64_t>::iterator use;
+    std::size_t holders = 0;
+  };
+
+  std::uint64_t admit_locked(std::uint64_t sender) {
+    if (sender != 0 && touch(sender) != nullptr) return sender;
+    do {
+      sender = random_u64();
+    } while (sender == 0 || senders_.contains(sender));
+    if (senders_.size() >= most_senders_) forget_one();
+    by_use_.push_front(sender);
+    senders_[sender].use = by_use_.begin();
+    return sender;
+  }
+
+  /// Forgets the sender that was idle for longest, of those that nobody holds.
+  void forget_one() {
+    for (std::size_t left = by_use_.size(); left > 0; --left) {
+      const auto oldest = std::prev(by_use_.end());
+      const auto found = senders_.find(*oldest);
+      if (found->second.holders == 0) {
+        senders_.erase(found);
+        by_use_.erase(oldest);
+        return;
+      }
+      by_use_.splice(by_use_.begin(), by_use_, oldest);  // not looked at again before all others
+    }
+  }
+
+  Sender* touch(std::uint64_t sender) {
+    const auto found = senders_.find(sender);
+    if (found == senders_.end()) return nullptr;
+    by_use_.splice(by_use_.begin(), by_use_, found->second.use);
+    return &found->second;
+  }
+
+  std::mutex mutex_;
+  std::size_t most_senders_;
+  std::size_t most_answers_;
+  std::list<std::uint64_t> by_use_;  // the latest first
+  std::unordered_map<std::uint64_t, Sender> senders_;
+};
+
+}  // namespace syncstate::detail
+
+#endif

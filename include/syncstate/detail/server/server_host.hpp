@@ -1,0 +1,67 @@
+// What a server link needs of the server core and of a hosted map, without their types.
+#ifndef SYNCSTATE_DETAIL_SERVER_SERVER_HOST_HPP
+#define SYNCSTATE_DETAIL_SERVER_SERVER_HOST_HPP
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "syncstate/bytes.hpp"
+#include "syncstate/executor.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/protocol/diff_source.hpp"
+#include "syncstate/protocol/messages.hpp"
+#include "syncstate/protocol/server_session.hpp"
+
+namespace syncstate::detail {
+
+class ServerLink;
+
+/// What a link needs of the server core; the core knows the types, the link does not.
+///
+/// Threads: every member from the executor of the link it is called for, so from many threads.
+class ServerHost {
+ public:
+  ServerHost() = default;
+  ServerHost(const ServerHost&) = delete;
+  ServerHost& operator=(const ServerHost&) = delete;
+  virtual ~ServerHost() = default;
+
+  [[nodiscard]] virtual const Limits& limits() const = 0;
+  [[nodiscard]] virtual std::shared_ptr<const protocol::Passwords> passwords() const = 0;
+
+  [[nodiscard]] virtual bool is_barred(const std::string& address, TimePoint now) = 0;
+  virtual void proof_failed(const std::string& address, TimePoint now) = 0;
+  virtual void authenticated(std::uint64_t link) = 0;
+  virtual void closed(std::uint64_t link, const std::string& address) = 0;
+
+  virtual void open_asked(const std::shared_ptr<ServerLink>& link, protocol::Open open) = 0;
+  virtual void upload_came(ServerLink& link, protocol::ChannelId channel, ByteView bytes) = 0;
+  virtual void upload_ended(const std::shared_ptr<ServerLink>& link, protocol::ChannelId channel) = 0;
+  virtual void channel_closed(ServerLink& link, protocol::ChannelId channel) = 0;
+  virtual void fetch_asked(ServerLink& link, const protocol::Fetch& fetch) = 0;
+  virtual void list_asked(ServerLink& link, protocol::ChannelId request) = 0;
+};
+
+/// A hosted map as its links see it, without its types.
+///
+/// Threads: every member from any thread.
+class HostedBase {
+ public:
+  HostedBase() = default;
+  HostedBase(const HostedBase&) = delete;
+  HostedBase& operator=(const HostedBase&) = delete;
+  virtual ~HostedBase() = default;
+
+  [[nodiscard]] virtual std::shared_ptr<protocol::DiffSource> source() = 0;
+  /// The sender itself while it is known here, else a new one; remembered until `release_sender`, and a while longer.
+  [[nodiscard]] virtual std::uint64_t hold_sender(std::uint64_t sender) = 0;
+  virtual void release_sender(std::uint64_t sender) = 0;
+  /// Runs the event, sooner or later, and answers through the link's lane.
+  /// Errors: throws to end the session that sent bytes which are no event.
+  virtual void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& event) = 0;
+};
+
+}  // namespace syncstate::detail
+
+#endif

@@ -1,0 +1,227 @@
+// The server's end of one link.
+#ifndef SYNCSTATE_DETAIL_SERVER_SERVER_LINK_HPP
+#define SYNCSTATE_DETAIL_SERVER_SERVER_LINK_HPP
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "syncstate/detail/server/lane.hpp"
+#include "syncstate/detail/server/sender_table.hpp"
+#include "syncstate/detail/server/server_host.hpp"
+#include "syncstate/executor.hpp"
+#include "syncstate/link.hpp"
+#include "syncstate/protocol/server_session.hpp"
+
+namespace syncstate::detail {
+
+/// Drives one server session: what the link brings goes in, what the session wants is done.
+///
+/// Threads: on the lane's executor.
+class ServerLink final : public LinkOwner, public std::enable_shared_from_this<ServerLink> {
+ public:
+  ServerLink(std::shared_ptr<ServerHost> host, std::shared_ptr<Lane> lane, std::shared_ptr<Link> link, std::uint64_t id,
+             std::string address)
+      : host_(std::move(host)), lane_(std::move(lane)), link_(std::move(link)), id_(id), address_(std::move(address)),
+        session_(host_->limits(), lane_->executor().now()) {}
+
+  [[nodiscard]] const std::shared_ptr<Lane>& lane() const { return lane_; }
+  [[nodiscard]] protocol::ServerSession& session() { return session_; }
+  [[nodiscard]] const Peer& peer() const { return peer_; }
+  [[nodiscard]] std::uint64_t id() const { return id_; }
+
+  /// The map asked for on `channel` is hosted; its commits wake this link from now on.
+  void opened(protocol::ChannelId channel, const std::shared_ptr<HostedBase>& map, std::uint64_t sender) {
+    if (!link_ || session_.is_over()) return;
+    forget_map(channel);
+    lane_->add_follower(map->source().get(), this);
+    sender = map->hold_sender(sender);
+    maps_[channel] = OpenMap{map, sender};
+    if (!session_.opened(channel, map->source(), sender)) {
+      std::erase(asked_, channel);
+      forget_map(channel);
+    }
+    wake();
+  }
+
+  void refuse(protocol::ChannelId channel, StateErrc reason, const std::string& detail,
+              std::optional<MapHash> other = {}) {
+    std::erase(asked_, channel);
+    session_.refuse(channel, reason, detail, other);
+    wake();
+  }
+
+  void want_upload(protocol::ChannelId channel) {
+    session_.want_upload(channel);
+    wake();
+  }
+
+  void answer(protocol::ChannelId channel, std::uint64_t number, EventOutcome outcome) {
+    if (outcome.error == StateErrc{}) {
+      session_.answer(channel, number, outcome.update_id);
+    } else {
+      session_.answer_error(channel, number, outcome.error, std::move(outcome.detail));
+    }
+  }
+
+  /// Ends the session, saying why.
+  void end(StateErrc reason, const std::string& detail) {
+    session_.fail(reason, detail, sink());
+  }
+
+  /// Closes the link without a word.
+  void abort() {
+    if (link_) link_->abort();
+  }
+
+  /// Asks the link to fetch what the session has to send, if there is anything.
+  void wake() {
+    if (link_ && session_.wants_to_send()) link_->wake();
+  }
+
+  void tick(TimePoint now) {
+    session_.on_tick(now, sink());
+    wake();
+  }
+
+  // LinkOwner
+
+  void on_open(const LinkInfo& info) override {
+    peer_ = info.peer;
+    const TimePoint now = lane_->executor().now();
+    session_.on_open(host_->passwords(), info.channel_binding, host_->is_barred(address_, now), now);
+  }
+
+  void on_bytes(ByteView bytes) override {
+    const auto self = shared_from_this();
+    const TimePoint now = lane_->executor().now();
+    // Links that were opened side by side have as many guesses together as one after the other.
+    if (!session_.is_authenticated()) session_.set_busy(host_->is_barred(address_, now));
+    session_.on_bytes(bytes, now, sink());
+    wake();
+  }
+
+  void produce(Bytes& out) override { session_.produce(out); }
+
+  void on_closed(std::error_code, const std::string&) override {
+    const auto self = shared_from_this();
+    // Uploads under way are given up through the same door as closed channels.
+    for (const protocol::ChannelId channel : std::exchange(asked_, {})) host_->channel_closed(*this, channel);
+    lane_->remove(this);
+    link_.reset();
+    for (const auto& [channel, open] : std::exchange(maps_, {})) open.map->release_sender(open.sender);
+    host_->closed(id_, address_);
+  }
+
+  struct OpenMap {
+    std::shared_ptr<HostedBase> map;
+    std::uint64_t sender;
+  };
+  /// The maps open on this link, by channel.
+  [[nodiscard]] const std::map<protocol::ChannelId, OpenMap>& maps() const { return maps_; }
+
+ private:
+  /// Hands what the session wants done to the `perform` for it.
+  struct Sink {
+    ServerLink* self;
+    template <class Action>
+    void operator()(Action&& action) const {
+      self->perform(action);
+    }
+  };
+  Sink sink() { return Sink{this}; }
+
+  void perform(const protocol::ClientAuthenticated&) { host_->authenticated(id_); }
+  void perform(const protocol::OpenAsked& action) {
+    asked_.push_back(action.open.channel);
+    host_->open_asked(shared_from_this(), action.open);
+  }
+  void perform(const protocol::UploadCame& action) { host_->upload_came(*this, action.channel, action.bytes); }
+  void perform(const protocol::UploadEnded& action) { host_->upload_ended(shared_from_this(), action.channel); }
+  void perform(const protocol::ChannelClosed& action) {
+    std::erase(asked_, action.channel);
+    forget_map(action.channel);
+    host_->channel_closed(*this, action.channel);
+  }
+  void perform(const protocol::FetchAsked& action) { host_->fetch_asked(*this, action.fetch); }
+  void perform(const protocol::ListAsked& action) { host_->list_asked(*this, action.request); }
+  void perform(const protocol::EventCame& action) {
+    const auto found = maps_.find(action.channel);
+    if (found != maps_.end()) found->second.map->event_came(shared_from_this(), action);
+  }
+  void perform(const protocol::CloseSession& action) {
+    if (action.reason == StateErrc::unauthorized && !session_.is_authenticated()) {
+      host_->proof_failed(address_, lane_->executor().now());
+    }
+    if (link_) link_->close_gracefully();
+  }
+
+  /// The lane wakes us for a map as long as one channel has it open.
+  void forget_map(protocol::ChannelId channel) {
+    const auto found = maps_.find(channel);
+    if (found == maps_.end()) return;
+    const OpenMap closed = std::move(found->second);
+    maps_.erase(found);
+    closed.map->release_sender(closed.sender);
+    const bool is_open_still =
+        std::any_of(maps_.begin(), maps_.end(), [&](const auto& open) { return open.second.map == closed.map; });
+    if (!is_open_still) lane_->remove_follower(closed.map->source().get(), this);
+  }
+
+  std::shared_ptr<ServerHost> host_;
+  std::shared_ptr<Lane> lane_;
+  std::shared_ptr<Link> link_;  // until on_closed, which breaks the circle
+  std::uint64_t id_;
+  std::string address_;
+  Peer peer_;
+  protocol::ServerSession session_;
+  std::map<protocol::ChannelId, OpenMap> maps_;
+  std::vector<protocol::ChannelId> asked_;
+};
+
+
+// What a lane does with its links, here where they are known.
+
+inline void Lane::remove(const ServerLink* link) {
+  for (const auto& [channel, open] : link->maps()) remove_follower(open.map->source().get(), link);
+  std::erase_if(links_, [&](const auto& l) { return l.get() == link; });
+}
+
+inline void Lane::run_round() {
+  std::vector<const protocol::DiffSource*> changed;
+  std::vector<ReadyAnswer> answers;
+  {
+    const std::lock_guard lock(mutex_);
+    is_round_due_ = false;
+    changed.swap(changed_);
+    answers.swap(answers_);
+  }
+  for (ReadyAnswer& ready : answers) {
+    if (const auto link = ready.link.lock()) {
+      link->answer(ready.channel, ready.number, std::move(ready.outcome));
+      link->wake();
+    }
+  }
+  for (const protocol::DiffSource* map : changed) {
+    const auto found = followers_.find(map);
+    if (found == followers_.end()) continue;
+    for (ServerLink* link : found->second) link->wake();  // a wake never calls back, so the list stays as it is
+  }
+}
+
+inline void Lane::run_tick() {
+  is_ticking_ = false;
+  const TimePoint now = executor_->now();
+  const auto links = links_;  // a tick may end a link, and an ending link leaves the list
+  for (const auto& link : links) link->tick(now);
+  if (!links_.empty()) schedule_tick();
+}
+
+}  // namespace syncstate::detail
+
+#endif

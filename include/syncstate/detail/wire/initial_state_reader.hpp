@@ -1,0 +1,95 @@
+// Puts an initial state together again out of the pieces of an upload or a fetch.
+#ifndef SYNCSTATE_DETAIL_WIRE_INITIAL_STATE_READER_HPP
+#define SYNCSTATE_DETAIL_WIRE_INITIAL_STATE_READER_HPP
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "syncstate/bytes.hpp"
+#include "syncstate/codec.hpp"
+#include "syncstate/detail/model/frozen_state.hpp"
+#include "syncstate/detail/model/key_order.hpp"
+#include "syncstate/limits.hpp"
+#include "syncstate/map_hash.hpp"
+
+namespace syncstate::detail {
+
+/// Decodes keys and values as they arrive, within the limits; the peer is not trusted.
+template <class K, class V>
+class InitialStateReader {
+ public:
+  explicit InitialStateReader(const Limits& limits) : limits_(limits) {}
+
+  /// Errors: `decode_error`, `too_large`; the reader is of no use afterwards.
+  void feed(ByteView bytes) {
+    total_bytes_ += bytes.size();
+    if (total_bytes_ > limits_.map_bytes) throw StateError(StateErrc::too_large, "an initial state beyond the limit");
+    pending_.insert(pending_.end(), bytes.begin(), bytes.end());
+    ByteReader in(pending_);
+    std::size_t used = 0;
+    while (read_entry(in)) used = pending_.size() - in.remaining();
+    pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(used));
+  }
+
+  /// Begins anew.
+  void drop() { *this = InitialStateReader(limits_); }
+
+  /// The state, once every piece came; verified against the hash it is said to have.
+  /// Errors: `decode_error` for an entry that is not whole, `hash_mismatch`.
+  std::shared_ptr<const FrozenState<K, V>> finish(const MapHash& expected) {
+    if (!pending_.empty()) ByteReader::fail("the initial state ends inside an entry");
+    auto frozen = FrozenState<K, V>::make(std::move(keys_), std::move(values_));
+    if (frozen->hash() != expected) {
+      throw StateError(StateErrc::hash_mismatch, "the initial state has the hash " + frozen->hash().hex());
+    }
+    return frozen;
+  }
+
+ private:
+  /// The next sized field, if it is whole. A length is believed only as far as the limit goes.
+  std::optional<ByteView> read_field(ByteReader& in, std::size_t most) {
+    ByteReader ahead = in;
+    if (ahead.remaining() < 10 && !has_whole_varint(ahead.rest())) return std::nullopt;
+    const std::uint64_t size = ahead.read_varint();
+    if (size > most) throw StateError(StateErrc::too_large, "a key or value beyond the limit");
+    if (size > ahead.remaining()) return std::nullopt;
+    const ByteView field = ahead.read_bytes(size);
+    in = ahead;
+    return field;
+  }
+
+  static bool has_whole_varint(ByteView bytes) {
+    for (const std::byte b : bytes) {
+      if ((b & std::byte{0x80}) == std::byte{0}) return true;
+    }
+    return false;
+  }
+
+  bool read_entry(ByteReader& in) {
+    ByteReader ahead = in;
+    const auto key_bytes = read_field(ahead, limits_.value_bytes);
+    if (!key_bytes) return false;
+    const auto value_bytes = read_field(ahead, limits_.value_bytes);
+    if (!value_bytes) return false;
+    if (keys_.size() >= limits_.keys_per_map) throw StateError(StateErrc::too_large, "more keys than allowed");
+    K key = decode_whole<K>(*key_bytes);
+    if (keys_.size() != 0 && !KeyLess<K>{}(keys_[keys_.size() - 1], key)) ByteReader::fail("the keys do not ascend");
+    V value = decode_whole<V>(*value_bytes);
+    keys_.push_back(std::move(key));
+    values_.push_back(std::move(value));
+    in = ahead;
+    return true;
+  }
+
+  Limits limits_;
+  DenseArray<K> keys_;
+  DenseArray<V> values_;
+  Bytes pending_;
+  std::size_t total_bytes_ = 0;
+};
+
+}  // namespace syncstate::detail
+
+#endif
