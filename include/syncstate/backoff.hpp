@@ -16,13 +16,15 @@ struct BackoffOptions {
 
 /// The wait before reconnect number `attempt` (from 0): uniform in [0, min(most, first * 2^attempt)].
 ///
-/// Fully jittered from the first one, so that a thousand clients of a restarted server do not come back at once.
+/// Fully jittered from the first one, so that a thousand clients of a restarted server do not come back at
+/// once.
 template <std::uniform_random_bit_generator Rng>
 std::chrono::milliseconds backoff(const BackoffOptions& options, unsigned attempt, Rng& rng) {
   auto cap = options.first;
   for (unsigned i = 0; i < attempt && cap < options.most; ++i) cap *= 2;
   cap = std::min(cap, options.most);
-  std::uniform_int_distribution<std::chrono::milliseconds::rep> wait(0, std::max<decltype(cap.count())>(cap.count(), 0));
+  std::uniform_int_distribution<std::chrono::milliseconds::rep> wait(
+      0, std::max<decltype(cap.count())>(cap.count(), 0));
   return std::chrono::milliseconds(wait(rng));
 }
 

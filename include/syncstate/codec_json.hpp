@@ -116,8 +116,7 @@ class JsonBuilder {
 
 /// CBOR (RFC 8949) with definite lengths and no tags.
 /// Errors: encoding throws `too_large` for a document nested more than 64 deep, and `not_encodable` for one
-/// that was
-///         discarded or has a binary with a subtype.
+///         that was discarded or has a binary with a subtype.
 template <>
 struct Codec<nlohmann::json> : detail::BuiltIn<> {
   static constexpr bool is_key = false;  // 1 == 1.0, yet their encodings differ

@@ -27,11 +27,9 @@ concept ExactlyComparable = Encodable<K> && detail::may_be_key<K>();
 /// 1. Encodable: built in, an aggregate of encodable members, or with a `Codec<K>` of its own.
 /// 2. Copyable.
 /// 3. Strings and byte containers are ordered by their bytes, unsigned; all else by `<`, a strict total order
-/// that
-///    is the same on every machine (meaning: the compiler cannot check this one).
+///    that is the same on every machine (meaning: the compiler cannot check this one).
 /// 4. No floating-point number, JSON or unordered container, at any depth: the order and the hash of the keys
-/// are
-///    the map's identity.
+///    are the map's identity.
 template <class K>
 concept StateKey = Encodable<K> && std::copyable<K> && Ordered<K> && ExactlyComparable<K>;
 
@@ -41,8 +39,7 @@ concept StateKey = Encodable<K> && std::copyable<K> && Ordered<K> && ExactlyComp
 ///     static_assert(syncstate::StateValue<Player>);
 ///
 /// 1. Encodable: built in, an aggregate of encodable members, or with a `Codec<V>` of its own. Unordered
-/// containers
-///    are not, at any depth: equal ones would have unequal hashes.
+///    containers are not, at any depth: equal ones would have unequal hashes.
 /// 2. Copyable: every copy of a map holds its own.
 /// 3. Nothrow-movable: a diff is applied wholly or not at all.
 template <class V>

@@ -52,7 +52,8 @@ class StateCategory final : public std::error_category {
 
   [[nodiscard]] std::string message(int value) const override {
     switch (static_cast<StateErrc>(value)) {  // no default: -Wswitch names the one we forgot
-      case StateErrc::frozen: return "this map can't be changed here: its keys are fixed by freeze(), its values by the master";
+      case StateErrc::frozen:
+        return "this map can't be changed here: its keys are fixed by freeze(), its values by the master";
       case StateErrc::unfrozen: return "the key set is still open: call freeze() first";
       case StateErrc::key_not_found: return "no such key; the key set was fixed by freeze()";
       case StateErrc::duplicate_key: return "this key was pushed already";
@@ -66,7 +67,8 @@ class StateCategory final : public std::error_category {
       case StateErrc::outcome_unknown: return "no answer came; it may have run";
       case StateErrc::stopped: return "stopped";
       case StateErrc::busy: return "a limit of the server is reached: try again later";
-      case StateErrc::hash_mismatch: return "the server hosts a map with these keys, but another initial state";
+      case StateErrc::hash_mismatch:
+        return "the server hosts a map with these keys, but another initial state";
       case StateErrc::type_mismatch: return "the types of the two sides differ";
       case StateErrc::hook_failed: return "a hook threw: nothing of this event was kept";
       case StateErrc::init_failed: return "an init hook threw: the map is not hosted";
@@ -108,7 +110,8 @@ class StateError : public std::system_error {
   StateError(StateErrc code, const std::string& detail) : StateError(make_error_code(code), detail) {}
   explicit StateError(std::error_code code) : std::system_error(code) {}
   StateError(std::error_code code, const std::string& detail)
-      : std::system_error(detail.empty() ? std::system_error(code) : std::system_error(code, detail)), detail_(detail) {}
+      : std::system_error(detail.empty() ? std::system_error(code) : std::system_error(code, detail)),
+        detail_(detail) {}
 
   /// What was said besides the code; may be empty.
   [[nodiscard]] const std::string& detail() const noexcept { return detail_; }

@@ -15,7 +15,8 @@ using Duration = std::chrono::steady_clock::duration;
 
 /// A serial executor: runs tasks one at a time, in the order posted, and tells the time.
 ///
-/// Transports supply real ones (threads, Asio), tests a virtual one. Roles never ask a clock or start a thread.
+/// Transports supply real ones (threads, Asio), tests a virtual one. Roles never ask a clock or start a
+/// thread.
 ///
 /// Threads : every member from any thread.
 /// Lifetime: held by `std::shared_ptr`; tasks that have not run when it stops are destroyed unrun.
@@ -50,7 +51,8 @@ class Executor {
   /// Has every thread in `wait_until` look again.
   virtual void wake_waiters() = 0;
 
-  /// Another serial executor on the same clock, for code of users that may block; null where that takes a thread.
+  /// Another serial executor on the same clock, for code of users that may block; null where that takes a
+  /// thread.
   [[nodiscard]] virtual std::shared_ptr<Executor> make_sibling() { return nullptr; }
 };
 

@@ -2,10 +2,10 @@
 #ifndef SYNCSTATE_INPROC_HPP
 #define SYNCSTATE_INPROC_HPP
 
-#include "syncstate/inproc/port.hpp"             // IWYU pragma: export
-#include "syncstate/inproc/state_remote.hpp"     // IWYU pragma: export
-#include "syncstate/inproc/state_server.hpp"     // IWYU pragma: export
-#include "syncstate/inproc/virtual_executor.hpp" // IWYU pragma: export
-#include "syncstate/inproc/wire.hpp"             // IWYU pragma: export
+#include "syncstate/inproc/port.hpp"              // IWYU pragma: export
+#include "syncstate/inproc/state_remote.hpp"      // IWYU pragma: export
+#include "syncstate/inproc/state_server.hpp"      // IWYU pragma: export
+#include "syncstate/inproc/virtual_executor.hpp"  // IWYU pragma: export
+#include "syncstate/inproc/wire.hpp"              // IWYU pragma: export
 
 #endif

@@ -58,8 +58,9 @@ class LinkOwner {
   /// Bytes came; the view dies with the call.
   virtual void on_bytes(ByteView bytes) = 0;
 
-  /// The transport can take bytes: append some 64 KiB at most to `out`, which comes empty. Appending nothing says
-  /// that there is nothing to send until the next `wake`. Not called while earlier bytes are not wholly taken.
+  /// The transport can take bytes: append some 64 KiB at most to `out`, which comes empty. Appending nothing
+  /// says that there is nothing to send until the next `wake`. Not called while earlier bytes are not wholly
+  /// taken.
   virtual void produce(Bytes& out) = 0;
 
   /// The link is gone, for this reason. Called exactly once, and nothing after it.
@@ -74,8 +75,8 @@ class Connector {
   Connector& operator=(const Connector&) = delete;
   virtual ~Connector() = default;
 
-  /// Starts one attempt over every endpoint and every address, names resolved anew. `owner` hears `on_open`, or
-  /// `on_closed` with the reason of the last failure; never from inside this call.
+  /// Starts one attempt over every endpoint and every address, names resolved anew. `owner` hears `on_open`,
+  /// or `on_closed` with the reason of the last failure; never from inside this call.
   virtual std::shared_ptr<Link> connect(std::shared_ptr<LinkOwner> owner) = 0;
 };
 

@@ -21,15 +21,12 @@ namespace syncstate {
 /// Where a map gets its diffs from. Users write these for what is no byte stream: a database, a file, a test.
 ///
 /// 1. `remote.init(map)`, or `remote.init(map, timeout)` with a `Duration`: called by `freeze`; returns when
-/// the map
-///    is known at the other end, throws `StateError` (`unavailable`, ...) if it can't be.
+///    the map is known at the other end, throws `StateError` (`unavailable`, ...) if it can't be.
 /// 2. `remote.fetch_updates(map, upto)` gives a `Diff<K, V>` from the map's own position to `upto`, or to the
-/// head if
-///    that is lower or `upto` is not kept apart; an empty one if there is no news. It never waits for commits
-///    that do not exist. Throws `StateError`, `unavailable` if the other end can't be reached.
+///    head if that is lower or `upto` is not kept apart; an empty one if there is no news. It never waits for
+///    commits that do not exist. Throws `StateError`, `unavailable` if the other end can't be reached.
 /// 3. Optional: `remote.follow(map, sink)` gives a `Subscription`; until that ends, every new diff goes to
-/// the sink, a
-///    `std::shared_ptr<DiffSink<K, V>>`, from `sink->position()` on. Without it a `Replica` polls
+///    the sink, a `std::shared_ptr<DiffSink<K, V>>`, from `sink->position()` on. Without it a `Replica` polls
 ///    `fetch_updates`.
 /// 4. Optional: `remote.executor()` gives the `std::shared_ptr<Executor>` its sinks are called on.
 ///
@@ -55,8 +52,7 @@ concept Remote =
 /// Where events go to.
 ///
 /// 1. `remote.send_event(hash, event)` with a `const SerializedEvent&` returns the update id the event
-/// committed as,
-///    or the head if it set nothing; throws `StateError` (`unavailable`: certainly not run;
+///    committed as, or the head if it set nothing; throws `StateError` (`unavailable`: certainly not run;
 ///    `outcome_unknown`: it may have run; `hook_failed`, ...).
 ///
 /// ```cpp

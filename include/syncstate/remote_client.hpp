@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
-#include "syncstate/detail/remote/diff_assembler.hpp"
-#include "syncstate/detail/wire/initial_state_reader.hpp"
-#include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/model/key_text.hpp"
+#include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/remote/diff_assembler.hpp"
 #include "syncstate/detail/remote/remote_map.hpp"
 #include "syncstate/detail/remote/remote_operation.hpp"
+#include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/detail/wire/wire_entries.hpp"
 #include "syncstate/diff.hpp"
 #include "syncstate/event.hpp"
@@ -87,8 +87,8 @@ class StateFetcher final : public StateCollector {
 ///
 /// It reconnects by itself, opens each map anew as `freeze` did and resumes it from its position.
 ///
-/// Threads : any member from any thread; blocking ones throw `would_deadlock` on the remote's own thread, where status
-///           callbacks run.
+/// Threads : any member from any thread; blocking ones throw `would_deadlock` on the remote's own thread,
+///           where status callbacks run.
 /// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too.
 class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
  public:
@@ -96,8 +96,8 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   RemoteClient& operator=(const RemoteClient&) = delete;
 
   /// Makes the map known to the server, and waits until it is hosted. Called by `StateMap::freeze`.
-  /// Errors: `unavailable` when `timeout` passes (the remote goes on trying), and whatever the server or TLS refuses
-  ///         the map with: `unauthorized`, `type_mismatch`, `hash_mismatch`, `init_failed`, ...
+  /// Errors: `unavailable` when `timeout` passes (the remote goes on trying), and whatever the server or TLS
+  ///         refuses the map with: `unauthorized`, `type_mismatch`, `hash_mismatch`, `init_failed`, ...
   template <class K, class V>
   void init(const StateMap<K, V>& map, Duration timeout) {
     refuse_own_thread();
@@ -113,7 +113,8 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     refuse_own_thread();
     const auto& frozen = detail::MapAccess::frozen(map);
     const auto done = detail::Operation::create();
-    const auto catcher = std::make_shared<detail::DiffCatcher<K, V>>(frozen, Position{map.epoch(), map.update_id()});
+    const auto catcher =
+        std::make_shared<detail::DiffCatcher<K, V>>(frozen, Position{map.epoch(), map.update_id()});
     core_->fetch_diff(identify(frozen), upto, catcher, done);
     await(done, core_->options().request_timeout);
     return std::move(*catcher->diff());
@@ -169,11 +170,11 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
 
   /// Sends an event to the master of the map and waits for its answer: the update id that it committed as.
   ///
-  /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the effect:
-  /// `replica.wait_for(id, limit)` does.
-  /// Errors: `hook_failed` with the hook's message, `too_large`, `type_mismatch`, `not_hosted` for a map that this
-  ///         remote has neither frozen nor attached; `unavailable`: certainly not run; `outcome_unknown`: no answer
-  ///         came, it may have run.
+  /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the
+  /// effect: `replica.wait_for(id, limit)` does. Errors: `hook_failed` with the hook's message, `too_large`,
+  /// `type_mismatch`, `not_hosted` for a map that this
+  ///         remote has neither frozen nor attached; `unavailable`: certainly not run; `outcome_unknown`: no
+  ///         answer came, it may have run.
   template <class E>
   UpdateId send_event(const MapHash& hash, const Event<E>& event) {
     return send_event(hash, serialize_event(event));
@@ -207,7 +208,8 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   [[nodiscard]] std::weak_ptr<detail::RemoteCore> weak_core() const { return core_; }
 
   /// Hands an event to the core; `done` hears how it ended.
-  void start_event(const MapHash& hash, SerializedEvent event, const std::shared_ptr<detail::Operation>& done) {
+  void start_event(const MapHash& hash, SerializedEvent event,
+                   const std::shared_ptr<detail::Operation>& done) {
     if (event.bytes.size() > core_->options().limits.event_bytes) {
       throw StateError(StateErrc::too_large, "an event beyond Limits::event_bytes");
     }
@@ -243,9 +245,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
       const auto alive = weak.lock();
       return alive ? std::make_shared<detail::FrozenSource<K, V>>(alive) : nullptr;
     };
-    identity.comparer = [weak, limits = core_->options().limits](
-                            const MapHash& other,
-                            std::function<void(std::string)> describe) -> std::unique_ptr<detail::StateCollector> {
+    identity.comparer =
+        [weak, limits = core_->options().limits](
+            const MapHash& other,
+            std::function<void(std::string)> describe) -> std::unique_ptr<detail::StateCollector> {
       const auto alive = weak.lock();
       if (!alive) return nullptr;
       return std::make_unique<detail::StateComparer<K, V>>(alive, other, limits, std::move(describe));

@@ -34,9 +34,11 @@ namespace syncstate {
 /// What a remote core is made with.
 struct RemoteCoreOptions {
   std::string password{};
-  /// How long an event waits for its answer: then it ends with `unavailable`, or `outcome_unknown` if it was sent.
+  /// How long an event waits for its answer: then it ends with `unavailable`, or `outcome_unknown` if it was
+  /// sent.
   std::chrono::milliseconds event_timeout{10'000};
-  /// How long a blocking request (`sync`, `set_update_id`, `attach`, `hosted`) waits before it is `unavailable`.
+  /// How long a blocking request (`sync`, `set_update_id`, `attach`, `hosted`) waits before it is
+  /// `unavailable`.
   std::chrono::milliseconds request_timeout{5'000};
   BackoffOptions backoff{};
   Limits limits{};
@@ -46,8 +48,8 @@ struct RemoteCoreOptions {
 
 namespace detail {
 
-/// Keeps one link to a server: reconnects by itself, opens every map anew and resumes each from its position, and
-/// repeats unanswered events within the epoch they were sent to.
+/// Keeps one link to a server: reconnects by itself, opens every map anew and resumes each from its position,
+/// and repeats unanswered events within the epoch they were sent to.
 ///
 /// Threads : the asynchronous calls from any thread; all work, and every callback, on the executor.
 /// Lifetime: made by `create`; `stop` lets go of everything.
@@ -58,7 +60,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   [[nodiscard]] static std::shared_ptr<RemoteCore> create(std::shared_ptr<Executor> executor,
                                                           std::shared_ptr<Connector> connector,
                                                           RemoteCoreOptions options) {
-    return std::shared_ptr<RemoteCore>(new RemoteCore(std::move(executor), std::move(connector), std::move(options)));
+    return std::shared_ptr<RemoteCore>(
+        new RemoteCore(std::move(executor), std::move(connector), std::move(options)));
   }
 
   ~RemoteCore() {
@@ -101,8 +104,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     });
   }
 
-  /// Makes the map known, and opens it now and after every reconnect. `done` hears when it is open, or why not; while
-  /// the server can't be reached it hears nothing.
+  /// Makes the map known, and opens it now and after every reconnect. `done` hears when it is open, or why
+  /// not; while the server can't be reached it hears nothing.
   void open(MapIdentity identity, std::shared_ptr<Operation> done) {
     post_operation(done, [identity = std::move(identity), done](RemoteCore& self) mutable {
       if (const auto clash = self.find_clash(identity)) {
@@ -110,7 +113,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       }
       Entry& entry = self.enter(std::move(identity));
       if (entry.is_open) return self.finish(*done, {});
-      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      if (const Status& s = self.status_; s.state == LinkState::failed)
+        return self.finish(*done, s.reason, s.detail);
       entry.openers.push_back(std::move(done));
       self.open_anew(entry);
     });
@@ -156,7 +160,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         return self.finish(*done, StateErrc::type_mismatch, *clash);
       }
       Entry& entry = self.enter(std::move(identity));
-      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      if (const Status& s = self.status_; s.state == LinkState::failed)
+        return self.finish(*done, s.reason, s.detail);
       self.requests_.push_back(
           Request{.done = done, .hash = entry.identity.hash, .receiver = std::move(receiver), .upto = upto});
       self.open_anew(entry);
@@ -166,12 +171,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   /// Asks where the head of a map is.
   void fetch_head(MapIdentity identity, std::shared_ptr<Position> head, std::shared_ptr<Operation> done) {
-    post_operation(done, [identity = std::move(identity), head = std::move(head), done](RemoteCore& self) mutable {
+    post_operation(done, [identity = std::move(identity), head = std::move(head),
+                          done](RemoteCore& self) mutable {
       if (const auto clash = self.find_clash(identity)) {
         return self.finish(*done, StateErrc::type_mismatch, *clash);
       }
       Entry& entry = self.enter(std::move(identity));
-      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      if (const Status& s = self.status_; s.state == LinkState::failed)
+        return self.finish(*done, s.reason, s.detail);
       self.requests_.push_back(Request{.done = done, .hash = entry.identity.hash, .head = std::move(head)});
       self.open_anew(entry);
       self.start_requests();
@@ -183,7 +190,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                    std::shared_ptr<StateCollector> collector, std::shared_ptr<Operation> done) {
     post_operation(done, [hash, types = std::make_pair(std::move(key_type), std::move(value_type)),
                           collector = std::move(collector), done](RemoteCore& self) mutable {
-      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      if (const Status& s = self.status_; s.state == LinkState::failed)
+        return self.finish(*done, s.reason, s.detail);
       self.requests_.push_back(Request{.done = std::move(done),
                                        .hash = hash,
                                        .collector = std::move(collector),
@@ -195,19 +203,22 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Asks which maps the server hosts.
   void list(std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps, std::shared_ptr<Operation> done) {
     post_operation(done, [maps = std::move(maps), done](RemoteCore& self) mutable {
-      if (const Status& s = self.status_; s.state == LinkState::failed) return self.finish(*done, s.reason, s.detail);
+      if (const Status& s = self.status_; s.state == LinkState::failed)
+        return self.finish(*done, s.reason, s.detail);
       self.requests_.push_back(Request{.done = std::move(done), .maps = std::move(maps)});
       self.start_requests();
     });
   }
 
   /// Sends an event; `done` hears the update id or the error. Events of one caller keep their order.
-  void send_event(const MapHash& hash, std::shared_ptr<const SerializedEvent> event, std::shared_ptr<Operation> done) {
+  void send_event(const MapHash& hash, std::shared_ptr<const SerializedEvent> event,
+                  std::shared_ptr<Operation> done) {
     const TimePoint deadline = executor_->now() + options_.event_timeout;
     post_operation(done, [hash, event = std::move(event), done, deadline](RemoteCore& self) mutable {
       const auto found = self.entries_.find(hash);
       if (found == self.entries_.end()) {
-        return self.finish(*done, StateErrc::not_hosted, "this remote does not know the map: freeze or attach it first");
+        return self.finish(*done, StateErrc::not_hosted,
+                           "this remote does not know the map: freeze or attach it first");
       }
       Entry& entry = found->second;
       if (const Status s = self.status_for(entry); s.state == LinkState::failed) {
@@ -237,7 +248,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Hears of one link; deaf once the core has let go of it.
   class LinkEar final : public LinkOwner {
    public:
-    LinkEar(std::weak_ptr<RemoteCore> core, std::uint64_t attempt) : core_(std::move(core)), attempt_(attempt) {}
+    LinkEar(std::weak_ptr<RemoteCore> core, std::uint64_t attempt)
+        : core_(std::move(core)), attempt_(attempt) {}
 
     void on_open(const LinkInfo& info) override {
       if (const auto core = current()) core->link_opened(info);
@@ -263,8 +275,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     std::uint64_t attempt_;
   };
 
-  RemoteCore(std::shared_ptr<Executor> executor, std::shared_ptr<Connector> connector, RemoteCoreOptions options)
-      : executor_(std::move(executor)), connector_(std::move(connector)), options_(std::move(options)),
+  RemoteCore(std::shared_ptr<Executor> executor, std::shared_ptr<Connector> connector,
+             RemoteCoreOptions options)
+      : executor_(std::move(executor)),
+        connector_(std::move(connector)),
+        options_(std::move(options)),
         rng_(options_.seed != 0 ? options_.seed : random_u64()) {
     status_.since = executor_->now();
   }
@@ -380,7 +395,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     channels_.clear();
     if (is_shut_down_) return;
     const bool is_refusal = is_refusal_code(reason);
-    set_status(is_refusal ? LinkState::failed : (was_live_ ? LinkState::stale : LinkState::connecting), reason, detail);
+    set_status(is_refusal ? LinkState::failed : (was_live_ ? LinkState::stale : LinkState::connecting),
+               reason, detail);
     if (is_refusal) fail_waiting(reason, detail);
     const auto wait = backoff(options_.backoff, is_refusal ? 64U : failures_, rng_);
     ++failures_;
@@ -392,10 +408,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   /// Codes that say that trying again soon is of no use.
   static bool is_refusal_code(std::error_code code) {
-    for (const StateErrc refusal : {StateErrc::unauthorized, StateErrc::forbidden, StateErrc::version_mismatch,
-                                    StateErrc::certificate_rejected, StateErrc::tls_failed, StateErrc::decode_error,
-                                    StateErrc::protocol_error, StateErrc::type_mismatch, StateErrc::hash_mismatch,
-                                    StateErrc::too_large, StateErrc::invalid_option}) {
+    for (const StateErrc refusal :
+         {StateErrc::unauthorized, StateErrc::forbidden, StateErrc::version_mismatch,
+          StateErrc::certificate_rejected, StateErrc::tls_failed, StateErrc::decode_error,
+          StateErrc::protocol_error, StateErrc::type_mismatch, StateErrc::hash_mismatch, StateErrc::too_large,
+          StateErrc::invalid_option}) {
       if (code == refusal) return true;
     }
     return false;
@@ -503,7 +520,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   Status status_for(const Entry& entry) const {
-    if (entry.refusal) return Status{LinkState::failed, entry.refused_at, entry.refusal, entry.refusal_detail};
+    if (entry.refusal)
+      return Status{LinkState::failed, entry.refused_at, entry.refusal, entry.refusal_detail};
     return status_;
   }
 
@@ -522,8 +540,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   // Maps.
 
-  /// Maps of different types may have one hash. Which of them is meant here was said by the first, as long as it lives
-  /// or is open; for another one this says so.
+  /// Maps of different types may have one hash. Which of them is meant here was said by the first, as long as
+  /// it lives or is open; for another one this says so.
   [[nodiscard]] std::optional<std::string> find_clash(const MapIdentity& identity) const {
     const auto found = entries_.find(identity.hash);
     if (found == entries_.end()) return std::nullopt;
@@ -612,7 +630,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   // Requests.
 
   std::deque<Request>::iterator find_request(ChannelId id) {
-    return std::find_if(requests_.begin(), requests_.end(), [&](const Request& r) { return id != 0 && r.id == id; });
+    return std::find_if(requests_.begin(), requests_.end(),
+                        [&](const Request& r) { return id != 0 && r.id == id; });
   }
 
   void start_requests() {
@@ -623,15 +642,18 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         request.id = session_->fetch(request.hash, request.types.first, request.types.second);
       } else if (request.maps) {
         request.id = session_->list();
-      } else if (const auto entry = entries_.find(request.hash); entry != entries_.end() && entry->second.is_open) {
+      } else if (const auto entry = entries_.find(request.hash);
+                 entry != entries_.end() && entry->second.is_open) {
         request.id = request.head ? session_->get_update_id(entry->second.channel)
-                                  : session_->get_diff(entry->second.channel, request.receiver->position(), request.upto);
+                                  : session_->get_diff(entry->second.channel, request.receiver->position(),
+                                                       request.upto);
       }
     }
     wake();
   }
 
-  void end_request(std::deque<Request>::iterator request, std::error_code error, const std::string& detail = {}) {
+  void end_request(std::deque<Request>::iterator request, std::error_code error,
+                   const std::string& detail = {}) {
     const auto done = request->done;
     requests_.erase(request);
     finish(*done, error, detail);
@@ -706,12 +728,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     start_requests();
   }
 
-  /// Within an epoch what was not answered is repeated under its old number, in order. For a master that does not
-  /// know us it can't be: nobody could tell whether it ran.
+  /// Within an epoch what was not answered is repeated under its old number, in order. For a master that does
+  /// not know us it can't be: nobody could tell whether it ran.
   void adopt_sender(Entry& entry, std::uint64_t sender, Epoch epoch) {
     if (entry.sender == sender && entry.sender_epoch == epoch) return;
     for (const PendingEvent& event : entry.events) {
-      if (event.number != 0) finish(*event.done, StateErrc::outcome_unknown, "the master was restarted meanwhile");
+      if (event.number != 0)
+        finish(*event.done, StateErrc::outcome_unknown, "the master was restarted meanwhile");
     }
     entry.erase_events_if([](const PendingEvent& e) { return e.number != 0; });
     entry.sender = sender;
@@ -727,7 +750,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       return;
     }
     session_->close_channel(action.channel);
-    refuse(*entry, action.channel, StateErrc::not_hosted, "the server lost this map, and no copy of it lives here");
+    refuse(*entry, action.channel, StateErrc::not_hosted,
+           "the server lost this map, and no copy of it lives here");
   }
 
   void perform(const protocol::ChannelRefused& action) {
@@ -830,7 +854,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (DiffReceiver* receiver = receiver_of(action.stream)) receiver->stage(action.entries);
   }
   void perform(const protocol::ValueStaged& action) {
-    if (DiffReceiver* receiver = receiver_of(action.stream)) receiver->stage_value(action.ordinal, action.value);
+    if (DiffReceiver* receiver = receiver_of(action.stream))
+      receiver->stage_value(action.ordinal, action.value);
   }
   void perform(const protocol::DiffCame& action) {
     const DiffHead head{action.epoch, action.from, action.upto, action.is_full};
@@ -856,8 +881,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       receiver.on_current(executor_->now());  // diffs lead to the head as it was when they were made
       return;
     }
-    // A new master's diff is held off on purpose; or the replica is ending, and will close its channel. Neither wants
-    // more of this stream, and neither is the server's fault.
+    // A new master's diff is held off on purpose; or the replica is ending, and will close its channel.
+    // Neither wants more of this stream, and neither is the server's fault.
     if (error == StateErrc::epoch_changed || error == StateErrc::stopped) {
       session_->unfollow(stream);
       return;
@@ -874,7 +899,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void perform(const protocol::HeadHeard& action) {
     DiffReceiver* receiver = receiver_of(action.channel);
-    if (receiver != nullptr && receiver->position().update_id >= action.head) receiver->on_current(executor_->now());
+    if (receiver != nullptr && receiver->position().update_id >= action.head)
+      receiver->on_current(executor_->now());
   }
 
   void perform(const protocol::CloseSession& action) {

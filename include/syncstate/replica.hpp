@@ -32,8 +32,7 @@ class Replica;
 ///
 /// 1. Callable as `callback(diff)` or `callback(diff, before)`; `before` is the view that the diff replaced.
 /// 2. `diff` leads from `before` to a newer state, names keys that fell back to their initial value too, is
-/// never
-///    full, and names no key twice. In another life of the master it begins at 0.
+///    never full, and names no key twice. In another life of the master it begins at 0.
 /// 3. Both die when the call returns; a copy of `before` may be kept.
 /// 4. May throw: `ReplicaOptions::on_error` is told, and nothing else happens.
 ///
@@ -79,8 +78,8 @@ class PendingCall {
 /// Threads : every member from any thread. No lock of ours is held while code of yours runs.
 /// Lifetime: keeps its remote alive. Views may outlive it.
 /// End     : the destructor ends the subscription and every wait (`stopped`), and waits for a running
-/// callback, but
-///           not for the network. None starts after it. Inside a callback of its own it does not wait.
+///           callback, but not for the network. None starts after it. Inside a callback of its own it does
+///           not wait.
 template <class K, class V>
 class Replica {
   using Core = detail::ReplicaCore<K, V>;

@@ -15,10 +15,11 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
-#include "syncstate/detail/server/hosted_slot.hpp"
-#include "syncstate/detail/wire/initial_state_reader.hpp"
-#include "syncstate/detail/server/link_table.hpp"
 #include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/server/hosted_slot.hpp"
+#include "syncstate/detail/server/link_table.hpp"
+#include "syncstate/detail/server/server_link.hpp"
+#include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor_pool.hpp"
 #include "syncstate/hook.hpp"
@@ -26,7 +27,6 @@
 #include "syncstate/link.hpp"
 #include "syncstate/master_handle.hpp"
 #include "syncstate/protocol/server_session.hpp"
-#include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/state_map.hpp"
 
 namespace syncstate {
@@ -46,8 +46,8 @@ struct ServerCoreOptions {
 
 /// Hosts maps of one kind by their hash and serves any number of links, over any transports at once.
 ///
-/// Hooks run on executors of the pool, serially for each map; sessions run on the lanes, one executor each. The core
-/// has no thread, socket or clock of its own.
+/// Hooks run on executors of the pool, serially for each map; sessions run on the lanes, one executor each.
+/// The core has no thread, socket or clock of its own.
 ///
 /// Threads : every member from any thread.
 /// Lifetime: made by `create`; links hold it until they are closed.
@@ -72,9 +72,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     if constexpr (std::invocable<H&, Map&, const Event<E>&, const EventContext&>) {
       hooks_->push_back(std::move(hook));
     } else {
-      hooks_->push_back([hook = std::move(hook)](Map& map, const Event<E>& event, const EventContext&) mutable {
-        hook(map, event);
-      });
+      hooks_->push_back([hook = std::move(hook)](Map& map, const Event<E>& event,
+                                                 const EventContext&) mutable { hook(map, event); });
     }
   }
 
@@ -90,7 +89,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
   /// Hosts a map of this process; a replica becomes a master with a fresh epoch.
-  /// Errors: `unfrozen`, `already_hosted`, `init_failed`, `too_large`, `busy` beyond `Limits::maps`, `stopped`.
+  /// Errors: `unfrozen`, `already_hosted`, `init_failed`, `too_large`, `busy` beyond `Limits::maps`,
+  /// `stopped`.
   MasterHandle<K, V> host(Map map) {
     if (!map.is_frozen()) throw StateError(StateErrc::unfrozen);
     detail::MapAccess::become_master(map);
@@ -104,7 +104,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       const std::lock_guard lock(mutex_);
       if (is_stopped_) throw StateError(StateErrc::stopped);
       if (entries_.contains(hash)) throw StateError(StateErrc::already_hosted, hash.hex());
-      if (entries_.size() >= options_.limits.maps) throw StateError(StateErrc::busy, "no more maps: Limits::maps");
+      if (entries_.size() >= options_.limits.maps)
+        throw StateError(StateErrc::busy, "no more maps: Limits::maps");
       entries_[hash];
     }
     std::shared_ptr<Slot> slot;
@@ -175,8 +176,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// Takes a connection that was just accepted; call on the lane's executor.
   ///
   /// Returns who is to hear of the link, or null if the server has no room for it.
-  [[nodiscard]] std::shared_ptr<LinkOwner> accept(const std::shared_ptr<detail::Lane>& lane, std::shared_ptr<Link> link,
-                                                  const std::string& address) {
+  [[nodiscard]] std::shared_ptr<LinkOwner> accept(const std::shared_ptr<detail::Lane>& lane,
+                                                  std::shared_ptr<Link> link, const std::string& address) {
     const std::uint64_t id = next_link_++;
     std::weak_ptr<detail::ServerLink> evicted;
     std::shared_ptr<detail::ServerLink> owner;
@@ -185,7 +186,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       if (!is_started_ || is_stopped_) return nullptr;
       const auto admission = table_.admit(id, address);
       if (!admission.is_admitted) return nullptr;
-      owner = std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, std::move(link), id, address);
+      owner =
+          std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, std::move(link), id, address);
       pending_[id] = owner;
       if (admission.evicted) evicted = pending_[*admission.evicted];
     }
@@ -218,7 +220,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   void open_asked(const std::shared_ptr<detail::ServerLink>& link, protocol::Open open) override {
     if (!types_agree(open.key_type, open.value_type)) {
-      return link->refuse(open.channel, StateErrc::type_mismatch, describe_types(open.key_type, open.value_type));
+      return link->refuse(open.channel, StateErrc::type_mismatch,
+                          describe_types(open.key_type, open.value_type));
     }
     std::unique_lock lock(mutex_);
     const auto found = entries_.find(open.hash);
@@ -275,7 +278,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   void fetch_asked(detail::ServerLink& link, const protocol::Fetch& fetch) override {
     if (!types_agree(fetch.key_type, fetch.value_type)) {
-      return link.refuse(fetch.request, StateErrc::type_mismatch, describe_types(fetch.key_type, fetch.value_type));
+      return link.refuse(fetch.request, StateErrc::type_mismatch,
+                         describe_types(fetch.key_type, fetch.value_type));
     }
     std::shared_ptr<Slot> slot;
     {
@@ -327,7 +331,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   using UploadId = std::pair<std::uint64_t, protocol::ChannelId>;
 
   ServerCore(ServerCoreOptions options, std::shared_ptr<ExecutorPool> hooks)
-      : options_(std::move(options)), pool_(std::move(hooks)),
+      : options_(std::move(options)),
+        pool_(std::move(hooks)),
         passwords_(std::make_shared<const protocol::Passwords>(std::move(options_.passwords))),
         table_(options_.limits) {}
 
@@ -345,11 +350,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
-    return std::make_shared<Slot>(std::move(map), options_.limits, std::move(serial), hooks_,
-                                  [weak = this->weak_from_this()](const protocol::DiffSource* source,
-                                                                  const detail::Lane* answering) {
-                                    if (const auto self = weak.lock()) self->committed(source, answering);
-                                  });
+    return std::make_shared<Slot>(
+        std::move(map), options_.limits, std::move(serial), hooks_,
+        [weak = this->weak_from_this()](const protocol::DiffSource* source, const detail::Lane* answering) {
+          if (const auto self = weak.lock()) self->committed(source, answering);
+        });
   }
 
   void committed(const protocol::DiffSource* source, const detail::Lane* answering) {
@@ -396,7 +401,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     std::shared_ptr<Slot> slot;
     try {
       auto frozen = upload.reader.finish(upload.hash);
-      Map map = detail::MapAccess::make_map<K, V>(Role::master, std::move(frozen), nullptr, options_.map_options);
+      Map map =
+          detail::MapAccess::make_map<K, V>(Role::master, std::move(frozen), nullptr, options_.map_options);
       slot = make_slot(std::move(map), serial);
     } catch (...) {
       // Wrong bytes end the session that sent them; whoever else waits for the map may do better.
@@ -427,7 +433,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   void publish(const MapHash& hash, const std::shared_ptr<Slot>& slot) {
     for (const Waiter& waiter : finish_entry(hash, slot)) {
       if (const auto link = waiter.link.lock()) {
-        on_lane_of(link, [waiter, slot](detail::ServerLink& l) { l.opened(waiter.channel, slot, waiter.sender); });
+        on_lane_of(link,
+                   [waiter, slot](detail::ServerLink& l) { l.opened(waiter.channel, slot, waiter.sender); });
       }
     }
   }
@@ -443,8 +450,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
   }
 
-  /// In a handler: what was thrown, as it is told to a peer. What is no `StateError` (out of memory, or a codec of the
-  /// user's) is called `otherwise`.
+  /// In a handler: what was thrown, as it is told to a peer. What is no `StateError` (out of memory, or a
+  /// codec of the user's) is called `otherwise`.
   static Failure describe(StateErrc otherwise) {
     try {
       throw;

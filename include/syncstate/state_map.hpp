@@ -50,8 +50,7 @@ struct MapOptions {
 ///
 /// Threads : like a standard container; distinct maps are independent, a shared one needs the caller's lock.
 /// Lifetime: keys and values are copied in; what `get` points at lasts until the map next changes. A map that
-/// was
-///           moved from may only be assigned to or destroyed.
+///           was moved from may only be assigned to or destroyed.
 /// Errors  : a member that throws has changed nothing.
 template <class K, class V>
 class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
@@ -131,8 +130,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// a frozen map it only waits.
   ///
   /// Errors    : `in_transaction`; whatever the remote throws (`unavailable`, `unauthorized`, `init_failed`,
-  /// ...): the
-  ///             map is frozen and readable all the same.
+  ///             ...): the map is frozen and readable all the same.
   /// Complexity: O(n log n), or O(n) if the keys were pushed in ascending order.
   void freeze(Duration timeout = std::chrono::seconds(5)) {
     require_no_transaction();

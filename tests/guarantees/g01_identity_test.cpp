@@ -99,7 +99,8 @@ TEST_CASE("guarantee 1: the hashes equal the Rust crate's, for strings and bytes
     INFO(vector.at("name").get<std::string>());
     const auto expected = vector.at("sha256").get<std::string>();
     Entries entries;
-    for (const auto& push : vector.at("pushes")) entries.emplace_back(unhex(push.at("key_hex")), value_of(push));
+    for (const auto& push : vector.at("pushes"))
+      entries.emplace_back(unhex(push.at("key_hex")), value_of(push));
     for (int order = 0; order < 5; ++order) {
       CHECK(hash_of<std::string>(entries) == expected);
       CHECK(hash_of<std::vector<std::byte>>(entries) == expected);
@@ -108,12 +109,14 @@ TEST_CASE("guarantee 1: the hashes equal the Rust crate's, for strings and bytes
   }
 }
 
-TEST_CASE("guarantee 1: strings and byte containers hash by their contents, keys ascending as unsigned bytes") {
+TEST_CASE(
+    "guarantee 1: strings and byte containers hash by their contents, keys ascending as unsigned bytes") {
   const auto bytes = [](const std::string& text) {
     const ByteView view = as_byte_view(text);
     return Bytes(view.begin(), view.end());
   };
-  const Entries entries = {{"\xff", "last"}, {"", "first"}, {"a", std::string(300, 'v')}, {"\x80", ""}, {"ab", "x"}};
+  const Entries entries = {
+      {"\xff", "last"}, {"", "first"}, {"a", std::string(300, 'v')}, {"\x80", ""}, {"ab", "x"}};
   const std::string expected = hash_by_hand({{bytes(""), bytes("first")},
                                              {bytes("a"), bytes(std::string(300, 'v'))},
                                              {bytes("ab"), bytes("x")},

@@ -126,7 +126,8 @@ TEST_CASE("guarantee 2: who asks for every step is told of every commit, one by 
   const auto remote = world.connect();
   Follower replica(world.make_map(remote, keys), ReplicaOptions{.every_step = true});
   std::vector<std::pair<UpdateId, UpdateId>> steps;
-  replica.on_update([&](const auto& diff) { steps.emplace_back(diff.from_update_id(), diff.upto_update_id()); });
+  replica.on_update(
+      [&](const auto& diff) { steps.emplace_back(diff.from_update_id(), diff.upto_update_id()); });
   std::mt19937 random(1);
   std::vector<std::pair<UpdateId, UpdateId>> expected;
   for (UpdateId id = 0; id < 500; ++id) {

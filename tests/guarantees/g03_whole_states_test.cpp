@@ -1,4 +1,5 @@
-// Guarantee 3: a replica shows the state at some update id, never a mixture, and never goes back within an epoch.
+// Guarantee 3: a replica shows the state at some update id, never a mixture, and never goes back within an
+// epoch.
 #include <cstddef>
 #include <memory>
 #include <random>
@@ -51,8 +52,10 @@ struct Load {
 
 }  // namespace
 
-TEST_CASE("guarantee 3: a view never mixes two update ids and never goes back, whatever the frames and links do") {
-  // Frames of 200 bytes: the first load fits one frame, the second is a transfer, of the third every value is cut.
+TEST_CASE(
+    "guarantee 3: a view never mixes two update ids and never goes back, whatever the frames and links do") {
+  // Frames of 200 bytes: the first load fits one frame, the second is a transfer, of the third every value is
+  // cut.
   const auto load = GENERATE(Load{"frames", 5, 12}, Load{"transfers", 40, 12}, Load{"cut values", 6, 700});
   const bool is_every_step = GENERATE(false, true);
   const auto seed = GENERATE(1u, 2u, 3u);

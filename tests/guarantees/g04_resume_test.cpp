@@ -37,7 +37,8 @@ struct History {
   }
   [[nodiscard]] std::set<std::string> set_since(UpdateId from) const {
     std::set<std::string> names;
-    for (std::size_t id = from + 1; id < set_by.size(); ++id) names.insert(set_by[id].begin(), set_by[id].end());
+    for (std::size_t id = from + 1; id < set_by.size(); ++id)
+      names.insert(set_by[id].begin(), set_by[id].end());
     return names;
   }
 
@@ -47,7 +48,8 @@ struct History {
 
 }  // namespace
 
-TEST_CASE("guarantee 4: a follower resumes from any update id with exactly the keys set since, without a log too") {
+TEST_CASE(
+    "guarantee 4: a follower resumes from any update id with exactly the keys set since, without a log too") {
   constexpr std::size_t keys = 30;
   constexpr UpdateId commits = 100;
   const std::size_t log_diffs = GENERATE(0u, 4'096u);

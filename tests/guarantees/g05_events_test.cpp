@@ -62,7 +62,8 @@ struct RawSender {
 
 }  // namespace
 
-TEST_CASE("guarantee 5: one sender's events on one map run in the order sent, each answered with its update id") {
+TEST_CASE(
+    "guarantee 5: one sender's events on one map run in the order sent, each answered with its update id") {
   World world;
   const auto remote = world.connect();
   const Map map = world.make_map(remote);
@@ -154,7 +155,8 @@ TEST_CASE("guarantee 5: a repeat gets its old answer and does not run") {
   CHECK(world.runs == Texts{"a", "n", "no", "b", "c"});
 }
 
-TEST_CASE("guarantee 5: of each sender the last 1,024 answers are kept, and what is older is never run again") {
+TEST_CASE(
+    "guarantee 5: of each sender the last 1,024 answers are kept, and what is older is never run again") {
   World world;
   const Handle handle = world.host();
   RawSender raw(world, handle.hash());
@@ -221,7 +223,8 @@ TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown`
   }
   SECTION("sent, not answered, and it did not run") {
     world.port->faults().is_server_deaf = true;
-    CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "a")); }) == StateErrc::outcome_unknown);
+    CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "a")); }) ==
+          StateErrc::outcome_unknown);
     CHECK(world.runs.empty());
     world.port->cut_all();
     world.time.run_ready();
@@ -234,7 +237,8 @@ TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown`
   }
   SECTION("sent, not answered, and it did run") {
     world.port->faults().is_client_deaf = true;
-    CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "a")); }) == StateErrc::outcome_unknown);
+    CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "a")); }) ==
+          StateErrc::outcome_unknown);
     CHECK(world.runs == Texts{"a"});
     world.port->faults().is_client_deaf = false;
     world.port->resume_reading();

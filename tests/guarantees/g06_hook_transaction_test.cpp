@@ -179,7 +179,8 @@ TEST_CASE("guarantee 6: while a hook runs, everyone else sees the state before i
   CHECK(world.state() == Texts{"half", "whole", "-"});
 }
 
-TEST_CASE("guarantee 6: changing a map through its handle inside its own hook is refused, and harms nothing") {
+TEST_CASE(
+    "guarantee 6: changing a map through its handle inside its own hook is refused, and harms nothing") {
   std::optional<Handle> handle;
   std::error_code code;
   HookWorld world([&](Map& map, const Change&) {

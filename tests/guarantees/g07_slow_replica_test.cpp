@@ -41,7 +41,9 @@ void follow(RawPeer& peer, const MapHash& hash, Position at = {}) {
   peer.send(open);
 }
 
-void send_heartbeat(RawPeer& peer) { peer.send_frame(static_cast<std::uint8_t>(protocol::FrameKind::heartbeat), {}); }
+void send_heartbeat(RawPeer& peer) {
+  peer.send_frame(static_cast<std::uint8_t>(protocol::FrameKind::heartbeat), {});
+}
 
 std::size_t count(const RawPeer& peer, protocol::FrameKind kind) {
   std::size_t n = 0;
@@ -51,7 +53,8 @@ std::size_t count(const RawPeer& peer, protocol::FrameKind kind) {
 
 }  // namespace
 
-TEST_CASE("guarantee 7: a replica that reads nothing for 100,000 updates costs nothing and gets one merged diff") {
+TEST_CASE(
+    "guarantee 7: a replica that reads nothing for 100,000 updates costs nothing and gets one merged diff") {
   constexpr UpdateId commits = 100'000;
   World world;
   const Handle handle = world.host(50, std::string(20, '-'), MapOptions{.log_diffs = 16});
@@ -64,7 +67,8 @@ TEST_CASE("guarantee 7: a replica that reads nothing for 100,000 updates costs n
 
   std::size_t bytes_before = 0;
   for (UpdateId id = 1; id <= commits; ++id) {
-    handle.modify([id](Map& map) { map.set(key_name(id % 50), std::string(20, static_cast<char>('a' + id % 26))); });
+    handle.modify(
+        [id](Map& map) { map.set(key_name(id % 50), std::string(20, static_cast<char>('a' + id % 26))); });
     world.time.run_ready();
     if (id == 10'000) bytes_before = bytes_in_use();  // the wire is full by now
   }
@@ -175,7 +179,8 @@ TEST_CASE("guarantee 7: a replica reports its position with its heartbeat and ac
   const auto port = std::make_shared<inproc::Port>();
   std::shared_ptr<RawPeer> master;
   RawPeer::listen(time, *port, [&](const std::shared_ptr<RawPeer>& peer) { master = peer; });
-  const auto remote = std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password, .seed = 1});
+  const auto remote =
+      std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password, .seed = 1});
   Map map(remote);
   push_keys(map, 4);
   map.freeze(0ms);

@@ -166,7 +166,9 @@ TEST_CASE("guarantee 8: a wait ends with epoch_changed when the master was resta
   CHECK(replica.wait_for(8, 1s));
 }
 
-TEST_CASE("guarantee 8: on every reconnect a remote does what freeze did, so a master that lost its maps has them again") {
+TEST_CASE(
+    "guarantee 8: on every reconnect a remote does what freeze did, so a master that lost its maps has them "
+    "again") {
   World world;
   const auto remote = world.connect();
   Map map = world.make_map(remote);

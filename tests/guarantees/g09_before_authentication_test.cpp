@@ -35,7 +35,8 @@ protocol::Open open_of(const MapHash& hash) {
 
 }  // namespace
 
-TEST_CASE("guarantee 9: the server says nothing before the client's proof, and a goodbye to whoever has none") {
+TEST_CASE(
+    "guarantee 9: the server says nothing before the client's proof, and a goodbye to whoever has none") {
   World world;
   const Handle handle = world.host();
   const auto peer = RawPeer::connect(world.time, *world.port);
@@ -136,7 +137,9 @@ TEST_CASE("guarantee 9: an unauthenticated peer has 5 s from accept, whatever it
   CHECK(world.server->core().link_count() == 0);
 }
 
-TEST_CASE("guarantee 9: an unauthenticated peer costs memory for one small frame, not for what it sends or claims") {
+TEST_CASE(
+    "guarantee 9: an unauthenticated peer costs memory for one small frame, not for what it sends or "
+    "claims") {
   World world;
   std::vector<std::shared_ptr<RawPeer>> peers;
   for (int i = 0; i < 100; ++i) peers.push_back(RawPeer::connect(world.time, *world.port));
@@ -160,7 +163,9 @@ TEST_CASE("guarantee 9: pending links are few, and the address that holds most o
   ServerCoreOptions options;
   options.limits.pending_links = 4;
   World world(options);
-  const auto connect = [&](const std::string& address) { return RawPeer::connect(world.time, *world.port, address); };
+  const auto connect = [&](const std::string& address) {
+    return RawPeer::connect(world.time, *world.port, address);
+  };
   std::vector<std::shared_ptr<RawPeer>> crowd;
   for (int i = 0; i < 3; ++i) crowd.push_back(connect("198.51.100.1"));
   const auto bystander = connect("198.51.100.2");
@@ -189,9 +194,11 @@ TEST_CASE("guarantee 9: after ten wrong proofs within a minute an address is ref
   }
   // Even the right password is not looked at now, so that guessing on is of no use.
   CHECK(connect_raw(world.time, *world.port, password, "198.51.100.1")->goodbye() == StateErrc::busy);
-  CHECK(connect_raw(world.time, *world.port, password, "198.51.100.2")->find<protocol::Welcome>().has_value());
+  CHECK(
+      connect_raw(world.time, *world.port, password, "198.51.100.2")->find<protocol::Welcome>().has_value());
   world.time.advance(61s);
-  CHECK(connect_raw(world.time, *world.port, password, "198.51.100.1")->find<protocol::Welcome>().has_value());
+  CHECK(
+      connect_raw(world.time, *world.port, password, "198.51.100.1")->find<protocol::Welcome>().has_value());
 }
 
 TEST_CASE("guarantee 9: who says nothing in time has not guessed a password") {
@@ -199,7 +206,8 @@ TEST_CASE("guarantee 9: who says nothing in time has not guessed a password") {
   for (int i = 0; i < 12; ++i) RawPeer::connect(world.time, *world.port, "198.51.100.1");
   world.time.advance(6s);
   CHECK(world.server->core().link_count() == 0);
-  CHECK(connect_raw(world.time, *world.port, password, "198.51.100.1")->find<protocol::Welcome>().has_value());
+  CHECK(
+      connect_raw(world.time, *world.port, password, "198.51.100.1")->find<protocol::Welcome>().has_value());
 }
 
 TEST_CASE("guarantee 9: a client with the wrong password is told so, and keeps trying at the slowest pace") {
@@ -230,7 +238,8 @@ TEST_CASE("guarantee 9: a client tells a server without the password nothing but
   const auto port = std::make_shared<inproc::Port>();
   std::shared_ptr<RawPeer> impostor;
   RawPeer::listen(time, *port, [&](const std::shared_ptr<RawPeer>& peer) { impostor = peer; });
-  const auto remote = std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password, .seed = 1});
+  const auto remote =
+      std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password, .seed = 1});
   Map map(remote);
   push_keys(map, 4);
   CHECK(error_of([&] { map.freeze(100ms); }) == StateErrc::unavailable);

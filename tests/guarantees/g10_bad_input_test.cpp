@@ -93,9 +93,13 @@ struct Wrong {
 
 std::vector<Wrong> wrongs() {
   const auto frame = [](FrameKind kind, Bytes body) {
-    return [kind, body](RawPeer& peer, const Victim&) { peer.send_frame(static_cast<std::uint8_t>(kind), body); };
+    return [kind, body](RawPeer& peer, const Victim&) {
+      peer.send_frame(static_cast<std::uint8_t>(kind), body);
+    };
   };
-  const auto raw = [](Bytes bytes) { return [bytes](RawPeer& peer, const Victim&) { peer.send_bytes(bytes); }; };
+  const auto raw = [](Bytes bytes) {
+    return [bytes](RawPeer& peer, const Victim&) { peer.send_bytes(bytes); };
+  };
   return {
       {"an unknown kind", StateErrc::protocol_error,
        [](RawPeer& peer, const Victim&) { peer.send_frame(200, {}); }},
@@ -133,7 +137,8 @@ std::vector<Wrong> wrongs() {
          body.back() = std::byte{9};
          peer.send_frame(static_cast<std::uint8_t>(FrameKind::open), body);
        }},
-      {"an upload that nobody asked for", StateErrc::protocol_error, frame(FrameKind::upload, bytes_of({1, 0}))},
+      {"an upload that nobody asked for", StateErrc::protocol_error,
+       frame(FrameKind::upload, bytes_of({1, 0}))},
       {"an upload that ends inside an entry", StateErrc::decode_error,
        [](RawPeer& peer, const Victim&) {
          peer.send_frame(static_cast<std::uint8_t>(FrameKind::upload), bytes_of({2, 3, 'k'}));
@@ -153,7 +158,9 @@ std::vector<Wrong> wrongs() {
       {"the end of an upload that nobody asked for", StateErrc::protocol_error,
        [](RawPeer& peer, const Victim&) { peer.send(protocol::UploadEnd{1}); }},
       {"an event for a map that is not open yet", StateErrc::protocol_error,
-       [](RawPeer& peer, const Victim&) { peer.send(protocol::EventMessage{2, 1, 1, {}}); }},
+       [](RawPeer& peer, const Victim&) {
+         peer.send(protocol::EventMessage{2, 1, 1, {}});
+       }},
       {"an event that is none", StateErrc::decode_error,
        [](RawPeer& peer, const Victim&) {
          const Bytes garbage = bytes_of({9, 9, 9});
@@ -169,8 +176,10 @@ std::vector<Wrong> wrongs() {
       {"a follow without a mode", StateErrc::decode_error,
        frame(FrameKind::follow, bytes_of({1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}))},
       {"a heartbeat of half a pair", StateErrc::decode_error, frame(FrameKind::heartbeat, bytes_of({1}))},
-      {"a varint that is not canonical", StateErrc::decode_error, frame(FrameKind::list, bytes_of({0x81, 0x00}))},
-      {"a varint beyond 64 bits", StateErrc::decode_error, frame(FrameKind::list, Bytes(11, std::byte{0xff}))},
+      {"a varint that is not canonical", StateErrc::decode_error,
+       frame(FrameKind::list, bytes_of({0x81, 0x00}))},
+      {"a varint beyond 64 bits", StateErrc::decode_error,
+       frame(FrameKind::list, Bytes(11, std::byte{0xff}))},
   };
 }
 
@@ -218,7 +227,8 @@ TEST_CASE("guarantee 10: no bytes of any kind harm the server or its other clien
     for (int i = 0; i < 6; ++i) {
       Bytes frame = good[random() % good.size()];
       const std::size_t changes = random() % 3;
-      for (std::size_t c = 0; c < changes; ++c) frame[random() % frame.size()] = static_cast<std::byte>(random());
+      for (std::size_t c = 0; c < changes; ++c)
+        frame[random() % frame.size()] = static_cast<std::byte>(random());
       if (random() % 8 == 0) frame.resize(random() % frame.size());
       peer->send_bytes(frame);
       victim.world.time.run_ready();
@@ -270,7 +280,8 @@ TEST_CASE("guarantee 10: a client that asks and never reads is ended before its 
   CHECK(world.server->core().link_count() == 0);
 }
 
-TEST_CASE("guarantee 10: wrong bytes from a server end the session, are told, and change nothing on the replica") {
+TEST_CASE(
+    "guarantee 10: wrong bytes from a server end the session, are told, and change nothing on the replica") {
   struct Case {
     const char* what;
     StateErrc code;
@@ -285,7 +296,8 @@ TEST_CASE("guarantee 10: wrong bytes from a server end the session, are told, an
   };
   const std::vector<Case> cases = {
       {"an unknown kind", StateErrc::protocol_error, [](RawPeer& peer, auto) { peer.send_frame(99, {}); }},
-      {"a frame of the client's", StateErrc::protocol_error, [](RawPeer& peer, auto) { peer.send(protocol::List{1}); }},
+      {"a frame of the client's", StateErrc::protocol_error,
+       [](RawPeer& peer, auto) { peer.send(protocol::List{1}); }},
       {"a frame beyond the limit", StateErrc::too_large,
        [](RawPeer& peer, auto) { peer.send_bytes(Bytes(9, std::byte{0xff})); }},
       {"an ordinal beyond the last key", StateErrc::decode_error,
@@ -326,7 +338,9 @@ TEST_CASE("guarantee 10: wrong bytes from a server end the session, are told, an
          peer.send(protocol::ValuePart{stream, 0, std::uint64_t{1} << 40, 0, part});
        }},
       {"an answer to an event that was not sent", StateErrc::protocol_error,
-       [](RawPeer& peer, auto) { peer.send(protocol::Answer{1, 77, 1}); }},
+       [](RawPeer& peer, auto) {
+         peer.send(protocol::Answer{1, 77, 1});
+       }},
   };
   for (const Case& wrong : cases) {
     INFO(wrong.what);
@@ -385,13 +399,16 @@ TEST_CASE("guarantee 10: what does not fit is refused by name on both sides, and
   StateMap<std::string, std::int64_t> other(remote);
   other.push("key00", 1);
   CHECK(error_of([&] { other.freeze(); }) == StateErrc::type_mismatch);
-  CHECK_THAT(detail_of([&] { other.freeze(); }), contains_text("{string: i64}") && contains_text("{string: string}"));
+  CHECK_THAT(detail_of([&] { other.freeze(); }),
+             contains_text("{string: i64}") && contains_text("{string: string}"));
   // Another type of events.
   const auto send_number = [&] { remote->send_event(map.hash(), Event<std::int64_t>{5}); };
   CHECK(error_of(send_number) == StateErrc::type_mismatch);
   CHECK_THAT(detail_of(send_number), contains_text("i64") && contains_text(type_name<Command>()));
   // An event beyond the limit never leaves.
-  const auto send_large = [&] { remote->send_event(map.hash(), set_key("key00", std::string(1 << 20, 'x'))); };
+  const auto send_large = [&] {
+    remote->send_event(map.hash(), set_key("key00", std::string(1 << 20, 'x')));
+  };
   CHECK(error_of(send_large) == StateErrc::too_large);
   CHECK(world.runs.empty());
 

@@ -85,7 +85,8 @@ TEST_CASE("promise: a replica follows through any number of cuts at any time") {
 TEST_CASE("promise: failed keeps its reason and is still retried, at the slowest pace") {
   inproc::VirtualTime time;
   const auto port = std::make_shared<inproc::Port>();
-  const auto remote = std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password, .seed = 1});
+  const auto remote =
+      std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password, .seed = 1});
   Map map(remote);
   push_keys(map, 4);
   map.freeze(0ms);
@@ -98,7 +99,8 @@ TEST_CASE("promise: failed keeps its reason and is still retried, at the slowest
       CHECK(replica.status().state == LinkState::failed);
       CHECK(replica.status().reason == StateErrc::type_mismatch);
       CHECK_THAT(replica.status().detail, contains_text("{string: i64}"));
-      CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "x")); }) == StateErrc::type_mismatch);
+      CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "x")); }) ==
+            StateErrc::type_mismatch);
       time.advance(1min);
     }
     CHECK(remote->status().state == LinkState::live);
@@ -108,7 +110,8 @@ TEST_CASE("promise: failed keeps its reason and is still retried, at the slowest
   REQUIRE(time.run_until([&] { return replica.status().state == LinkState::live; }, 60s));
 }
 
-TEST_CASE("promise: reads are valid before any server answered and while it is down, and their age is known") {
+TEST_CASE(
+    "promise: reads are valid before any server answered and while it is down, and their age is known") {
   World world;
   world.port->set_unreachable(true);
   const auto remote = world.connect();
@@ -200,7 +203,9 @@ TEST_CASE("promise: no destructor waits for the network") {
   CHECK(sent.error() == StateErrc::outcome_unknown);
 }
 
-TEST_CASE("promise: on a link that follows a map, the answer to an event comes after the diff that holds its effect") {
+TEST_CASE(
+    "promise: on a link that follows a map, the answer to an event comes after the diff that holds its "
+    "effect") {
   const std::size_t read_bytes = GENERATE(1u, 50u, 100'000u);
   ServerCoreOptions options;
   options.limits.piece_bytes = 100;  // so that some effects are transfers
@@ -215,14 +220,17 @@ TEST_CASE("promise: on a link that follows a map, the answer to an event comes a
   std::vector<Sent> sent;
   for (int i = 0; i < 40; ++i) {
     const std::string value(static_cast<std::size_t>(i), 'x');
-    const Change change = i % 5 == 0 ? Change{{"nothing", "", value}} : i % 3 == 0 ? set_all(value) : set_key("key00", value);
+    const Change change = i % 5 == 0   ? Change{{"nothing", "", value}}
+                          : i % 3 == 0 ? set_all(value)
+                                       : set_key("key00", value);
     sent.push_back(Sent::send(world, remote, handle.hash(), change));
   }
   const auto check = [&] {
     for (const Sent& event : sent) {
       if (!event.is_finished()) continue;
       if (event.result() > merged.update_id() || event.result() > every_step.update_id()) {
-        FAIL("answered as " << event.result() << ", shown " << merged.update_id() << " and " << every_step.update_id());
+        FAIL("answered as " << event.result() << ", shown " << merged.update_id() << " and "
+                            << every_step.update_id());
       }
     }
     return sent.back().is_finished();

@@ -10,9 +10,9 @@
 #include "session_harness.hpp"
 #include "support/catch.hpp"
 #include "syncstate/backoff.hpp"
-#include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/detail/server/link_table.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
+#include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/inproc.hpp"
 
 namespace {

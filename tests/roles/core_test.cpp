@@ -41,9 +41,9 @@ std::shared_ptr<Core> make_core(const std::shared_ptr<HookPool>& pool) {
 class ThreadRemote final : public RemoteClient {
  public:
   ThreadRemote(const std::shared_ptr<Executor>& executor, const std::shared_ptr<inproc::Port>& port)
-      : RemoteClient(detail::RemoteCore::create(executor,
-                                                std::make_shared<inproc::PortConnector>(port, executor, "127.0.0.1"),
-                                                RemoteCoreOptions{.password = password})) {
+      : RemoteClient(detail::RemoteCore::create(
+            executor, std::make_shared<inproc::PortConnector>(port, executor, "127.0.0.1"),
+            RemoteCoreOptions{.password = password})) {
     core().start();
   }
   ~ThreadRemote() { core().stop(); }
@@ -293,7 +293,9 @@ TEST_CASE("attach makes a replica of a map that is known by its hash alone") {
 
   CHECK(error_of([&] { static_cast<void>(remote->attach<std::string, std::string>(MapHash())); }) ==
         StateErrc::not_hosted);
-  const auto attach_numbers = [&] { static_cast<void>(remote->attach<std::string, std::int64_t>(handle.hash())); };
+  const auto attach_numbers = [&] {
+    static_cast<void>(remote->attach<std::string, std::int64_t>(handle.hash()));
+  };
   CHECK(error_of(attach_numbers) == StateErrc::type_mismatch);
   CHECK_THAT(detail_of(attach_numbers), contains_text("{string: i64}") && contains_text("{string: string}"));
 }
@@ -382,7 +384,8 @@ TEST_CASE("every step reaches a replica as long as the log does, and merged diff
   Follower replica(world.make_map(remote), ReplicaOptions{.every_step = true});
   REQUIRE(world.wait([&] { return replica.epoch() != 0; }));
   std::vector<std::pair<UpdateId, UpdateId>> steps;
-  replica.on_update([&](const auto& diff) { steps.emplace_back(diff.from_update_id(), diff.upto_update_id()); });
+  replica.on_update(
+      [&](const auto& diff) { steps.emplace_back(diff.from_update_id(), diff.upto_update_id()); });
   const auto commit = [&](UpdateId count) {
     for (UpdateId i = 0; i < count; ++i) handle.modify([](Map& map) { map.set("key00", "x"); });
     REQUIRE(replica.wait_for(handle.update_id(), 120s));
@@ -440,8 +443,10 @@ TEST_CASE("hooks learn where an event comes from, and for which map") {
   server.start();
   const Handle a = server.host(make_master(1));
   const Handle b = server.host(make_master(2));
-  const auto near = std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password}, "192.0.2.7");
-  const auto far = std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password}, "2001:db8::1");
+  const auto near =
+      std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password}, "192.0.2.7");
+  const auto far =
+      std::make_shared<Remote>(time, port, RemoteCoreOptions{.password = password}, "2001:db8::1");
   for (const auto& remote : {near, far}) {
     static_cast<void>(remote->attach<std::string, std::string>(a.hash()));
     static_cast<void>(remote->attach<std::string, std::string>(b.hash()));
@@ -504,7 +509,8 @@ TEST_CASE("status callbacks hear every change, on the remote's own thread, where
   world.time.run_ready();
   CHECK(remote->status().since == world.time.now());
   REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
-  CHECK(states == std::vector<LinkState>{LinkState::connecting, LinkState::live, LinkState::stale, LinkState::live});
+  CHECK(states ==
+        std::vector<LinkState>{LinkState::connecting, LinkState::live, LinkState::stale, LinkState::live});
   CHECK(std::count(refused.begin(), refused.end(), StateErrc::would_deadlock) ==
         static_cast<std::ptrdiff_t>(refused.size()));
 }
@@ -600,7 +606,8 @@ TEST_CASE("a master is changed through its handle from any number of threads") {
   for (std::size_t t = 0; t < 4; ++t) {
     threads.emplace_back([&handle, t] {
       for (int i = 0; i < 200; ++i) {
-        handle.modify([&](Map& map) { map.set(key_name(t), std::to_string(std::stoi(map.at(key_name(t))) + 1)); });
+        handle.modify(
+            [&](Map& map) { map.set(key_name(t), std::to_string(std::stoi(map.at(key_name(t))) + 1)); });
       }
     });
   }
@@ -640,9 +647,11 @@ TEST_CASE("one map's slow hook does not hold up another map, nor the link they s
     Map quick_map = remote->attach<std::string, std::string>(quick.hash());
     const auto done = detail::Operation::create();
     remote->core().send_event(
-        slow.hash(), std::make_shared<const SerializedEvent>(serialize_event(Change{{"slow", "", "s"}})), done);
+        slow.hash(), std::make_shared<const SerializedEvent>(serialize_event(Change{{"slow", "", "s"}})),
+        done);
     REQUIRE(is_slow_running.get_future().wait_for(test_limit) == std::future_status::ready);
-    for (UpdateId id = 1; id <= 20; ++id) CHECK(remote->send_event(quick.hash(), set_key("key00", "q")) == id);
+    for (UpdateId id = 1; id <= 20; ++id)
+      CHECK(remote->send_event(quick.hash(), set_key("key00", "q")) == id);
     CHECK(quick_map.sync() == 20);
     CHECK(slow_map.sync() == 0);  // readers do not wait for the hook either
     CHECK_FALSE(done->is_finished());

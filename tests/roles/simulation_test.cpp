@@ -26,7 +26,8 @@ struct SimulationOptions {
 /// Checks while it runs that no replica goes back or shows a state that the master never had.
 class Simulation {
  public:
-  Simulation(unsigned seed, SimulationOptions options) : options_(options), random_(seed), world_(server_options()) {
+  Simulation(unsigned seed, SimulationOptions options)
+      : options_(options), random_(seed), world_(server_options()) {
     for (std::size_t r = 0; r < remote_count; ++r) {
       Client& client = clients_.emplace_back();
       RemoteCoreOptions remote_options;
@@ -88,7 +89,8 @@ class Simulation {
       } else if (error == StateErrc::unavailable) {
         REQUIRE(runs[value] == 0);
       } else {
-        // An event may be too early for a remote that could not introduce its map yet, or to a master that restarted.
+        // An event may be too early for a remote that could not introduce its map yet, or to a master that
+        // restarted.
         REQUIRE((error == StateErrc::outcome_unknown || error == StateErrc::not_hosted));
       }
     }
@@ -174,7 +176,8 @@ class Simulation {
 
 }  // namespace
 
-TEST_CASE("whatever the links and the master do, every replica ends equal to the master and no event runs twice") {
+TEST_CASE(
+    "whatever the links and the master do, every replica ends equal to the master and no event runs twice") {
   const auto seed = GENERATE(range(1u, 41u));
   const SimulationOptions options{.has_restarts = seed % 2 == 0, .has_deafness = seed % 4 >= 2};
   INFO("seed " << seed);

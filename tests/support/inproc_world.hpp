@@ -35,7 +35,9 @@ using Handle = MasterHandle<std::string, std::string>;
 
 inline const std::string password = "HelloWorld";
 
-inline std::string key_name(std::size_t i) { return "key" + std::string(i < 10 ? "0" : "") + std::to_string(i); }
+inline std::string key_name(std::size_t i) {
+  return "key" + std::string(i < 10 ? "0" : "") + std::to_string(i);
+}
 
 inline void push_keys(Map& map, std::size_t keys, const std::string& initial = "-") {
   for (std::size_t i = 0; i < keys; ++i) map.push(key_name(i), initial);
@@ -104,7 +106,8 @@ struct World {
   }
 
   /// A replica map that the server hosts.
-  Map make_map(const std::shared_ptr<Remote>& remote, std::size_t keys = 4, const std::string& initial = "-") {
+  Map make_map(const std::shared_ptr<Remote>& remote, std::size_t keys = 4,
+               const std::string& initial = "-") {
     Map map(remote);
     push_keys(map, keys, initial);
     map.freeze();
@@ -144,7 +147,9 @@ struct World {
   std::unique_ptr<Server> server;
 };
 
-inline Change set_key(const std::string& key, const std::string& value) { return Change{{"set", key, value}}; }
+inline Change set_key(const std::string& key, const std::string& value) {
+  return Change{{"set", key, value}};
+}
 inline Change set_all(const std::string& value) { return Change{{"all", "", value}}; }
 
 /// An event on its way, and how it ended.
@@ -152,7 +157,8 @@ struct Sent {
   static Sent send(World&, const std::shared_ptr<Remote>& remote, const MapHash& hash, const Change& event) {
     Sent sent;
     sent.done = detail::Operation::create();
-    remote->core().send_event(hash, std::make_shared<const SerializedEvent>(serialize_event(event)), sent.done);
+    remote->core().send_event(hash, std::make_shared<const SerializedEvent>(serialize_event(event)),
+                              sent.done);
     return sent;
   }
   [[nodiscard]] bool is_finished() const { return done->is_finished(); }

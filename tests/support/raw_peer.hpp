@@ -1,4 +1,5 @@
-// A peer that speaks frames by hand over an in-process wire: what a hostile or a foreign implementation sends.
+// A peer that speaks frames by hand over an in-process wire: what a hostile or a foreign implementation
+// sends.
 #ifndef SYNCSTATE_TESTS_SUPPORT_RAW_PEER_HPP
 #define SYNCSTATE_TESTS_SUPPORT_RAW_PEER_HPP
 
@@ -150,7 +151,8 @@ class RawPeer final : public std::enable_shared_from_this<RawPeer> {
 
 /// A client that has proved itself.
 inline std::shared_ptr<RawPeer> connect_raw(inproc::VirtualTime& time, inproc::Port& port,
-                                            const std::string& word, const std::string& address = "192.0.2.1") {
+                                            const std::string& word,
+                                            const std::string& address = "192.0.2.1") {
   auto peer = RawPeer::connect(time, port, address);
   peer->send_hello(word);
   time.run_ready();

@@ -90,13 +90,12 @@ std::error_code freeze_error(Map& map) {
   return {};
 }
 
-std::uint16_t port_of(const std::string& endpoint) {
-  return ss::tcp::parse_endpoint(endpoint).port;
-}
+std::uint16_t port_of(const std::string& endpoint) { return ss::tcp::parse_endpoint(endpoint).port; }
 
 /// A server with one client that must go on being served, whatever the others do.
 struct Service {
-  explicit Service(ss::tcp::ServerOptions options = server_options()) : server(start_server(std::move(options))) {
+  explicit Service(ss::tcp::ServerOptions options = server_options())
+      : server(start_server(std::move(options))) {
     remote = connect(*server);
     Map map = small_map(remote);
     map.freeze(patience);
@@ -147,7 +146,8 @@ TEST_CASE("a wrong password is unauthorized, and others are served", "[tcp]") {
   service.check_still_serves();
 }
 
-TEST_CASE("a certificate of an unknown authority, an expired one and one for another host are rejected", "[tcp]") {
+TEST_CASE("a certificate of an unknown authority, an expired one and one for another host are rejected",
+          "[tcp]") {
   Service service;
   const auto refused_by = [](const support::Certificate& certificate, const support::Certificate& trusted) {
     auto options = server_options();
@@ -221,7 +221,8 @@ class RawClient final : public ss::LinkOwner {
     link->wake();
   }
   void on_bytes(ss::ByteView bytes) override {
-    session_.on_bytes(bytes, std::chrono::steady_clock::now(), [this](const auto& action) { on_action(action); });
+    session_.on_bytes(bytes, std::chrono::steady_clock::now(),
+                      [this](const auto& action) { on_action(action); });
     link->wake();
   }
   void produce(ss::Bytes& out) override {
@@ -270,11 +271,12 @@ ss::Bytes bytes_of(std::initializer_list<int> values) {
 
 TEST_CASE("wrong bytes end their session with a code, and others are served", "[tcp]") {
   Service service;
-  // A frame of 2 MiB, of 2^32-1, of 2^63; an unknown kind; a frame that only servers send; an upload nobody wants.
+  // A frame of 2 MiB, of 2^32-1, of 2^63; an unknown kind; a frame that only servers send; an upload nobody
+  // wants.
   CHECK(goodbye_after(*service.server, bytes_of({0x80, 0x80, 0x80, 0x01, 16})) == ss::StateErrc::too_large);
   CHECK(goodbye_after(*service.server, bytes_of({0xff, 0xff, 0xff, 0xff, 0x0f})) == ss::StateErrc::too_large);
-  CHECK(goodbye_after(*service.server, bytes_of({0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01})) ==
-        ss::StateErrc::too_large);
+  CHECK(goodbye_after(*service.server, bytes_of({0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
+                                                 0x01})) == ss::StateErrc::too_large);
   CHECK(goodbye_after(*service.server, bytes_of({1, 200})) == ss::StateErrc::protocol_error);
   CHECK(goodbye_after(*service.server, bytes_of({2, 39, 1})) == ss::StateErrc::protocol_error);
   CHECK(goodbye_after(*service.server, bytes_of({3, 16, 1, 2})) == ss::StateErrc::decode_error);
@@ -299,7 +301,8 @@ TEST_CASE("a remote reconnects by itself, and its replica resumes with what chan
   proxy.cut();
   REQUIRE(went_stale.get_future().wait_for(patience) == std::future_status::ready);
   ss::UpdateId last = 0;
-  for (int i = 0; i < 10; ++i) last = service.remote->send_event(service.hash, Event{{"a", std::to_string(i)}});
+  for (int i = 0; i < 10; ++i)
+    last = service.remote->send_event(service.hash, Event{{"a", std::to_string(i)}});
   CHECK(replica.view().at("a") == "before");  // readable while the server is out of reach
   proxy.set_closed(false);
   CHECK(replica.wait_for(last, patience));
@@ -464,9 +467,8 @@ TEST_CASE("async_send_event takes any completion token, and can be cancelled", "
     nowhere->async_send_event(map.hash(), Event{{"a", ""}},
                               asio::bind_cancellation_slot(
                                   signal.slot(), asio::bind_executor(context.get_executor(),
-                                                                     [&](std::error_code error, ss::UpdateId) {
-                                                                       result = error;
-                                                                     })));
+                                                                     [&](std::error_code error,
+                                                                         ss::UpdateId) { result = error; })));
     signal.emit(asio::cancellation_type::terminal);
     context.run_for(patience);
     CHECK(result == asio::error::operation_aborted);
@@ -489,14 +491,16 @@ TEST_CASE("a map of 200 MB reaches three replicas while a writer changes it", "[
   std::vector<std::future<ss::UpdateId>> answers;
   for (int i = 0; i < keys; ++i) {
     answers.push_back(writer->async_send_event(
-        map.hash(), Event{{key(i), std::string(value_bytes, static_cast<char>('a' + i % 26))}}, asio::use_future));
+        map.hash(), Event{{key(i), std::string(value_bytes, static_cast<char>('a' + i % 26))}},
+        asio::use_future));
   }
   for (auto& answer : answers) answer.get();
 
   std::atomic<bool> is_done = false;
   std::thread changing([&] {
     for (int i = 0; !is_done; ++i) {
-      writer->send_event(map.hash(), Event{{key(i % keys), std::string(value_bytes, static_cast<char>('A' + i % 26))}});
+      writer->send_event(map.hash(),
+                         Event{{key(i % keys), std::string(value_bytes, static_cast<char>('A' + i % 26))}});
     }
   });
   std::vector<std::shared_ptr<Remote>> remotes;

@@ -27,7 +27,8 @@ class AsyncCall : public std::enable_shared_from_this<AsyncCall<Handler, Fallbac
   AsyncCall(Handler handler, const FallbackExecutor& fallback)
       : handler_(std::move(handler)), work_(asio::get_associated_executor(handler_, fallback)) {}
 
-  /// Calls `cancel()` when the token's slot asks for it. Before anything can complete: completing clears the slot.
+  /// Calls `cancel()` when the token's slot asks for it. Before anything can complete: completing clears the
+  /// slot.
   template <class F>
   void on_cancel(F cancel) {
     auto slot = asio::get_associated_cancellation_slot(handler_);

@@ -32,7 +32,8 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
   void start(Replica<K, V>& replica, UpdateId id) {
     call_->on_cancel([weak = this->weak_from_this()] {
       const auto self = weak.lock();
-      if (self && self->pending_.cancel()) self->call_->complete(std::error_code(asio::error::operation_aborted));
+      if (self && self->pending_.cancel())
+        self->call_->complete(std::error_code(asio::error::operation_aborted));
     });
     pending_ = replica.on_reached(
         id, [self = this->shared_from_this()](std::error_code code) { self->call_->complete(code); });
@@ -50,8 +51,7 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
 /// Completes when the state at `id`, or a newer one, is shown: `replica.wait_for` as an Asio operation.
 ///
 /// Signature: `void(std::error_code)`: none; `epoch_changed` if the master was restarted meanwhile; `stopped`
-/// if the
-///            replica ends; `asio::error::operation_aborted` if cancelled.
+///            if the replica ends; `asio::error::operation_aborted` if cancelled.
 /// Threads  : the handler runs on its associated executor, never inside this call.
 /// Cancel   : through the token's cancellation slot, every type; from the handler's executor, as Asio
 /// demands. Lifetime : the replica may end before the operation does.

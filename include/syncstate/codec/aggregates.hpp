@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "syncstate/codec/compounds.hpp"
-#include "syncstate/codec/rules.hpp"
 #include "syncstate/codec/member_count.hpp"
 #include "syncstate/codec/member_list.hpp"
+#include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
 

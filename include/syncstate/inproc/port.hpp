@@ -21,7 +21,8 @@ namespace syncstate::inproc {
 class Port : public std::enable_shared_from_this<Port> {
  public:
   /// Takes the server's end of a new wire; null refuses it.
-  using Accept = std::function<std::shared_ptr<LinkOwner>(std::shared_ptr<WireEnd>, const std::string& address)>;
+  using Accept =
+      std::function<std::shared_ptr<LinkOwner>(std::shared_ptr<WireEnd>, const std::string& address)>;
 
   void listen(std::shared_ptr<Executor> executor, Accept accept) {
     server_executor_ = std::move(executor);
@@ -83,8 +84,9 @@ class Port : public std::enable_shared_from_this<Port> {
   }
 
  private:
-  static std::shared_ptr<Link> refuse(const std::shared_ptr<Executor>& executor, const std::shared_ptr<WireEnd>& end,
-                                      std::shared_ptr<LinkOwner> owner, std::string why) {
+  static std::shared_ptr<Link> refuse(const std::shared_ptr<Executor>& executor,
+                                      const std::shared_ptr<WireEnd>& end, std::shared_ptr<LinkOwner> owner,
+                                      std::string why) {
     executor->post([owner = std::move(owner), why = std::move(why)] {
       owner->on_closed(make_error_code(StateErrc::link_closed), why);
     });

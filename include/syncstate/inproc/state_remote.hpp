@@ -25,8 +25,8 @@ class StateRemote final : public RemoteClient {
   using RemoteClient::core;
 
  private:
-  StateRemote(const std::shared_ptr<Executor>& executor, std::shared_ptr<Port> port, RemoteCoreOptions options,
-              std::string address)
+  StateRemote(const std::shared_ptr<Executor>& executor, std::shared_ptr<Port> port,
+              RemoteCoreOptions options, std::string address)
       : RemoteClient(syncstate::detail::RemoteCore::create(
             executor, std::make_shared<PortConnector>(std::move(port), executor, std::move(address)),
             std::move(options))) {

@@ -13,7 +13,8 @@
 
 namespace syncstate::inproc {
 
-/// The server core behind a port: the same roles and sessions as over TCP, on one thread and a clock that the test moves.
+/// The server core behind a port: the same roles and sessions as over TCP, on one thread and a clock that the
+/// test moves.
 ///
 /// Threads: one, that of the `VirtualTime`.
 /// End    : the destructor stops it.
@@ -21,8 +22,10 @@ template <class K, class V, class E>
 class StateServer {
  public:
   StateServer(VirtualTime& time, std::shared_ptr<Port> port, ServerCoreOptions options)
-      : executor_(time.make_executor()), port_(std::move(port)),
-        core_(ServerCore<K, V, E>::create(std::move(options), time.make_pool())), lane_(core_->add_lane(executor_)) {}
+      : executor_(time.make_executor()),
+        port_(std::move(port)),
+        core_(ServerCore<K, V, E>::create(std::move(options), time.make_pool())),
+        lane_(core_->add_lane(executor_)) {}
   StateServer(const StateServer&) = delete;
   StateServer& operator=(const StateServer&) = delete;
   ~StateServer() { stop(); }
@@ -39,9 +42,10 @@ class StateServer {
 
   void start() {
     core_->start();
-    port_->listen(executor_, [core = core_, lane = lane_](std::shared_ptr<WireEnd> end, const std::string& address) {
-      return core->accept(lane, std::move(end), address);
-    });
+    port_->listen(executor_,
+                  [core = core_, lane = lane_](std::shared_ptr<WireEnd> end, const std::string& address) {
+                    return core->accept(lane, std::move(end), address);
+                  });
     is_listening_ = true;
   }
 

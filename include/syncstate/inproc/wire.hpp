@@ -34,7 +34,8 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
 
   /// Joins two ends and opens them; the owners hear of it from their executors.
   static void join(const std::shared_ptr<WireEnd>& a, std::shared_ptr<LinkOwner> a_owner,
-                   const std::shared_ptr<WireEnd>& b, std::shared_ptr<LinkOwner> b_owner, const LinkInfo& info) {
+                   const std::shared_ptr<WireEnd>& b, std::shared_ptr<LinkOwner> b_owner,
+                   const LinkInfo& info) {
     a->peer_ = b;
     b->peer_ = a;
     a->open(std::move(a_owner), info);
@@ -54,7 +55,8 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
       self.is_closing_ = true;
       self.pump();
     });
-    executor_->post_at(executor_->now() + std::chrono::seconds(1), [guard = CloseAtEnd(shared_from_this())] {});
+    executor_->post_at(executor_->now() + std::chrono::seconds(1),
+                       [guard = CloseAtEnd(shared_from_this())] {});
   }
 
   void abort() override {
@@ -77,7 +79,8 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
   [[nodiscard]] std::uint64_t bytes_received() const { return bytes_received_; }
 
  private:
-  /// Closes when its task has run, or is dropped because the virtual world ends: link and owner hold each other.
+  /// Closes when its task has run, or is dropped because the virtual world ends: link and owner hold each
+  /// other.
   class CloseAtEnd {
    public:
     explicit CloseAtEnd(std::shared_ptr<WireEnd> end) : end_(std::move(end)) {}
@@ -122,7 +125,9 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
     is_waiting_for_room_ = true;
   }
 
-  [[nodiscard]] bool is_deaf() const { return is_client_ ? faults_->is_client_deaf : faults_->is_server_deaf; }
+  [[nodiscard]] bool is_deaf() const {
+    return is_client_ ? faults_->is_client_deaf : faults_->is_server_deaf;
+  }
 
   void read() {
     const auto owner = owner_;

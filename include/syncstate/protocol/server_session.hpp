@@ -163,8 +163,8 @@ class ServerSession {
 
   /// The map asked for on `channel` is hosted: diffs flow if the client asked to follow.
   ///
-  /// Returns whether the channel is open now: it may be closed since it was asked for, and is refused at once if its
-  /// position lies ahead of the master.
+  /// Returns whether the channel is open now: it may be closed since it was asked for, and is refused at once
+  /// if its position lies ahead of the master.
   bool opened(ChannelId channel, std::shared_ptr<DiffSource> source, std::uint64_t sender) {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return false;
@@ -412,7 +412,8 @@ class ServerSession {
     // Diffs name no position: those of a stream before, still under way, would be taken for those of this
     // one.
     if (channel->was_followed) break_off("a channel that was followed already");
-    if (!start_stream(follow.channel, *channel, follow.position, follow.mode)) sink(ChannelClosed{follow.channel});
+    if (!start_stream(follow.channel, *channel, follow.position, follow.mode))
+      sink(ChannelClosed{follow.channel});
   }
 
   /// False if the channel is refused, and gone.

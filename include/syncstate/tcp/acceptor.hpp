@@ -53,8 +53,7 @@ inline NativeSocket listen_on(const Endpoint& endpoint) {
 ///
 /// Threads : `on_accept` runs on the executor, which must be serial; `stop` and `endpoint` from any thread.
 /// Lifetime: the listening socket closes, and `on_accept` is destroyed, soon after `stop` or the destructor,
-/// on the
-///           executor or with its context.
+///           on the executor or with its context.
 class Acceptor {
  public:
   /// Gets a connected non-blocking socket and the peer's numeric address. Must not throw.

@@ -30,8 +30,7 @@ namespace syncstate::tcp {
 ///
 /// Threads : any member from any thread.
 /// Lifetime: the context must outlive it, unless `stop` was called before. `stop`, or the last reference
-/// going away
-///           with no task posted, destroys what has not run.
+///           going away with no task posted, destroys what has not run.
 class AsioExecutor final : public Executor, public std::enable_shared_from_this<AsioExecutor> {
  public:
   /// On a context that any number of threads may run: makes a strand of its own.

@@ -21,9 +21,8 @@ namespace syncstate::tcp {
 ///
 /// Threads : `executor` from any thread; construction and end from one.
 /// End     : `stop`, or the destructor, ends the thread after the handler it is in, waits for it, and
-/// destroys
-///           what has not run. On its own thread it can't wait, and returns at once. The executor may be
-///           kept: it is stopped, and harmless.
+///           destroys what has not run. On its own thread it can't wait, and returns at once. The executor
+///           may be kept: it is stopped, and harmless.
 class IoThread {
  public:
   /// `name` shows in debuggers; the system keeps 15 characters.

@@ -58,8 +58,7 @@ struct RemoteOptions {
 /// One long-lived TLS connection to a server, shared by every map that uses it; it reconnects by itself.
 ///
 /// Threads : any member from any thread. Without a context it has one thread of its own, which does the I/O,
-/// applies
-///           diffs and runs status callbacks; on a context of the user's a strand of that does.
+///           applies diffs and runs status callbacks; on a context of the user's a strand of that does.
 /// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too. The context must outlive
 /// it. End     : the destructor ends the connection and what waits (`stopped`); it does not wait for the
 /// network.
@@ -67,12 +66,12 @@ class TcpStateRemote final : public RemoteClient {
  public:
   /// Starts to connect at once, on a thread of its own.
   /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used.
-  explicit TcpStateRemote(RemoteOptions options)
-      : TcpStateRemote(own_thread(), std::move(options)) {}
+  explicit TcpStateRemote(RemoteOptions options) : TcpStateRemote(own_thread(), std::move(options)) {}
 
   /// The same on the user's context, which any number of threads may run.
   TcpStateRemote(asio::io_context& context, RemoteOptions options)
-      : TcpStateRemote(Runner{AsioExecutor::on_strand(context.get_executor()), nullptr}, std::move(options)) {}
+      : TcpStateRemote(Runner{AsioExecutor::on_strand(context.get_executor()), nullptr}, std::move(options)) {
+  }
 
   ~TcpStateRemote() {
     core().stop();
@@ -90,8 +89,7 @@ class TcpStateRemote final : public RemoteClient {
   /// `send_event` as an Asio operation: `void(std::error_code, UpdateId)`.
   ///
   /// Errors: as `send_event`; `asio::error::operation_aborted` if cancelled before it was sent,
-  /// `outcome_unknown` if
-  ///         after. Events keep the order of the calls.
+  ///         `outcome_unknown` if after. Events keep the order of the calls.
   ///
   /// ```cpp
   /// auto id = co_await remote->async_send_event(map.hash(), event, asio::use_awaitable);
@@ -100,7 +98,8 @@ class TcpStateRemote final : public RemoteClient {
   auto async_send_event(const MapHash& hash, const Event<E>& event, Token&& token) {
     return asio::async_initiate<Token, void(std::error_code, UpdateId)>(
         [this](auto handler, const MapHash& to, SerializedEvent serialized) {
-          this->start_async(std::move(handler), to, std::move(serialized));  // bare, Clang 14 sees no use of this
+          this->start_async(std::move(handler), to,
+                            std::move(serialized));  // bare, Clang 14 sees no use of this
         },
         token, hash, serialize_event(event));
   }
@@ -122,7 +121,8 @@ class TcpStateRemote final : public RemoteClient {
   }
 
   TcpStateRemote(Runner runner, RemoteOptions options)
-      : RemoteClient(make_core(runner.executor, std::move(options))), executor_(std::move(runner.executor)),
+      : RemoteClient(make_core(runner.executor, std::move(options))),
+        executor_(std::move(runner.executor)),
         thread_(std::move(runner.thread)) {
     core().start();
   }

@@ -61,11 +61,9 @@ struct ServerOptions {
 /// change.
 ///
 /// Threads : any member from any thread. I/O runs on `io_threads` threads of its own, or on the user's
-/// context; hooks
-///           on `hook_threads` threads, always its own.
+///           context; hooks on `hook_threads` threads, always its own.
 /// End     : `stop` or the destructor: sessions end, `endpoint` is free again, hooks that run are waited for,
-/// but not
-///           the network. Maps and handles answer `stopped` from then on.
+///           but not the network. Maps and handles answer `stopped` from then on.
 template <class K, class V, class E>
 class TcpStateServer {
  public:
@@ -103,8 +101,7 @@ class TcpStateServer {
 
   /// Listens from now on; returns at once.
   /// Errors: `invalid_option` for a certificate, key, endpoint or password that can't be used, with the
-  /// reason;
-  ///         the system's own (`std::errc::address_in_use`, ...) where it does not let us listen;
+  ///         reason; the system's own (`std::errc::address_in_use`, ...) where it does not let us listen;
   ///         `already_started`; `stopped`.
   void start() {
     const std::lock_guard lock(mutex_);
@@ -120,8 +117,8 @@ class TcpStateServer {
     });
   }
 
-  /// Ends everything; may be called again. In a hook it only begins to: nothing more is accepted or run, and the
-  /// threads end with the next call, or the destructor.
+  /// Ends everything; may be called again. In a hook it only begins to: nothing more is accepted or run, and
+  /// the threads end with the next call, or the destructor.
   void stop() {
     if (hook_pool_->runs_here()) {
       core_->stop();
@@ -211,10 +208,11 @@ class TcpStateServer {
       TlsLinkOptions options;
       options.handshake_time = std::chrono::milliseconds(0);  // the core limits the time until authentication
       try {
-        auto link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)), *context, address,
-                                         options);
+        auto link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)), *context,
+                                         address, options);
         if (auto owner = core->accept(ear.lane, link, address)) link->start(std::move(owner));
-      } catch (const std::exception&) {  // out of memory or descriptors: this connection is closed, others go on
+      } catch (
+          const std::exception&) {  // out of memory or descriptors: this connection is closed, others go on
       }
     });
   }

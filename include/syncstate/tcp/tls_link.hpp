@@ -44,11 +44,10 @@ struct TlsLinkOptions {
 /// One TLS connection, server's or client's end.
 ///
 /// Threads : everything, calls in both directions included, on the socket's executor, which must be serial: a
-/// strand,
-///           or a context that one thread runs. Only `start` may be called from elsewhere, and first of all.
+///           strand, or a context that one thread runs. Only `start` may be called from elsewhere, and first
+///           of all.
 /// Lifetime: keeps its owner and itself alive until `on_closed` was called. Where the Asio context is
-/// destroyed
-///           before, the owner is released without that call, and the link is inert from then on.
+///           destroyed before, the owner is released without that call, and the link is inert from then on.
 /// Memory  : while nothing is in flight, no buffers besides OpenSSL's own; what the kernel did not take yet
 /// is kept.
 class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> {

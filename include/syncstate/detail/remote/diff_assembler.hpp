@@ -39,7 +39,8 @@ class DiffAssembler : public DiffReceiver {
   std::error_code close(const DiffHead& head, ByteView entries) override {
     stage(entries);
     ChangeSet<V> changes = std::exchange(staged_, {});
-    return take(MapAccess::make_diff(frozen_, head.epoch, head.from, head.upto, head.is_full, std::move(changes)));
+    return take(
+        MapAccess::make_diff(frozen_, head.epoch, head.from, head.upto, head.is_full, std::move(changes)));
   }
 
   std::error_code step(const DiffHead& head, std::uint64_t ordinal, ByteView value) override {

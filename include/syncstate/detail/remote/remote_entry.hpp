@@ -69,7 +69,8 @@ struct RemoteEntry {
   }
 };
 
-/// Something asked once: a diff (with a receiver), a head, an initial state (with a collector), or the list of maps.
+/// Something asked once: a diff (with a receiver), a head, an initial state (with a collector), or the list
+/// of maps.
 struct RemoteRequest {
   std::shared_ptr<Operation> done{};
   MapHash hash{};

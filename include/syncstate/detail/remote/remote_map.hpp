@@ -42,7 +42,8 @@ struct MapIdentity {
   /// Null once no copy of the map lives any more.
   std::function<std::shared_ptr<const protocol::InitialSource>()> initial;
   /// Compares the fetched state of a map with the same keys; `describe` gets the first key that differs.
-  std::function<std::unique_ptr<StateCollector>(const MapHash& other, std::function<void(std::string)> describe)>
+  std::function<std::unique_ptr<StateCollector>(const MapHash& other,
+                                                std::function<void(std::string)> describe)>
       comparer;
 };
 

@@ -31,8 +31,7 @@ struct NoInterrupt {
 ///
 /// Threads : `view()` from any, at any time; all else is the writer's, one at a time.
 /// Lifetime: slots live at least as long as the store, because a reader may be about to count itself in;
-/// views
-///           keep theirs longer.
+///           views keep theirs longer.
 template <class K, class V, class Interrupt = NoInterrupt>
 class ViewStore {
  public:

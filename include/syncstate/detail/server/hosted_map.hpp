@@ -24,8 +24,8 @@ namespace syncstate::detail {
 
 /// One hosted map: the master's `StateMap`, and its diffs as bytes.
 ///
-/// A transaction's writes lie beside the values until it commits, so sessions go on reading committed values while a
-/// hook runs; only the commit itself and the encoding of a frame exclude each other.
+/// A transaction's writes lie beside the values until it commits, so sessions go on reading committed values
+/// while a hook runs; only the commit itself and the encoding of a frame exclude each other.
 ///
 /// Threads: `transact` one at a time (the map's serial executor sees to it); everything else from any thread.
 template <class K, class V>
@@ -35,7 +35,11 @@ class HostedMap final : public protocol::DiffSource {
 
   /// `map` is a frozen master.
   HostedMap(Map map, const Limits& limits)
-      : map_(std::move(map)), limits_(limits), initial_(MapAccess::frozen(map_)), epoch_(map_.epoch()), head_(map_.update_id()) {
+      : map_(std::move(map)),
+        limits_(limits),
+        initial_(MapAccess::frozen(map_)),
+        epoch_(map_.epoch()),
+        head_(map_.update_id()) {
     (void)keys_hash();  // computed here, on the map's executor, rather than when a link first asks
   }
 
@@ -43,7 +47,8 @@ class HostedMap final : public protocol::DiffSource {
   [[nodiscard]] const MapHash& keys_hash() const { return frozen().keys_hash(); }
   [[nodiscard]] std::uint32_t size() const { return frozen().size(); }
 
-  /// Runs `change(map)` as one transaction: all of it commits as one update id, or, if it throws, nothing does.
+  /// Runs `change(map)` as one transaction: all of it commits as one update id, or, if it throws, nothing
+  /// does.
   ///
   /// Returns the update id committed, or the head when nothing was set.
   /// Errors: what `change` throws; `too_large` for a value beyond `Limits::value_bytes`.
@@ -115,13 +120,15 @@ class HostedMap final : public protocol::DiffSource {
         if (ordinal >= cursor.ordinal) changes.emplace_back(ordinal, &value);
       }
     });
-    std::stable_sort(changes.begin(), changes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::stable_sort(changes.begin(), changes.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
     const std::size_t start = out.size();
     for (std::size_t i = 0; i < changes.size(); ++i) {
       if (i + 1 < changes.size() && changes[i + 1].first == changes[i].first) continue;  // the last one holds
       if (changes[i].first != cursor.ordinal) cursor.offset = 0;
       cursor.ordinal = changes[i].first;
-      cursor.value_changed_at = cursor.target;  // as of then: what tells the bytes kept of a large value from others
+      cursor.value_changed_at =
+          cursor.target;  // as of then: what tells the bytes kept of a large value from others
       const auto piece = append_piece(cursor, *changes[i].second, start, budget, out);
       if (piece) return *piece;
       cursor.offset = 0;
@@ -144,15 +151,16 @@ class HostedMap final : public protocol::DiffSource {
     for (auto newest = snapshots_.rbegin(); newest != snapshots_.rend(); ++newest) {
       if (auto snapshot = newest->lock(); snapshot && snapshot->update_id() >= at_least) return snapshot;
     }
-    // Each costs every commit a little, and may grow into a copy of the map: replicas that do not read must neither
-    // add to that nor keep the others from theirs.
+    // Each costs every commit a little, and may grow into a copy of the map: replicas that do not read must
+    // neither add to that nor keep the others from theirs.
     if (snapshots_.size() >= most_snapshots) revoke_oldest_snapshot();
     auto snapshot = std::make_shared<Snapshot>(head_);
     snapshots_.push_back(snapshot);
     return snapshot;
   }
 
-  bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget, Bytes& out) const override {
+  bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget,
+                      Bytes& out) const override {
     return initial_.encode_initial(next_key, offset, budget, out);
   }
 
@@ -185,7 +193,8 @@ class HostedMap final : public protocol::DiffSource {
   void check_sizes(const ChangeSet<V>& pending) const {
     for (const auto& [ordinal, value] : pending) {
       if (whole_size(value) > limits_.value_bytes) {
-        throw StateError(StateErrc::too_large, "a value of more than " + std::to_string(limits_.value_bytes) + " bytes");
+        throw StateError(StateErrc::too_large,
+                         "a value of more than " + std::to_string(limits_.value_bytes) + " bytes");
       }
     }
   }
@@ -214,7 +223,8 @@ class HostedMap final : public protocol::DiffSource {
         if (snapshot->kept.contains(ordinal)) continue;
         const UpdateId changed_at = MapAccess::changed_at(map_, ordinal);
         if (changed_at <= snapshot->update_id()) {
-          snapshot->kept.emplace(ordinal, typename Snapshot::Kept{MapAccess::value(map_, ordinal), changed_at});
+          snapshot->kept.emplace(ordinal,
+                                 typename Snapshot::Kept{MapAccess::value(map_, ordinal), changed_at});
         }
       }
     }
@@ -249,8 +259,8 @@ class HostedMap final : public protocol::DiffSource {
   }
 
   /// Appends the entry at the cursor, or a part of its value; says what to return if the piece is full.
-  std::optional<protocol::PassPiece> append_piece(protocol::PassCursor& cursor, const V& value, std::size_t start,
-                                                  std::size_t budget, Bytes& out) {
+  std::optional<protocol::PassPiece> append_piece(protocol::PassCursor& cursor, const V& value,
+                                                  std::size_t start, std::size_t budget, Bytes& out) {
     const std::size_t entry_start = out.size();
     const bool has_entries = entry_start != start;
     if (cursor.offset == 0) {
@@ -278,13 +288,14 @@ class HostedMap final : public protocol::DiffSource {
     return protocol::PassPiece::value_part;
   }
 
-  /// The bytes of a value that is sent in parts. Those of a string are there; others are encoded, the last one kept.
+  /// The bytes of a value that is sent in parts. Those of a string are there; others are encoded, the last
+  /// one kept.
   ByteView whole_view(const protocol::PassCursor& cursor, const V& value) {
     if constexpr (is_byte_like<V>) {
       return content_view(value);
     } else {
-      if (large_ordinal_ != cursor.ordinal || large_changed_at_ != cursor.value_changed_at || large_bytes_.empty() ||
-          cursor.value_changed_at == 0) {
+      if (large_ordinal_ != cursor.ordinal || large_changed_at_ != cursor.value_changed_at ||
+          large_bytes_.empty() || cursor.value_changed_at == 0) {
         large_bytes_.clear();
         encode_whole(value, large_bytes_);
         large_ordinal_ = cursor.ordinal;

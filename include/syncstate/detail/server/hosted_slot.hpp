@@ -14,6 +14,7 @@
 #include "syncstate/detail/server/hosted_map.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/server/server_host.hpp"
+#include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/detail/unique_function.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor_pool.hpp"
@@ -21,7 +22,6 @@
 #include "syncstate/limits.hpp"
 #include "syncstate/master_handle.hpp"
 #include "syncstate/protocol/server_session.hpp"
-#include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/state_map.hpp"
 
 namespace syncstate::detail {
@@ -38,11 +38,16 @@ class HostedSlot final : public HostedBase,
   using Map = StateMap<K, V>;
   using Hooks = std::vector<HookFunction<K, V, E>>;
 
-  /// `committed` is told of every commit, on the map's executor, with the lane that hears of it anyway, or null.
-  HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial, std::shared_ptr<Hooks> hooks,
+  /// `committed` is told of every commit, on the map's executor, with the lane that hears of it anyway, or
+  /// null.
+  HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial,
+             std::shared_ptr<Hooks> hooks,
              UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed)
-      : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)), serial_(std::move(serial)),
-        hooks_(std::move(hooks)), senders_(limits), committed_(std::move(committed)) {}
+      : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)),
+        serial_(std::move(serial)),
+        hooks_(std::move(hooks)),
+        senders_(limits),
+        committed_(std::move(committed)) {}
 
   [[nodiscard]] SerialExecutor& serial() { return *serial_; }
   [[nodiscard]] const HostedMap<K, V>& hosted() const { return *map_; }
@@ -81,9 +86,15 @@ class HostedSlot final : public HostedBase,
                                 "the server's events are " + our_type + ", the client's " + *came.type});
       return;
     }
-    Pending pending{link->lane(), link, came.channel, came.sender, came.number, Event<E>::deserialize(came.bytes),
+    Pending pending{link->lane(),
+                    link,
+                    came.channel,
+                    came.sender,
+                    came.number,
+                    Event<E>::deserialize(came.bytes),
                     EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()}};
-    serial_->post([self = this->shared_from_this(), pending = std::move(pending)]() mutable { self->run(pending); });
+    serial_->post(
+        [self = this->shared_from_this(), pending = std::move(pending)]() mutable { self->run(pending); });
   }
 
   // MasterMap

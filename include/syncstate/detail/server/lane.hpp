@@ -36,10 +36,10 @@ class Lane : public std::enable_shared_from_this<Lane> {
     schedule_round(lock);
   }
 
-  /// An event was run; its link hears of it, if it is still there. `changed` is the map that it committed to, or
-  /// null: commit and answer take one wake-up.
-  void answer(std::weak_ptr<ServerLink> link, protocol::ChannelId channel, std::uint64_t number, EventOutcome outcome,
-              const protocol::DiffSource* changed = nullptr) {
+  /// An event was run; its link hears of it, if it is still there. `changed` is the map that it committed to,
+  /// or null: commit and answer take one wake-up.
+  void answer(std::weak_ptr<ServerLink> link, protocol::ChannelId channel, std::uint64_t number,
+              EventOutcome outcome, const protocol::DiffSource* changed = nullptr) {
     std::unique_lock lock(mutex_);
     if (changed != nullptr) note_change(changed);
     answers_.push_back(ReadyAnswer{std::move(link), channel, number, std::move(outcome)});
@@ -78,7 +78,8 @@ class Lane : public std::enable_shared_from_this<Lane> {
     if (std::find(changed_.begin(), changed_.end(), map) == changed_.end()) changed_.push_back(map);
   }
 
-  /// One round is posted, however many ask for it before it runs. Lets go of the lock, which the round needs at once.
+  /// One round is posted, however many ask for it before it runs. Lets go of the lock, which the round needs
+  /// at once.
   void schedule_round(std::unique_lock<std::mutex>& lock) {
     if (is_round_due_) return;
     is_round_due_ = true;

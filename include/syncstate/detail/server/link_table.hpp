@@ -33,8 +33,8 @@ class LinkTable {
     std::optional<LinkId> evicted;  ///< a pending link to close so that the newcomer has room
   };
 
-  /// A connection was accepted. Where the pending ones are too many, the address that holds most of them gives way:
-  /// the newcomer itself if it comes from there, else the oldest one from there.
+  /// A connection was accepted. Where the pending ones are too many, the address that holds most of them
+  /// gives way: the newcomer itself if it comes from there, else the oldest one from there.
   Admission admit(LinkId link, const std::string& address) {
     const std::lock_guard lock(mutex_);
     if (total_ >= limits_->links || count_of(address) >= limits_->links_per_address) return {};
@@ -42,8 +42,8 @@ class LinkTable {
     if (pending_.size() >= limits_->pending_links) {
       const std::string crowded = most_pending();
       if (crowded.empty() || crowded == address) return {};
-      const auto oldest =
-          std::find_if(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.address == crowded; });
+      const auto oldest = std::find_if(pending_.begin(), pending_.end(),
+                                       [&](const Pending& p) { return p.address == crowded; });
       admission.evicted = oldest->link;
       pending_.erase(oldest);
     }

@@ -28,12 +28,13 @@ struct EventOutcome {
 
 /// The senders of one map: for each the highest number run, and the last answers.
 ///
-/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, at most; more only while
-///          more are held by open channels.
+/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, at most; more
+///          only while more are held by open channels.
 /// Threads: every member from any thread.
 class SenderTable {
  public:
-  explicit SenderTable(const Limits& limits) : most_senders_(limits.senders_per_map), most_answers_(limits.answers_per_sender) {}
+  explicit SenderTable(const Limits& limits)
+      : most_senders_(limits.senders_per_map), most_answers_(limits.answers_per_sender) {}
 
   /// The sender itself while it is known, a new one for 0 or one that was forgotten.
   std::uint64_t admit(std::uint64_t sender) {
@@ -41,7 +42,8 @@ class SenderTable {
     return admit_locked(sender);
   }
 
-  /// As `admit`; but whom we hold is not forgotten before `release`, however long silent: its link would not notice.
+  /// As `admit`; but whom we hold is not forgotten before `release`, however long silent: its link would not
+  /// notice.
   std::uint64_t hold(std::uint64_t sender) {
     const std::lock_guard lock(mutex_);
     sender = admit_locked(sender);
@@ -58,7 +60,8 @@ class SenderTable {
   /// What the table says of an event that is about to run.
   enum class Verdict { run, repeat, unknown };
 
-  /// `run`: never seen. `repeat`: `outcome` is its old answer. `unknown`: it may have run, nobody knows any more.
+  /// `run`: never seen. `repeat`: `outcome` is its old answer. `unknown`: it may have run, nobody knows any
+  /// more.
   Verdict look_up(std::uint64_t sender, std::uint64_t number, EventOutcome& outcome) {
     const std::lock_guard lock(mutex_);
     Sender* const known = touch(sender);

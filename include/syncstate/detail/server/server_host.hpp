@@ -54,7 +54,8 @@ class HostedBase {
   virtual ~HostedBase() = default;
 
   [[nodiscard]] virtual std::shared_ptr<protocol::DiffSource> source() = 0;
-  /// The sender itself while it is known here, else a new one; remembered until `release_sender`, and a while longer.
+  /// The sender itself while it is known here, else a new one; remembered until `release_sender`, and a while
+  /// longer.
   [[nodiscard]] virtual std::uint64_t hold_sender(std::uint64_t sender) = 0;
   virtual void release_sender(std::uint64_t sender) = 0;
   /// Runs the event, sooner or later, and answers through the link's lane.

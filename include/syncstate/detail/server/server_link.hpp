@@ -25,9 +25,13 @@ namespace syncstate::detail {
 /// Threads: on the lane's executor.
 class ServerLink final : public LinkOwner, public std::enable_shared_from_this<ServerLink> {
  public:
-  ServerLink(std::shared_ptr<ServerHost> host, std::shared_ptr<Lane> lane, std::shared_ptr<Link> link, std::uint64_t id,
-             std::string address)
-      : host_(std::move(host)), lane_(std::move(lane)), link_(std::move(link)), id_(id), address_(std::move(address)),
+  ServerLink(std::shared_ptr<ServerHost> host, std::shared_ptr<Lane> lane, std::shared_ptr<Link> link,
+             std::uint64_t id, std::string address)
+      : host_(std::move(host)),
+        lane_(std::move(lane)),
+        link_(std::move(link)),
+        id_(id),
+        address_(std::move(address)),
         session_(host_->limits(), lane_->executor().now()) {}
 
   [[nodiscard]] const std::shared_ptr<Lane>& lane() const { return lane_; }
@@ -70,9 +74,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   }
 
   /// Ends the session, saying why.
-  void end(StateErrc reason, const std::string& detail) {
-    session_.fail(reason, detail, sink());
-  }
+  void end(StateErrc reason, const std::string& detail) { session_.fail(reason, detail, sink()); }
 
   /// Closes the link without a word.
   void abort() {
@@ -141,8 +143,12 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     asked_.push_back(action.open.channel);
     host_->open_asked(shared_from_this(), action.open);
   }
-  void perform(const protocol::UploadCame& action) { host_->upload_came(*this, action.channel, action.bytes); }
-  void perform(const protocol::UploadEnded& action) { host_->upload_ended(shared_from_this(), action.channel); }
+  void perform(const protocol::UploadCame& action) {
+    host_->upload_came(*this, action.channel, action.bytes);
+  }
+  void perform(const protocol::UploadEnded& action) {
+    host_->upload_ended(shared_from_this(), action.channel);
+  }
   void perform(const protocol::ChannelClosed& action) {
     std::erase(asked_, action.channel);
     forget_map(action.channel);
@@ -168,8 +174,8 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     const OpenMap closed = std::move(found->second);
     maps_.erase(found);
     closed.map->release_sender(closed.sender);
-    const bool is_open_still =
-        std::any_of(maps_.begin(), maps_.end(), [&](const auto& open) { return open.second.map == closed.map; });
+    const bool is_open_still = std::any_of(maps_.begin(), maps_.end(),
+                                           [&](const auto& open) { return open.second.map == closed.map; });
     if (!is_open_still) lane_->remove_follower(closed.map->source().get(), this);
   }
 
@@ -183,7 +189,6 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   std::map<protocol::ChannelId, OpenMap> maps_;
   std::vector<protocol::ChannelId> asked_;
 };
-
 
 // What a lane does with its links, here where they are known.
 
@@ -210,7 +215,8 @@ inline void Lane::run_round() {
   for (const protocol::DiffSource* map : changed) {
     const auto found = followers_.find(map);
     if (found == followers_.end()) continue;
-    for (ServerLink* link : found->second) link->wake();  // a wake never calls back, so the list stays as it is
+    for (ServerLink* link : found->second)
+      link->wake();  // a wake never calls back, so the list stays as it is
   }
 }
 

@@ -25,7 +25,8 @@ class InitialStateReader {
   /// Errors: `decode_error`, `too_large`; the reader is of no use afterwards.
   void feed(ByteView bytes) {
     total_bytes_ += bytes.size();
-    if (total_bytes_ > limits_.map_bytes) throw StateError(StateErrc::too_large, "an initial state beyond the limit");
+    if (total_bytes_ > limits_.map_bytes)
+      throw StateError(StateErrc::too_large, "an initial state beyond the limit");
     pending_.insert(pending_.end(), bytes.begin(), bytes.end());
     ByteReader in(pending_);
     std::size_t used = 0;
@@ -73,9 +74,11 @@ class InitialStateReader {
     if (!key_bytes) return false;
     const auto value_bytes = read_field(ahead, limits_.value_bytes);
     if (!value_bytes) return false;
-    if (keys_.size() >= limits_.keys_per_map) throw StateError(StateErrc::too_large, "more keys than allowed");
+    if (keys_.size() >= limits_.keys_per_map)
+      throw StateError(StateErrc::too_large, "more keys than allowed");
     K key = decode_whole<K>(*key_bytes);
-    if (keys_.size() != 0 && !KeyLess<K>{}(keys_[keys_.size() - 1], key)) ByteReader::fail("the keys do not ascend");
+    if (keys_.size() != 0 && !KeyLess<K>{}(keys_[keys_.size() - 1], key))
+      ByteReader::fail("the keys do not ascend");
     V value = decode_whole<V>(*value_bytes);
     keys_.push_back(std::move(key));
     values_.push_back(std::move(value));

@@ -62,14 +62,16 @@ class FrozenSource final : public protocol::InitialSource {
  public:
   explicit FrozenSource(std::shared_ptr<const FrozenState<K, V>> frozen) : frozen_(std::move(frozen)) {}
 
-  bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget, Bytes& out) const override {
+  bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget,
+                      Bytes& out) const override {
     const std::size_t start = out.size();
     const auto has_room = [&] { return out.size() - start < budget; };
     while (next_key < frozen_->size() && has_room()) {
       const std::size_t entry_start = out.size();
       append_sized(frozen_->key(next_key), out);
       append_sized(frozen_->initial(next_key), out);
-      // An entry that began in an earlier piece goes on from where that ended; a long one ends in a later piece.
+      // An entry that began in an earlier piece goes on from where that ended; a long one ends in a later
+      // piece.
       out.erase(out.begin() + static_cast<std::ptrdiff_t>(entry_start),
                 out.begin() + static_cast<std::ptrdiff_t>(entry_start + static_cast<std::size_t>(offset)));
       if (out.size() - start > budget) {
