@@ -1,0 +1,58 @@
+// What a user of a TCP server relies on at its end.
+
+#include <chrono>
+#include <exception>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "support/catch.hpp"
+#include "syncstate/syncstate.hpp"
+#include "syncstate/tcp.hpp"
+#include "syncstate/tcp/test_data.hpp"
+
+namespace ss = syncstate;
+using namespace std::chrono_literals;
+
+TEST_CASE("a hook may ask where the server listens while that waits for the hook to end", "[tcp]") {
+  using Map = ss::StateMap<std::string, std::string>;
+  auto server = std::make_unique<ss::tcp::TcpStateServer<std::string, std::string, int>>(
+      ss::tcp::ServerOptions{.endpoint = "127.0.0.1:0",
+                             .tls = ss::tcp::ServerTls::from_pem(ss::tcp::test_data::certificate_pem,
+                                                                 ss::tcp::test_data::private_key_pem),
+                             .password = "HelloWorld"});
+  const auto host = [&](const std::string& key) {
+    Map map(ss::Role::master);
+    map.push(key, "");
+    map.freeze();
+    return server->host(std::move(map));
+  };
+  const auto handle = host("one");
+  const auto other = host("two");
+  server->start();
+  const std::string endpoint = server->endpoint();
+
+  std::promise<void> runs;
+  std::promise<std::string> asked;
+  std::thread changer([&] {
+    handle.modify([&](Map&) {
+      runs.set_value();
+      try {
+        for (;;) other.modify([](Map&) {});  // until the server stops
+      } catch (const ss::StateError&) {
+        asked.set_value(server->endpoint());
+      }
+    });
+  });
+  runs.get_future().wait();
+  std::thread stopper([&] { server->stop(); });
+  auto answer = asked.get_future();
+  const bool is_answered = answer.wait_for(60s) == std::future_status::ready;
+  CHECK(is_answered);
+  if (!is_answered) std::terminate();  // neither thread would ever end
+  CHECK(answer.get() == endpoint);
+  changer.join();
+  stopper.join();
+}
