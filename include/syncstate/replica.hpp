@@ -110,7 +110,8 @@ class Replica {
     core_->close();
   }
 
-  /// What is shown now, one whole state.
+  /// What is shown now, one whole state. What it refers to lives as long as the view does: keep it in a variable where
+  /// you keep a reference to a value.
   /// Complexity: O(1), waits for nobody: two or three atomic instructions.
   [[nodiscard]] View<K, V> view() const noexcept { return core_->view(); }
 

@@ -69,6 +69,8 @@ class TcpStateRemote final : public RemoteClient {
   explicit TcpStateRemote(RemoteOptions options) : TcpStateRemote(own_thread(), std::move(options)) {}
 
   /// The same on the user's context, which any number of threads may run.
+  /// Blocking calls need a thread of the context besides their own: where one thread runs it, call none of them in a
+  /// handler (only those on the remote's own strand are refused, with `would_deadlock`).
   TcpStateRemote(asio::io_context& context, RemoteOptions options)
       : TcpStateRemote(Runner{AsioExecutor::on_strand(context.get_executor()), nullptr}, std::move(options)) {
   }

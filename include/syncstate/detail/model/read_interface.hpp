@@ -66,9 +66,9 @@ class ReadInterface {
     return ordinal == FrozenState<K, V>::npos ? nullptr : &self().value_ref(ordinal);
   }
 
-  /// The key's value.
+  /// The key's value. May be called for its error alone.
   /// Errors: `key_not_found`.
-  [[nodiscard]] const V& at(KeyArg<K> key) const {
+  const V& at(KeyArg<K> key) const {
     const V* const value = self().get(key);
     if (value == nullptr) throw StateError(StateErrc::key_not_found);
     return *value;
@@ -76,7 +76,7 @@ class ReadInterface {
 
   /// The value at an ordinal of this key set.
   /// Errors: `key_not_found` if there are fewer keys.
-  [[nodiscard]] const V& at(Ordinal ordinal) const {
+  const V& at(Ordinal ordinal) const {
     if (ordinal.index() >= self().frozen_ref().size()) throw StateError(StateErrc::key_not_found);
     return self().value_ref(ordinal.index());
   }
