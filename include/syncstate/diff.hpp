@@ -22,8 +22,9 @@ namespace syncstate {
 /// The changes that lead from one update id to another, within an epoch; every key at most once.
 ///
 /// A full diff is relative to the initial state: a key it does not name has its initial value. It can be
-/// applied anywhere. Threads : like a standard container. Lifetime: holds its values, and shares the keys
-/// with its map; independent of the map otherwise.
+/// applied anywhere.
+/// Threads : like a standard container.
+/// Lifetime: holds its values, and shares the keys with its map; independent of the map otherwise.
 template <class K, class V>
 class Diff {
  public:

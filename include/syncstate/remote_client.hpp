@@ -171,10 +171,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   /// Sends an event to the master of the map and waits for its answer: the update id that it committed as.
   ///
   /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the
-  /// effect: `replica.wait_for(id, limit)` does. Errors: `hook_failed` with the hook's message, `too_large`,
-  /// `type_mismatch`, `not_hosted` for a map that this
-  ///         remote has neither frozen nor attached; `unavailable`: certainly not run; `outcome_unknown`: no
-  ///         answer came, it may have run.
+  /// effect: `replica.wait_for(id, limit)` does.
+  /// Errors: `hook_failed` with the hook's message, `too_large`, `type_mismatch`, `not_hosted` for a map that
+  ///         this remote has neither frozen nor attached; `unavailable`: certainly not run;
+  ///         `outcome_unknown`: no answer came, it may have run.
   template <class E>
   UpdateId send_event(const MapHash& hash, const Event<E>& event) {
     return send_event(hash, serialize_event(event));

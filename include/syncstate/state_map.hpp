@@ -196,7 +196,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   /// Moves a replica on to `id`, if it is not there yet, by one request. Ends at the head if that is below
   /// `id`, or if the master keeps `id` no longer apart. On a master nothing happens. Returns the update id
-  /// reached. Errors: `unfrozen`, `in_transaction`; what the remote throws, `unavailable` above all.
+  /// reached.
+  /// Errors: `unfrozen`, `in_transaction`; what the remote throws, `unavailable` above all.
   UpdateId set_update_id(UpdateId id) {
     (void)this->frozen_ref();
     require_no_transaction();
@@ -266,7 +267,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   ///
   /// Errors    : `unfrozen`; `wrong_position` if `from` is beyond the head.
   /// Complexity: O(m log m) for m keys changed since `from`, however old it is; below the head, m changes in
-  /// the log. Source    : DESIGN.md, section 3, the recency index.
+  /// the log.
+  /// Source    : DESIGN.md, section 3, the recency index.
   [[nodiscard]] Diff<K, V> diff(UpdateId from, UpdateId upto) const {
     (void)this->frozen_ref();
     if (from > update_id_)

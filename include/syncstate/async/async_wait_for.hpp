@@ -54,7 +54,8 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
 ///            if the replica ends; `asio::error::operation_aborted` if cancelled.
 /// Threads  : the handler runs on its associated executor, never inside this call.
 /// Cancel   : through the token's cancellation slot, every type; from the handler's executor, as Asio
-/// demands. Lifetime : the replica may end before the operation does.
+/// demands.
+/// Lifetime : the replica may end before the operation does.
 ///
 /// ```cpp
 /// co_await ss::async_wait_for(replica, id, asio::use_awaitable);

@@ -25,7 +25,8 @@ inline std::uint64_t read_cbor_argument(ByteReader& in, unsigned info) {
 ///
 /// Refused are items without a definite length (we write none, and a parser recurses into strings made of
 /// strings), tags, lengths that the input can't hold, and integers below those of 64 bits. Errors    :
-/// StateErrc::decode_error. Complexity: linear; no memory.
+/// StateErrc::decode_error.
+/// Complexity: linear; no memory.
 inline ByteView read_cbor_item(ByteReader& in) {
   const ByteView start = in.rest();
   // Items owed by all open arrays and maps together. Each costs a byte at least, so they never exceed the

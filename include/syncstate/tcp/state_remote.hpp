@@ -60,8 +60,8 @@ struct RemoteOptions {
 /// Threads : any member from any thread. Without a context it has one thread of its own, which does the I/O,
 ///           applies diffs and runs status callbacks; on a context of the user's a strand of that does.
 /// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too. The context must outlive
-/// it. End     : the destructor ends the connection and what waits (`stopped`); it does not wait for the
-/// network.
+/// it.
+/// End     : the destructor ends the connection and what waits (`stopped`); it does not wait for the network.
 class TcpStateRemote final : public RemoteClient {
  public:
   /// Starts to connect at once, on a thread of its own.

@@ -82,7 +82,8 @@ class TcpStateServer {
   ~TcpStateServer() { stop(); }
 
   /// Adds a hook, called as `hook(state, event)` or `hook(state, event, context)` for every event, in the
-  /// order added. Errors: `already_started`.
+  /// order added.
+  /// Errors: `already_started`.
   template <Hook<K, V, E> H>
   void add_hook(H hook) {
     core_->add_hook(std::move(hook));

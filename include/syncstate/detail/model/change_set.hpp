@@ -14,7 +14,8 @@ namespace syncstate::detail {
 /// What a modification, an open transaction and a diff hold: new values by ordinal, in the order first set.
 ///
 /// A handful is searched one by one, an ascending list by halving, all else through an index that is built
-/// when it is first needed. Errors: every member that throws leaves the set as it was.
+/// when it is first needed.
+/// Errors: every member that throws leaves the set as it was.
 template <class V>
 class ChangeSet {
  public:
