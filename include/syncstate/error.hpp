@@ -61,7 +61,7 @@ class StateCategory final : public std::error_category {
       case StateErrc::wrong_epoch: return "the diff is of another life of the master";
       case StateErrc::epoch_changed: return "the master was restarted: its history is another one";
       case StateErrc::in_transaction: return "not possible inside a hook: the map is an open transaction";
-      case StateErrc::unauthorized: return "the peer does not know the password";
+      case StateErrc::unauthorized: return "the passwords of the two sides differ";
       case StateErrc::forbidden: return "the server does not allow this";
       case StateErrc::unavailable: return "no server could be reached in time";
       case StateErrc::outcome_unknown: return "no answer came; it may have run";

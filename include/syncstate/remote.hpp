@@ -89,8 +89,8 @@ class DiffSink {
   [[nodiscard]] virtual EpochPolicy epoch_policy() const = 0;
 };
 
-/// Keeps a sink following; its end ends that, without waiting for the network. After it no call to the sink
-/// starts.
+/// Keeps a sink following; its end ends that, without waiting: after it no call to the sink starts, but one that the
+/// remote is just making on its own thread may still run.
 class [[nodiscard]] Subscription {
  public:
   /// Follows nothing.

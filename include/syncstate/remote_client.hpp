@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -134,12 +135,15 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
 
   /// Follows the map in the background. Called by `Replica`.
   template <class K, class V>
-  [[nodiscard]] Subscription follow(const StateMap<K, V>& map, std::shared_ptr<DiffSink<K, V>> sink) {
+  [[nodiscard]] Subscription follow(const StateMap<K, V>& map,
+                                    std::type_identity_t<std::shared_ptr<DiffSink<K, V>>> sink) {
     const auto& frozen = detail::MapAccess::frozen(map);
-    std::shared_ptr<detail::DiffReceiver> receiver =
-        std::make_shared<detail::SinkReceiver<K, V>>(frozen, std::move(sink));
+    const auto receiver = std::make_shared<detail::SinkReceiver<K, V>>(frozen, std::move(sink));
     core_->follow(identify(frozen), receiver);
-    return Subscription([core = core_, hash = frozen->hash(), receiver] { core->unfollow(hash, receiver); });
+    return Subscription([core = core_, hash = frozen->hash(), receiver] {
+      receiver->end();
+      core->unfollow(hash, receiver);
+    });
   }
 
   /// A replica of a map that is known by its hash alone, at its initial state, which the server sends.

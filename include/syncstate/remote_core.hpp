@@ -474,7 +474,34 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       }
     }
     drop_finished();
+    let_go_of_dead_maps();
     wake();
+  }
+
+  /// A map of which no copy lives, and that nobody waits for, takes no room on the link. Its entry is kept for events
+  /// that may come by its hash, and opens it again then; not for ever more of them, though.
+  void let_go_of_dead_maps() {
+    for (auto at = entries_.begin(); at != entries_.end();) {
+      Entry& entry = at->second;
+      if (is_wanted(entry)) {
+        ++at;
+        continue;
+      }
+      if (entry.is_open) {
+        close_channel(entry.channel);
+        entry.channel = 0;
+        entry.is_open = false;
+      }
+      const bool is_one_too_many = entry.channel == 0 && entries_.size() > options_.limits.maps;
+      at = is_one_too_many ? entries_.erase(at) : std::next(at);
+    }
+  }
+
+  bool is_wanted(const Entry& entry) const {
+    if (!entry.events.empty() || !entry.openers.empty() || !entry.followers.empty()) return true;
+    if (entry.identity.initial()) return true;
+    return std::any_of(requests_.begin(), requests_.end(),
+                       [&](const Request& request) { return request.hash == entry.identity.hash; });
   }
 
   std::string no_link_text() const {
@@ -663,7 +690,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void send_events(Entry& entry) {
     if (!is_ready() || !entry.is_open) return;
-    while (entry.sent_events < entry.events.size() && events_in_flight_ < options_.limits.events_in_flight) {
+    const auto most = std::min<std::uint64_t>(options_.limits.events_in_flight, session_->events_in_flight());
+    while (entry.sent_events < entry.events.size() && events_in_flight_ < most) {
       PendingEvent& event = entry.events[entry.sent_events];
       // Whoever gave up meanwhile does not expect it to run, or to run much later.
       if (event.number != 0 ? event.done->is_finished() : !event.done->mark_sent()) {

@@ -109,8 +109,8 @@ expect 0 "POINTER" service set --help
 
 echo "--- whom we don't trust, and who does not trust us"
 echo wrong >wrong
-expect 5 "does not know the password" client get /log/level --password-file wrong
-expect 5 "does not know the password" client watch --password-file wrong
+expect 5 "passwords of the two sides differ" client get /log/level --password-file wrong
+expect 5 "passwords of the two sides differ" client watch --password-file wrong
 expect 3 "there is no elsewhere/server.crt" service get /log/level --dir elsewhere --connect "$where"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout other.key -out other.crt -days 2 \
   -subj /CN=other -addext subjectAltName=IP:127.0.0.1 2>/dev/null

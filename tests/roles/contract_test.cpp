@@ -140,3 +140,86 @@ TEST_CASE("whatever a codec of a user's throws ends the session that brought the
   good.freeze();
   CHECK(other->send_event(good.hash(), Event<Moody>{{2}}) == 0);
 }
+
+TEST_CASE("a server says how many events it takes at a time, and a remote keeps to that") {
+  ServerCoreOptions options;
+  options.limits.events_in_flight = 8;
+  World world(std::move(options));
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  std::vector<Sent> sent;
+  for (int i = 0; i < 50; ++i) sent.push_back(Sent::send(world, remote, map.hash(), set_key("key00", "x")));
+  REQUIRE(world.wait([&] { return sent.back().is_finished(); }));
+  for (const Sent& event : sent) CHECK_FALSE(event.error());
+  CHECK(world.port->connections() == 1);
+}
+
+TEST_CASE("maps that nobody has any more take no room on a remote's link") {
+  ServerCoreOptions options;
+  options.limits.maps = 50;
+  World world(std::move(options));
+  RemoteCoreOptions mine;
+  mine.limits.maps = 3;
+  const auto remote = world.connect(mine);
+  MapHash first;
+  for (int i = 0; i < 40; ++i) {
+    const Map map = world.make_map(remote, 2, "map " + std::to_string(i));
+    if (i == 0) first = map.hash();
+    world.time.advance(1s);
+  }
+  const Map last = world.make_map(remote, 2, "last");
+  SECTION("the server gives up no map for it, and a living one is served as before") {
+    CHECK(world.connect()->hosted().size() == 41);
+    CHECK(remote->send_event(last.hash(), set_key("key00", "x")) == 1);
+  }
+  SECTION("one that was forgotten can't be sent to by its hash, but freezes again") {
+    CHECK(error_of([&] { remote->send_event(first, set_key("key00", "x")); }) == StateErrc::not_hosted);
+    const Map again = world.make_map(remote, 2, "map 0");
+    CHECK(remote->send_event(first, set_key("key00", "x")) == 1);
+  }
+}
+
+TEST_CASE("a map of which no copy lives is still sent events by its hash") {
+  World world;
+  const auto remote = world.connect();
+  const MapHash hash = world.make_map(remote).hash();
+  world.time.advance(10s);
+  CHECK(remote->send_event(hash, set_key("key00", "x")) == 1);
+  CHECK(remote->send_event(hash, set_key("key00", "y")) == 2);
+}
+
+namespace {
+
+struct CountingSink final : DiffSink<std::string, std::string> {
+  std::error_code on_diff(Diff<std::string, std::string> diff) override {
+    ++calls;
+    at = {diff.epoch(), diff.upto_update_id()};
+    return {};
+  }
+  void on_current(TimePoint) override { ++calls; }
+  void on_status(const Status&) override { ++calls; }
+  Position position() const override { return at; }
+  bool every_step() const override { return false; }
+  EpochPolicy epoch_policy() const override { return EpochPolicy::accept; }
+
+  Position at;
+  int calls = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a sink is not called any more once its subscription has ended") {
+  World world;
+  const auto remote = world.connect();
+  const Map map = world.make_map(remote);
+  const auto sink = std::make_shared<CountingSink>();
+  Subscription subscription = remote->follow(map, sink);
+  remote->send_event(map.hash(), set_key("key00", "x"));
+  REQUIRE(world.wait([&] { return sink->at.update_id == 1; }));
+  const auto sent = Sent::send(world, remote, map.hash(), set_key("key00", "y"));
+  subscription.reset();  // the diff of that event is still to come
+  const int calls = sink->calls;
+  REQUIRE(world.wait([&] { return sent.is_finished(); }));
+  world.time.advance(20s);
+  CHECK(sink->calls == calls);
+}

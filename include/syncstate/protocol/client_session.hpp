@@ -196,6 +196,8 @@ class ClientSession {
   }
 
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
+  /// How many events the server takes on this link before it has answered; more would end the session.
+  [[nodiscard]] std::uint64_t events_in_flight() const { return events_in_flight_; }
   [[nodiscard]] bool is_over() const { return is_over_; }
 
   // What the role asks for; only after `ServerAuthenticated`.
@@ -386,7 +388,11 @@ class ClientSession {
     if (!proofs_equal(welcome.proof, awaited_proof_)) {
       return fail(StateErrc::unauthorized, "the server does not know the password", sink);
     }
+    if (welcome.events_in_flight == 0) {
+      return fail(StateErrc::protocol_error, "a server that takes no event", sink);
+    }
     is_authenticated_ = true;
+    events_in_flight_ = welcome.events_in_flight;
     last_heartbeat_ = now;
     frames_.set_max_frame_bytes(limits_->frame_bytes);
     sink(ServerAuthenticated{});
@@ -570,6 +576,7 @@ class ClientSession {
   std::deque<UploadTask> uploads_;
   std::deque<EventTask> events_;
   ChannelId last_id_ = 0;
+  std::uint64_t events_in_flight_ = 0;
   bool is_authenticated_ = false;
   bool is_over_ = false;
   bool is_heartbeat_due_ = false;

@@ -315,7 +315,8 @@ class ServerSession {
       }
     }
     if (known == nullptr) return fail(StateErrc::unauthorized, "", sink);
-    append_frame(control_, Welcome{protocol_version, make_proof(*known, ProofRole::server, binding_)});
+    append_frame(control_, Welcome{protocol_version, limits_->events_in_flight,
+                                   make_proof(*known, ProofRole::server, binding_)});
     Bytes().swap(binding_);
     passwords_.reset();
     is_authenticated_ = true;

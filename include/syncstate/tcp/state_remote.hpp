@@ -94,6 +94,8 @@ class TcpStateRemote final : public RemoteClient {
   ///         `outcome_unknown` if after. Events keep the order of the calls.
   ///
   /// ```cpp
+  /// const ss::Event<MyEvent> event{ChangeValue{"1", "Updated"}};  // named: GCC 12 destroys braced temporaries in a
+  ///                                                               // co_await expression twice
   /// auto id = co_await remote->async_send_event(map.hash(), event, asio::use_awaitable);
   /// ```
   template <class E, class Token>

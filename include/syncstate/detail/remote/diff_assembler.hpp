@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_DETAIL_REMOTE_DIFF_ASSEMBLER_HPP
 #define SYNCSTATE_DETAIL_REMOTE_DIFF_ASSEMBLER_HPP
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -66,16 +67,27 @@ class SinkReceiver final : public DiffAssembler<K, V> {
   SinkReceiver(std::shared_ptr<const FrozenState<K, V>> frozen, std::shared_ptr<DiffSink<K, V>> sink)
       : DiffAssembler<K, V>(std::move(frozen)), sink_(std::move(sink)) {}
 
+  /// The subscription is over; the remote hears of it later, on its executor. From any thread.
+  void end() { has_ended_ = true; }
+
   [[nodiscard]] Position position() const override { return sink_->position(); }
   [[nodiscard]] bool every_step() const override { return sink_->every_step(); }
-  void on_current(TimePoint when) override { sink_->on_current(when); }
-  void on_status(const Status& status) override { sink_->on_status(status); }
+  void on_current(TimePoint when) override {
+    if (!has_ended_) sink_->on_current(when);
+  }
+  void on_status(const Status& status) override {
+    if (!has_ended_) sink_->on_status(status);
+  }
 
  protected:
-  std::error_code take(Diff<K, V> diff) override { return sink_->on_diff(std::move(diff)); }
+  std::error_code take(Diff<K, V> diff) override {
+    if (has_ended_) return StateErrc::stopped;
+    return sink_->on_diff(std::move(diff));
+  }
 
  private:
   std::shared_ptr<DiffSink<K, V>> sink_;
+  std::atomic<bool> has_ended_{false};
 };
 
 /// Keeps the one diff that a request asked for.

@@ -499,7 +499,10 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     try {
       f();
     } catch (...) {
-      if (options_.on_error) options_.on_error(std::current_exception());
+      try {
+        if (options_.on_error) options_.on_error(std::current_exception());
+      } catch (...) {  // who reports errors has nobody to report his own to
+      }
     }
   }
 
