@@ -17,7 +17,9 @@ using Texts = std::vector<std::string>;
 struct HookWorld {
   template <class... Hooks>
   explicit HookWorld(Hooks... hooks)
-      : server(time, port, ServerCoreOptions{.passwords = {password}}), handle(start(std::move(hooks)...)) {}
+      : port(std::make_shared<inproc::Port>()),  // here, for Clang 14 takes an initializer at the member for none
+        server(time, port, ServerCoreOptions{.passwords = {password}}),
+        handle(start(std::move(hooks)...)) {}
 
   template <class... Hooks>
   Handle start(Hooks... hooks) {
@@ -32,7 +34,7 @@ struct HookWorld {
   }
 
   inproc::VirtualTime time;
-  std::shared_ptr<inproc::Port> port = std::make_shared<inproc::Port>();
+  std::shared_ptr<inproc::Port> port;
   Server server;
   Handle handle;
   std::shared_ptr<Remote> remote =
