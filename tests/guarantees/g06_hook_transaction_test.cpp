@@ -17,7 +17,8 @@ using Texts = std::vector<std::string>;
 struct HookWorld {
   template <class... Hooks>
   explicit HookWorld(Hooks... hooks)
-      : port(std::make_shared<inproc::Port>()),  // here, for Clang 14 takes an initializer at the member for none
+      : port(std::make_shared<
+             inproc::Port>()),  // here, for Clang 14 takes an initializer at the member for none
         server(time, port, ServerCoreOptions{.passwords = {password}}),
         handle(start(std::move(hooks)...)) {}
 
