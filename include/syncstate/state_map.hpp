@@ -268,7 +268,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// Errors    : `unfrozen`; `wrong_position` if `from` is beyond the head.
   /// Complexity: O(m log m) for m keys changed since `from`, however old it is; below the head, m changes in
   /// the log.
-  /// Source    : DESIGN.md, section 3, the recency index.
+  /// Source    : docs/design.md, the recency list.
   [[nodiscard]] Diff<K, V> diff(UpdateId from, UpdateId upto) const {
     (void)this->frozen_ref();
     if (from > update_id_)

@@ -1,4 +1,4 @@
-// What DESIGN.md promises below the list of guarantees.
+// What docs/guarantees.md promises besides the ten guarantees.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Maps and diffs against a naive model, over random histories (DESIGN.md, section 2, guarantee 2).
+// Maps and diffs against a naive model, over random histories (docs/guarantees.md, 2).
 #include <algorithm>
 #include <cstdint>
 #include <map>

@@ -1,4 +1,4 @@
-// Identity (DESIGN.md, section 2, guarantee 1): the hash of a map, the order of its keys, and finding them.
+// Identity (docs/guarantees.md, 1): the hash of a map, the order of its keys, and finding them.
 #include <algorithm>
 #include <array>
 #include <cstddef>

@@ -16,7 +16,7 @@ namespace syncstate::protocol {
 /// Makes the frames that lead a peer from a position to the head, whatever its age, one frame at a time.
 ///
 /// Who is behind gets one merged diff; one that does not fit a frame goes in pieces (a transfer), of which
-/// this keeps position, target and cursor, never bytes (DESIGN.md, section 3).
+/// this keeps position, target and cursor, never bytes (docs/design.md).
 class DiffStream {
  public:
   /// Follows `source` from `at` on. The caller has checked that `at` lies in the map's history.
