@@ -40,7 +40,7 @@ class View : public detail::ReadInterface<View<K, V>, K, V> {
   }
 
   [[nodiscard]] Position position() const { return slot_->position; }
-  [[nodiscard]] UpdateId update_id() const { return slot_->position.update_id; }
+  UpdateId update_id() const { return slot_->position.update_id; }
   /// 0 as long as no master was heard of.
   [[nodiscard]] Epoch epoch() const { return slot_->position.epoch; }
 
