@@ -2,7 +2,6 @@
 // coroutine sends events, another follows what they change.
 #include <asio/awaitable.hpp>
 #include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
 #include <asio/io_context.hpp>
 #include <asio/use_awaitable.hpp>
 #include <chrono>
@@ -68,10 +67,14 @@ int main() {
   Replica replica(std::move(map));
 
   int reached = 0;
-  asio::co_spawn(context, drive(remote, replica.hash()), asio::detached);
+  int running = 2;
+  const auto one_has_ended = [&] {  // both, for a coroutine that still waits keeps its remote, which keeps it
+    if (--running == 0) context.stop();
+  };
+  asio::co_spawn(context, drive(remote, replica.hash()), [&](std::exception_ptr) { one_has_ended(); });
   asio::co_spawn(context, follow(replica), [&](std::exception_ptr error, int position) {
     if (error == nullptr) reached = position;
-    context.stop();
+    one_has_ended();
   });
   context.run_for(std::chrono::seconds(30));
   return reached == moves * 10 ? 0 : 1;

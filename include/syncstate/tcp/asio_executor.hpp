@@ -110,6 +110,33 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     std::uint64_t number;
     Task task;
   };
+  /// A call of `run` that is due. Where the context is destroyed instead of run, the tasks go with it: they hold what
+  /// holds this executor, and would keep each other for ever.
+  class Round {
+   public:
+    explicit Round(std::shared_ptr<AsioExecutor> self) : self_(std::move(self)) {}
+    Round(Round&&) = default;
+    Round& operator=(Round&&) = delete;
+    ~Round() {
+      if (self_) self_->drop_all();
+    }
+    void operator()() { std::exchange(self_, nullptr)->run(); }
+
+   private:
+    std::shared_ptr<AsioExecutor> self_;
+  };
+
+  void drop_all() {
+    std::vector<Task> tasks;  // destroyed after the lock is gone, as in `stop`
+    std::vector<Timed> timed;
+    const std::lock_guard lock(mutex_);
+    is_stopped_ = true;
+    tasks.swap(tasks_);
+    timed.swap(timed_);
+    executor_ = {};
+    runs_here_ = {};
+  }
+
   // For a heap with the earliest on top, and the first posted among equals.
   static bool is_later(const Timed& a, const Timed& b) {
     return a.when != b.when ? a.when > b.when : a.number > b.number;
@@ -126,7 +153,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     ++scheduling_;
     lock.unlock();
     try {
-      asio::post(*executor, [self = shared_from_this()] { self->run(); });
+      asio::post(*executor, Round(shared_from_this()));
     } catch (...) {  // out of memory: whoever posts next tries again
       lock.lock();
       is_scheduled_ = false;
@@ -174,7 +201,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     is_scheduled_ = false;
     if (!tasks_.empty()) {
       is_scheduled_ = true;
-      asio::post(executor_, [self = shared_from_this()] { self->run(); });
+      asio::post(executor_, Round(shared_from_this()));
     }
     arm();
   }

@@ -92,6 +92,8 @@ class TcpStateRemote final : public RemoteClient {
   ///
   /// Errors: as `send_event`; `asio::error::operation_aborted` if cancelled before it was sent,
   ///         `outcome_unknown` if after. Events keep the order of the calls.
+  /// Lifetime: the remote keeps the handler until it is called. A handler that holds the remote, as a coroutine may,
+  ///           and whose context is destroyed before it was called, keeps both for ever.
   ///
   /// ```cpp
   /// const ss::Event<MyEvent> event{ChangeValue{"1", "Updated"}};  // named: GCC 12 destroys braced temporaries in a

@@ -63,7 +63,14 @@ class Lane : public std::enable_shared_from_this<Lane> {
     if (found->second.empty()) followers_.erase(found);
   }
 
-  [[nodiscard]] const std::vector<std::shared_ptr<ServerLink>>& links() const { return links_; }
+  /// The links there are now; they stay alive while this is held.
+  [[nodiscard]] std::vector<std::shared_ptr<ServerLink>> links() const {
+    std::vector<std::shared_ptr<ServerLink>> alive;
+    for (const auto& weak : links_) {
+      if (auto link = weak.lock()) alive.push_back(std::move(link));
+    }
+    return alive;
+  }
 
  private:
   struct ReadyAnswer {
@@ -106,7 +113,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
   std::vector<const protocol::DiffSource*> changed_;
   std::vector<ReadyAnswer> answers_;
   // On the executor only:
-  std::vector<std::shared_ptr<ServerLink>> links_;
+  std::vector<std::weak_ptr<ServerLink>> links_;  // weak: the transport keeps them, and they keep this lane
   std::unordered_map<const protocol::DiffSource*, std::vector<ServerLink*>> followers_;
   bool is_ticking_ = false;
 };

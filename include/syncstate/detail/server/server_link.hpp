@@ -194,7 +194,10 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
 
 inline void Lane::remove(const ServerLink* link) {
   for (const auto& [channel, open] : link->maps()) remove_follower(open.map->source().get(), link);
-  std::erase_if(links_, [&](const auto& l) { return l.get() == link; });
+  std::erase_if(links_, [&](const auto& weak) {
+    const auto other = weak.lock();
+    return !other || other.get() == link;
+  });
 }
 
 inline void Lane::run_round() {
@@ -223,7 +226,7 @@ inline void Lane::run_round() {
 inline void Lane::run_tick() {
   is_ticking_ = false;
   const TimePoint now = executor_->now();
-  const auto links = links_;  // a tick may end a link, and an ending link leaves the list
+  const auto links = this->links();  // a tick may end a link, and an ending link leaves the list
   for (const auto& link : links) link->tick(now);
   if (!links_.empty()) schedule_tick();
 }
