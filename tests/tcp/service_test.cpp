@@ -471,7 +471,11 @@ TEST_CASE("async_send_event takes any completion token, and can be cancelled", "
 }
 
 TEST_CASE("a map of 200 MB reaches three replicas while a writer changes it", "[tcp][large]") {
+#if defined(__SANITIZE_THREAD__)
+  constexpr int keys = 200;  // a race shows with a tenth as well, and this build is many times slower
+#else
   constexpr int keys = 2'000;
+#endif
   constexpr std::size_t value_bytes = 100'000;
   const auto server = start_server();
   const auto key = [](int i) { return std::to_string(i); };
