@@ -105,7 +105,7 @@ Map make_replica(const Map& master) {
 
 std::set<int> keys_of(const IntDiff& diff) {
   std::set<int> keys;
-  for (const auto& [key, value] : diff.changes()) keys.insert(key);
+  for (const auto& [key, value] : diff.changes()) REQUIRE(keys.insert(key).second);  // no key twice
   return keys;
 }
 
@@ -152,6 +152,36 @@ TEST_CASE("linear history: diff(a, b) applied at a is the state at its end, for 
       REQUIRE(full.is_full());
       REQUIRE(applied(State(), full, history.states[0]) == history.states[head]);
       REQUIRE(keys_of(full) == history.keys_set_in(0, head));
+    }
+  }
+}
+
+TEST_CASE("a merged diff names each key once, with its last value, whatever the sizes and orders") {
+  Map map(Role::master);
+  for (int key = 0; key < 40; ++key) map.push(key, "initial");
+  map.freeze();
+  std::mt19937 random(7);
+  for (int first = 1; first < 20; ++first) {
+    for (int second = 1; second < 20; ++second) {
+      IntDiff merged(map, 1, 0, 1);
+      IntDiff later(map, 1, 1, 2);
+      std::map<int, std::string> expected;
+      const auto set_some = [&](IntDiff& diff, int count, const std::string& value) {
+        for (int i = 0; i < count; ++i) {
+          const int key = static_cast<int>(random() % 40);
+          diff.set(key, value);
+          expected[key] = value;
+        }
+      };
+      set_some(merged, first, "first");
+      set_some(later, second, "second");
+      merged.merge(later);
+      IntDiff last(map, 1, 2, 3);
+      set_some(last, first, "third");
+      merged.merge(last);
+      std::map<int, std::string> named;
+      for (const auto& [key, value] : merged.changes()) REQUIRE(named.emplace(key, value).second);
+      REQUIRE(named == expected);
     }
   }
 }
