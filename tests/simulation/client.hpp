@@ -102,14 +102,18 @@ class Client {
   }
 
   /// Moves a copy of the map along as users do, and keeps it to begin from later.
-  void move_map(std::size_t map) {
+  ///
+  /// `has_whole_log`: the master's log reaches back to any position, so a move ends where it was wished to.
+  void move_map(std::size_t map, bool has_whole_log) {
     Map copy = chance_->pick(maps_[map].maps);
     const Position before{copy.epoch(), copy.update_id()};
+    const UpdateId wish = before.update_id + chance_->below(5);
+    const bool has_wish = chance_->one_in(2);
     try {
-      if (chance_->one_in(2)) {
-        copy.sync();
+      if (has_wish) {
+        copy.set_update_id(wish);
       } else {
-        copy.set_update_id(copy.update_id() + chance_->below(5));
+        copy.sync();
       }
     } catch (const StateError& error) {
       trace_->add(name_, "'s map does not move: ", error.what());
@@ -121,6 +125,9 @@ class Client {
     trace_->add(name_, "'s map moves from ", before.update_id, " to ", after.update_id);
     State values;
     for (const auto& [key, value] : copy) values.push_back(value);
+    if (has_wish && has_whole_log && before.epoch == after.epoch && after.update_id > wish) {
+      trace_->fail(name_, "'s map was to move to ", wish, ", not beyond");
+    }
     oracle_->check_step(name_ + "'s map", copy.hash(), before, after);
     oracle_->check_state(name_ + "'s map", copy.hash(), after, values);
     maps_[map].maps.push_back(std::move(copy));

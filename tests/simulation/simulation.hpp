@@ -157,10 +157,11 @@ class Simulation {
     ReplicaOptions options;
     options.every_step = chance_.one_in(3);
     options.epoch_policy = chance_.one_in(6) ? EpochPolicy::hold : EpochPolicy::accept;
-    const bool has_whole_log = server_options_.map_options.log_diffs > 8;
-    client.add_replica(map, options, options.every_step && has_whole_log);
+    client.add_replica(map, options, options.every_step && has_whole_log());
     ++tally_.replicas;
   }
+
+  [[nodiscard]] bool has_whole_log() const { return server_options_.map_options.log_diffs > 8; }
 
   std::shared_ptr<Repeater> make_repeater() {
     Map map = *models_.back();
@@ -177,7 +178,9 @@ class Simulation {
     switch (chance_.below(20)) {
       case 0: return fault();
       case 1: return chance_.one_in(2) ? fault() : change_weather();
-      case 2: return clients_[chance_.below(clients_.size())]->move_map(chance_.below(models_.size()));
+      case 2:
+        return clients_[chance_.below(clients_.size())]->move_map(chance_.below(models_.size()),
+                                                                  has_whole_log());
       case 3: return join_or_leave();
       case 4: return modify();
       case 5:
@@ -351,6 +354,9 @@ class Simulation {
   }
 
   void check_settled() {
+    // One link a client: those whose other end is gone were found out.
+    const std::size_t links = master_->lane().links().size();
+    if (links != clients_.size() + 1) trace_.fail("the master keeps ", links, " links");
     for (auto& client : clients_) {
       if (client->remote().status().state != LinkState::live) {
         trace_.fail(client->name(), " has not come back: ", client->remote().status().reason.message(), " ",
