@@ -72,8 +72,11 @@ T decode_whole(ByteView bytes) {
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
-      // A user's type may refuse a value in its own way; to us it is still the sender's fault.
-      throw StateError(StateErrc::decode_error, error.what());
+      // A user's type may refuse a value in its own way; to us it is still the sender's fault. What was thrown goes
+      // along, for `on_error`.
+      std::throw_with_nested(StateError(StateErrc::decode_error, error.what()));
+    } catch (...) {
+      std::throw_with_nested(StateError(StateErrc::decode_error, "a codec threw what is no std::exception"));
     }
   }
 }

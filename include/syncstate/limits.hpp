@@ -8,7 +8,8 @@
 
 namespace syncstate {
 
-/// What a server grants its peers, and a client its server. The defaults are those of the documentation.
+/// What a server grants its peers, and a client its server. The defaults are those of the documentation; what each
+/// protects from is in docs/security.md.
 struct Limits {
   /// From accept to authenticated; whoever needs longer is closed.
   std::chrono::milliseconds authentication_time{5'000};
@@ -20,6 +21,11 @@ struct Limits {
   std::size_t links_per_address = 16'384;
   /// Failed proofs in a minute from one address; further attempts are refused `busy`.
   std::size_t failed_proofs_per_minute = 10;
+  /// Links in a minute from one address that ended without a proof; further ones are closed unseen, before they cost
+  /// a TLS handshake. So many at once, then so many spread over a minute.
+  std::size_t unproven_links_per_minute = 300;
+  /// Addresses without a link whose failures are remembered; beyond, those that failed least are forgotten.
+  std::size_t addresses = 65'536;
 
   /// The largest frame before authentication, in bytes.
   std::size_t frame_bytes_before_authentication = 1'024;
@@ -34,6 +40,13 @@ struct Limits {
   std::size_t keys_per_map = std::size_t{16} << 20;
   /// Bytes of one map's initial state, as it travels.
   std::size_t map_bytes = std::size_t{1} << 30;
+  /// Bytes of all initial states together that clients brought, those under way too; beyond, further ones are refused
+  /// `busy`.
+  std::size_t all_map_bytes = std::size_t{8} << 30;
+  /// An initial state of which nothing came for this long is given up, for those who wait for the same map.
+  std::chrono::milliseconds upload_silence{15'000};
+  /// From the asking for an initial state to its end, however much comes meanwhile.
+  std::chrono::milliseconds upload_time{600'000};
   /// The encoding of one value, in bytes.
   std::size_t value_bytes = std::size_t{16} << 20;
   /// The encoding of one event, in bytes.
@@ -41,12 +54,16 @@ struct Limits {
 
   /// Events of one link that were not answered yet.
   std::size_t events_in_flight = 1'024;
+  /// Bytes of events of one link whose hooks have not run; a single event always fits.
+  std::size_t event_bytes_in_flight = std::size_t{16} << 20;
   /// Requests (`get_diff`, `fetch`, ...) of one link that were not answered yet.
   std::size_t requests_in_flight = 1'024;
   /// Answers kept per sender for repeats.
   std::size_t answers_per_sender = 1'024;
   /// Senders remembered per map; beyond, the one idle for longest is forgotten.
   std::size_t senders_per_map = 65'536;
+  /// What the answers kept for all senders of a map may take, in bytes; beyond, senders are forgotten as above.
+  std::size_t answer_bytes_per_map = std::size_t{256} << 20;
 
   /// A heartbeat goes out after this long.
   std::chrono::milliseconds heartbeat_every{5'000};

@@ -21,6 +21,7 @@
 #include "syncstate/detail/remote/remote_entry.hpp"
 #include "syncstate/detail/remote/remote_map.hpp"
 #include "syncstate/detail/remote/remote_operation.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
@@ -42,6 +43,8 @@ struct RemoteCoreOptions {
   std::chrono::milliseconds request_timeout{5'000};
   BackoffOptions backoff{};
   Limits limits{};
+  /// Told what status callbacks and codecs throw.
+  ErrorHandler on_error = nullptr;
   /// Seeds the jitter; 0 takes a random seed.
   std::uint64_t seed = 0;
 };
@@ -258,8 +261,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       if (const auto core = current()) core->bytes_came(bytes);
     }
     void produce(Bytes& out) override {
-      const auto core = current();
-      if (core && core->session_) core->session_->produce(out);
+      if (const auto core = current()) core->produce(out);
     }
     void on_closed(std::error_code reason, const std::string& detail) override {
       if (const auto core = current()) core->link_closed(reason, detail);
@@ -336,16 +338,43 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void link_opened(const LinkInfo& info) {
-    const TimePoint now = executor_->now();
-    session_.emplace(options_.limits, now);
-    session_->on_open(options_.password, info.channel_binding, now);
-    wake();
+    guard([&] {
+      const TimePoint now = executor_->now();
+      session_.emplace(options_.limits, now);
+      session_->on_open(options_.password, info.channel_binding, now);
+      wake();
+    });
   }
 
   void bytes_came(ByteView bytes) {
     if (!session_) return;
-    session_->on_bytes(bytes, executor_->now(), sink());
-    wake();
+    guard([&] {
+      session_->on_bytes(bytes, executor_->now(), sink());
+      wake();
+    });
+  }
+
+  void produce(Bytes& out) {
+    if (!session_) return;
+    guard([&] {
+      try {
+        session_->produce(out);
+      } catch (...) {
+        out.clear();  // perhaps half a frame
+        session_->fail(protocol::close_for_exception(), sink());
+        session_->produce(out);
+      }
+    });
+  }
+
+  /// Runs `f`, which may run out of memory or call codecs of the user's: what it throws costs this link, and another
+  /// is made.
+  template <class F>
+  void guard(F&& f) noexcept {
+    if (contain(options_.on_error, f)) return;
+    contain(options_.on_error, [this] {
+      if (link_) link_->abort();
+    });
   }
 
   void wake() {
@@ -378,12 +407,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (auto& [hash, entry] : entries_) {
       entry.channel = 0;
       entry.is_open = false;
-      entry.refusal = {};
+      entry.refusal.reset();
       entry.take_events_back();
       for (Follower& follower : entry.followers) {
         follower.receiver->drop_staged();
         follower.channel = 0;
         follower.is_open = false;
+        follower.refusal.reset();
       }
     }
     for (Request& request : requests_) {
@@ -392,6 +422,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       request.id = 0;
     }
     events_in_flight_ = 0;
+    event_bytes_in_flight_ = 0;
     channels_.clear();
     if (is_shut_down_) return;
     const bool is_refusal = is_refusal_code(reason);
@@ -453,7 +484,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     executor_->post_at(executor_->now() + std::chrono::milliseconds(250), [weak = weak_from_this()] {
       const auto self = weak.lock();
       if (!self || self->is_shut_down_) return;
-      self->tick();
+      self->guard([&] { self->tick(); });
       self->schedule_tick();
     });
   }
@@ -467,10 +498,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         event.done->give_up(no_link_text());
         executor_->wake_waiters();
       }
-      if (entry.refusal && now >= entry.retry_at) {
-        entry.refusal = {};
-        open_entry(entry);
-        for (Follower& follower : entry.followers) open_follower(entry, follower);
+      if (entry.refusal && now >= entry.refusal->retry_at) open_anew(entry);
+      for (Follower& follower : entry.followers) {
+        if (!follower.refusal || now < follower.refusal->retry_at) continue;
+        follower.refusal.reset();
+        open_follower(entry, follower);
       }
     }
     drop_finished();
@@ -534,23 +566,15 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     }
     if (state == LinkState::live) was_live_ = true;
     const auto callbacks = status_callbacks_;
-    for (const auto& callback : callbacks) call_user(*callback, status);
+    for (const auto& callback : callbacks) contain(options_.on_error, [&] { (*callback)(status); });
     tell_followers();
   }
 
-  /// What a user's callback throws stays his.
-  static void call_user(UniqueFunction<void(const Status&)>& f, const Status& status) noexcept {
-    try {
-      f(status);
-    } catch (...) {  // a status callback has nobody to report to
-    }
+  static Status status_of(const RemoteRefusal& refusal) {
+    return Status{LinkState::failed, refusal.since, refusal.reason, refusal.detail};
   }
 
-  Status status_for(const Entry& entry) const {
-    if (entry.refusal)
-      return Status{LinkState::failed, entry.refused_at, entry.refusal, entry.refusal_detail};
-    return status_;
-  }
+  Status status_for(const Entry& entry) const { return entry.refusal ? status_of(*entry.refusal) : status_; }
 
   void tell_followers() {
     for (auto& [hash, entry] : entries_) {
@@ -559,7 +583,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void tell_follower(const Entry& entry, Follower& follower) {
-    Status status = status_for(entry);
+    const Status status =
+        follower.refusal && !entry.refusal ? status_of(*follower.refusal) : status_for(entry);
     // A live link on which the map is not open yet does not follow it.
     if (status.state == LinkState::live && !follower.is_open) return;
     follower.receiver->on_status(status);
@@ -598,14 +623,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   /// Whoever asks in person is not kept waiting by an earlier refusal.
   void open_anew(Entry& entry) {
-    const bool was_refused = static_cast<bool>(std::exchange(entry.refusal, std::error_code()));
+    const bool was_refused = std::exchange(entry.refusal, std::nullopt).has_value();
     open_entry(entry);
     if (!was_refused) return;
     for (Follower& follower : entry.followers) open_follower(entry, follower);
   }
 
   void open_follower(Entry& entry, Follower& follower) {
-    if (!is_ready() || follower.channel != 0 || entry.refusal) return;
+    if (!is_ready() || follower.channel != 0 || entry.refusal || follower.refusal) return;
     const auto mode =
         follower.receiver->every_step() ? protocol::FollowMode::every_step : protocol::FollowMode::merged;
     follower.channel = session_->open(open_message(entry, follower.receiver->position(), mode));
@@ -691,8 +716,12 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void send_events(Entry& entry) {
     if (!is_ready() || !entry.is_open) return;
     const auto most = std::min<std::uint64_t>(options_.limits.events_in_flight, session_->events_in_flight());
+    const auto most_bytes =
+        std::min<std::uint64_t>(options_.limits.event_bytes_in_flight, session_->event_bytes_in_flight());
     while (entry.sent_events < entry.events.size() && events_in_flight_ < most) {
       PendingEvent& event = entry.events[entry.sent_events];
+      const std::size_t bytes = event.event->bytes.size();
+      if (event_bytes_in_flight_ != 0 && event_bytes_in_flight_ + bytes > most_bytes) break;
       // Whoever gave up meanwhile does not expect it to run, or to run much later.
       if (event.number != 0 ? event.done->is_finished() : !event.done->mark_sent()) {
         entry.events.erase(entry.events.begin() + static_cast<std::ptrdiff_t>(entry.sent_events));
@@ -703,6 +732,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       ++entry.sent_events;
       session_->send_event(entry.channel, entry.sender, event.number, event.event);
       ++events_in_flight_;
+      event_bytes_in_flight_ += bytes;
     }
   }
 
@@ -716,6 +746,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         std::find_if(events.begin(), end_of_sent, [&](const PendingEvent& e) { return e.number == number; });
     if (found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
     const auto done = found->done;
+    event_bytes_in_flight_ -= found->event->bytes.size();
     events.erase(found);
     --entry->sent_events;
     --events_in_flight_;
@@ -785,8 +816,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void perform(const protocol::ChannelRefused& action) {
     if (Entry* entry = entry_of(action.channel)) {
       Follower* follower = follower_of(*entry, action.channel);
-      if (follower != nullptr && entry->channel != 0 && !entry->is_open) {
-        // The map's own channel is about to hear the same, and tells everyone.
+      if (follower != nullptr && !entry->is_open) {
+        // The map's own channel hears the same, or has heard it, and tells everyone.
         channels_.erase(action.channel);
         follower->channel = 0;
         return;
@@ -804,18 +835,18 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void refuse(Entry& entry, ChannelId channel, StateErrc reason, const std::string& detail) {
     channels_.erase(channel);
+    const TimePoint now = executor_->now();
+    const RemoteRefusal refusal{make_error_code(reason), detail, now,
+                                now + backoff(options_.backoff, reason == StateErrc::busy ? 2U : 64U, rng_)};
     if (Follower* follower = follower_of(entry, channel)) {
       follower->channel = 0;
       follower->is_open = false;
-    } else {
-      entry.channel = 0;
-      entry.is_open = false;
+      follower->refusal = refusal;
+      return tell_follower(entry, *follower);
     }
-    const TimePoint now = executor_->now();
-    entry.refusal = reason;
-    entry.refusal_detail = detail;
-    entry.refused_at = now;
-    entry.retry_at = now + backoff(options_.backoff, reason == StateErrc::busy ? 2U : 64U, rng_);
+    entry.channel = 0;
+    entry.is_open = false;
+    entry.refusal = refusal;
     for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);
     for (const PendingEvent& event : entry.events) {
       if (event.number == 0) finish(*event.done, reason, detail);
@@ -932,6 +963,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void perform(const protocol::CloseSession& action) {
+    report(options_.on_error, action.cause);
     close_reason_ = make_error_code(action.reason);
     close_detail_ = action.detail;
     if (link_) link_->close_gracefully();
@@ -959,6 +991,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   std::map<ChannelId, MapHash> channels_;
   std::deque<Request> requests_;
   std::size_t events_in_flight_ = 0;
+  std::size_t event_bytes_in_flight_ = 0;
   std::vector<std::shared_ptr<UniqueFunction<void(const Status&)>>> status_callbacks_;
 };
 

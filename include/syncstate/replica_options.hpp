@@ -3,10 +3,9 @@
 #define SYNCSTATE_REPLICA_OPTIONS_HPP
 
 #include <chrono>
-#include <exception>
-#include <functional>
 #include <memory>
 
+#include "syncstate/error_handler.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/types.hpp"
 
@@ -23,8 +22,8 @@ struct ReplicaOptions {
   /// Where callbacks run, and polling, which blocks. Null: on a thread of the replica's own, started when
   /// first needed; where the remote lives on virtual time, on that.
   std::shared_ptr<Executor> executor = nullptr;
-  /// Told what a callback threw, on the thread that it ran on; must not throw. Without it that is dropped.
-  std::function<void(std::exception_ptr)> on_error = nullptr;
+  /// Told what a callback threw, on the thread that it ran on. Without it that is dropped.
+  ErrorHandler on_error = nullptr;
 };
 
 }  // namespace syncstate

@@ -2,7 +2,10 @@
 #ifndef SYNCSTATE_SERVER_CORE_HPP
 #define SYNCSTATE_SERVER_CORE_HPP
 
+#include <algorithm>
 #include <atomic>
+#include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <map>
@@ -14,12 +17,14 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/authorizer.hpp"
 #include "syncstate/codec.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/server/hosted_slot.hpp"
 #include "syncstate/detail/server/link_table.hpp"
 #include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/detail/wire/initial_state_reader.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor_pool.hpp"
 #include "syncstate/hook.hpp"
@@ -33,7 +38,7 @@ namespace syncstate {
 
 /// What a server core is made with.
 struct ServerCoreOptions {
-  /// Several at once while one is being replaced.
+  /// Several at once while one is being replaced; see `set_passwords`.
   std::vector<std::string> passwords{};
   /// An empty password is refused by `start` unless the transport knows its peers by certificate.
   bool allow_empty_password = false;
@@ -42,6 +47,10 @@ struct ServerCoreOptions {
   /// How maps that clients bring are kept.
   MapOptions map_options{};
   Limits limits{};
+  /// Who may do what; without one, everybody who knows a password may do everything.
+  Authorizer authorizer = nullptr;
+  /// Told what hooks, init hooks, codecs and the authorizer throw.
+  ErrorHandler on_error = nullptr;
 };
 
 /// Hosts maps of one kind by their hash and serves any number of links, over any transports at once.
@@ -134,15 +143,19 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     const std::lock_guard lock(mutex_);
     if (is_stopped_) throw StateError(StateErrc::stopped);
     if (is_started_) throw StateError(StateErrc::already_started);
-    if (!options_.allow_empty_password) {
-      if (passwords_->empty()) throw StateError(StateErrc::invalid_option, "a server needs a password");
-      for (const std::string& password : *passwords_) {
-        if (password.empty()) {
-          throw StateError(StateErrc::invalid_option, "an empty password is allowed only with mutual TLS");
-        }
-      }
-    }
+    expect_usable(*passwords_);
     is_started_ = true;
+  }
+
+  /// Takes these passwords from now on, and no others; links that proved themselves go on.
+  ///
+  /// To replace one without a gap: set both, give every client the new one, set the new one alone.
+  /// Errors: `invalid_option` for none, or for an empty one where that is not allowed; nothing has changed then.
+  void set_passwords(std::vector<std::string> passwords) {
+    auto taken = protocol::keep_passwords(std::move(passwords));
+    const std::lock_guard lock(mutex_);
+    expect_usable(*taken);
+    passwords_ = std::move(taken);
   }
 
   /// Ends every session with `stopped`, and lets no hook start any more; waits for those that run.
@@ -175,25 +188,33 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// Takes a connection that was just accepted; call on the lane's executor.
   ///
-  /// Returns who is to hear of the link, or null if the server has no room for it.
+  /// `address` is what limits count by: one string for whoever is to share them. `make_link()` gives the
+  /// `std::shared_ptr<Link>`, and is called only if there is room for it: a connection that there is none for costs
+  /// nothing more. Returns who is to hear of the link, or null.
+  /// Errors: what `make_link` throws.
+  template <std::invocable MakeLink>
   [[nodiscard]] std::shared_ptr<LinkOwner> accept(const std::shared_ptr<detail::Lane>& lane,
-                                                  std::shared_ptr<Link> link, const std::string& address) {
+                                                  const std::string& address, MakeLink&& make_link) {
     const std::uint64_t id = next_link_++;
-    std::weak_ptr<detail::ServerLink> evicted;
-    std::shared_ptr<detail::ServerLink> owner;
+    const TimePoint now = lane->executor().now();
     {
       const std::lock_guard lock(mutex_);
       if (!is_started_ || is_stopped_) return nullptr;
-      const auto admission = table_.admit(id, address);
-      if (!admission.is_admitted) return nullptr;
-      owner =
-          std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, std::move(link), id, address);
-      pending_[id] = owner;
-      if (admission.evicted) evicted = pending_[*admission.evicted];
     }
-    lane->add(owner);
-    if (const auto old = evicted.lock()) on_lane_of(old, [](detail::ServerLink& l) { l.abort(); });
-    return owner;
+    const auto admission = table_.admit(id, address, now);
+    if (admission.evicted) evict(*admission.evicted);
+    if (!admission.is_admitted) return nullptr;
+    try {
+      auto owner =
+          std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, make_link(), id, address);
+      lane->add(owner);
+      const std::lock_guard lock(mutex_);
+      pending_[id] = owner;
+      return owner;
+    } catch (...) {
+      table_.closed(id, address, now);
+      throw;
+    }
   }
 
   /// How many links there are now.
@@ -202,7 +223,21 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   // detail::ServerHost
 
   [[nodiscard]] const Limits& limits() const override { return options_.limits; }
-  [[nodiscard]] std::shared_ptr<const protocol::Passwords> passwords() const override { return passwords_; }
+  [[nodiscard]] std::shared_ptr<const protocol::Passwords> passwords() const override {
+    const std::lock_guard lock(mutex_);
+    return passwords_;
+  }
+  [[nodiscard]] const ErrorHandler& on_error() const override { return options_.on_error; }
+  [[nodiscard]] bool is_allowed(const Peer& peer, Action action, const MapHash& map) const override {
+    bool is_allowed = true;
+    if (options_.authorizer) {
+      detail::contain(options_.on_error, [&] {
+        is_allowed = false;
+        is_allowed = options_.authorizer(peer, action, map);
+      });
+    }
+    return is_allowed;
+  }
   [[nodiscard]] bool is_barred(const std::string& address, TimePoint now) override {
     return table_.is_barred(address, now);
   }
@@ -212,8 +247,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     const std::lock_guard lock(mutex_);
     pending_.erase(link);
   }
-  void closed(std::uint64_t link, const std::string& address) override {
-    table_.closed(link, address);
+  void closed(std::uint64_t link, const std::string& address, TimePoint now) override {
+    table_.closed(link, address, now);
     const std::lock_guard lock(mutex_);
     pending_.erase(link);
   }
@@ -223,6 +258,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       return link->refuse(open.channel, StateErrc::type_mismatch,
                           describe_types(open.key_type, open.value_type));
     }
+    const bool may_init = is_allowed(link->peer(), Action::init, open.hash);
+    if (!may_open(link->peer(), open, may_init)) return link->refuse(open.channel, StateErrc::forbidden, {});
     std::unique_lock lock(mutex_);
     const auto found = entries_.find(open.hash);
     if (found != entries_.end()) {
@@ -231,22 +268,32 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         return link->opened(open.channel, slot, open.sender);
       }
       // Somebody else's upload of this very map is under way: one at a time, the others wait for it.
-      found->second.waiters.push_back(Waiter{link, open.channel, open.sender});
+      found->second.waiters.push_back(Waiter{link, open.channel, open.sender, may_init});
       return;
     }
     if (!options_.allow_uploads) return refuse_upload(*link, open);
+    if (!may_init) {
+      lock.unlock();
+      return link->refuse(open.channel, StateErrc::forbidden, "this map is not hosted yet");
+    }
     if (entries_.size() >= options_.limits.maps) {
       lock.unlock();
       return link->refuse(open.channel, StateErrc::busy, "this server hosts as many maps as it may");
     }
     entries_[open.hash];
-    start_upload(open.hash, Waiter{link, open.channel, open.sender});
+    start_upload(open.hash, Waiter{link, open.channel, open.sender, may_init});
     lock.unlock();
     link->want_upload(open.channel);
   }
 
   void upload_came(detail::ServerLink& link, protocol::ChannelId channel, ByteView bytes) override {
-    if (const auto upload = find_upload(link.id(), channel)) upload->reader.feed(bytes);
+    const auto upload = find_upload(link.id(), channel);
+    if (!upload) return;
+    if (!upload->share.take(bytes.size(), options_.limits.all_map_bytes)) {
+      link.refuse(channel, StateErrc::busy, "all maps together are as large as they may be");
+      return channel_closed(link, channel);
+    }
+    upload->reader.feed(bytes);
   }
 
   void upload_ended(const std::shared_ptr<detail::ServerLink>& link, protocol::ChannelId channel) override {
@@ -271,15 +318,19 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
     const auto found = uploads_.find({link.id(), channel});
     if (found == uploads_.end()) return;
-    const MapHash hash = found->second->hash;
+    const auto upload = std::move(found->second);  // goes when the lock has
     uploads_.erase(found);
-    pass_upload_on(hash, lock);
+    pass_upload_on(upload->hash, lock);
+    if (lock.owns_lock()) lock.unlock();
   }
 
   void fetch_asked(detail::ServerLink& link, const protocol::Fetch& fetch) override {
     if (!types_agree(fetch.key_type, fetch.value_type)) {
       return link.refuse(fetch.request, StateErrc::type_mismatch,
                          describe_types(fetch.key_type, fetch.value_type));
+    }
+    if (!is_allowed(link.peer(), Action::fetch, fetch.hash)) {
+      return link.refuse(fetch.request, StateErrc::forbidden, {});
     }
     std::shared_ptr<Slot> slot;
     {
@@ -301,6 +352,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         maps.push_back(protocol::HostedMapInfo{hash, map.keys_hash(), key_type_, value_type_, map.size()});
       }
     }
+    std::erase_if(maps, [&](const auto& map) { return !is_allowed(link.peer(), Action::fetch, map.hash); });
     link.session().send_hosted(request, std::move(maps));
   }
 
@@ -309,6 +361,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     std::weak_ptr<detail::ServerLink> link;
     protocol::ChannelId channel = 0;
     std::uint64_t sender = 0;
+    bool may_init = true;
   };
 
   struct Failure {
@@ -316,16 +369,40 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     std::string detail;
   };
 
+  /// What one map takes of the room for all that clients bring; given back at its end.
+  class MapShare {
+   public:
+    explicit MapShare(std::shared_ptr<std::atomic<std::size_t>> all) : all_(std::move(all)) {}
+    MapShare(MapShare&& other) noexcept
+        : all_(std::move(other.all_)), bytes_(std::exchange(other.bytes_, 0)) {}
+    MapShare& operator=(MapShare&&) = delete;
+    ~MapShare() {
+      if (all_) *all_ -= bytes_;
+    }
+    /// False where so many more are too many.
+    bool take(std::size_t bytes, std::size_t most) {
+      bytes_ += bytes;
+      return (*all_ += bytes) <= most;
+    }
+
+   private:
+    std::shared_ptr<std::atomic<std::size_t>> all_;
+    std::size_t bytes_ = 0;
+  };
+
   /// A hash that is hosted (with a slot), or about to be.
   struct Entry {
     std::shared_ptr<Slot> slot;
     std::vector<Waiter> waiters;
+    std::optional<MapShare> share;  ///< of a map that a client brought
   };
 
   struct Upload {
-    Upload(const MapHash& h, Waiter w, const Limits& limits) : hash(h), from(std::move(w)), reader(limits) {}
+    Upload(const MapHash& h, Waiter w, const Limits& limits, std::shared_ptr<std::atomic<std::size_t>> all)
+        : hash(h), from(std::move(w)), share(std::move(all)), reader(limits) {}
     MapHash hash;
     Waiter from;
+    MapShare share;
     detail::InitialStateReader<K, V> reader;
   };
   using UploadId = std::pair<std::uint64_t, protocol::ChannelId>;
@@ -333,8 +410,34 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   ServerCore(ServerCoreOptions options, std::shared_ptr<ExecutorPool> hooks)
       : options_(std::move(options)),
         pool_(std::move(hooks)),
-        passwords_(std::make_shared<const protocol::Passwords>(std::move(options_.passwords))),
+        passwords_(protocol::keep_passwords(std::move(options_.passwords))),
         table_(options_.limits) {}
+
+  void expect_usable(const protocol::Passwords& passwords) const {
+    if (options_.allow_empty_password) return;
+    if (passwords.empty()) throw StateError(StateErrc::invalid_option, "a server needs a password");
+    if (std::find(passwords.begin(), passwords.end(), std::string()) != passwords.end()) {
+      throw StateError(StateErrc::invalid_option, "an empty password is allowed only with mutual TLS");
+    }
+  }
+
+  /// Whether a map, once it is hosted, is opened for this peer: to follow it, or else for anything that he may do.
+  [[nodiscard]] bool may_open(const Peer& peer, const protocol::Open& open, bool may_init) const {
+    if (open.mode != protocol::FollowMode::none) return is_allowed(peer, Action::follow, open.hash);
+    return may_init || is_allowed(peer, Action::follow, open.hash) ||
+           is_allowed(peer, Action::fetch, open.hash) || is_allowed(peer, Action::send_event, open.hash);
+  }
+
+  /// A pending link gives its room to a newcomer.
+  void evict(std::uint64_t link) {
+    std::shared_ptr<detail::ServerLink> old;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = pending_.find(link);
+      if (found != pending_.end()) old = found->second.lock();
+    }
+    if (old) on_lane_of(old, [](detail::ServerLink& l) { l.abort(); });
+  }
 
   [[nodiscard]] bool types_agree(const std::string& key_type, const std::string& value_type) const {
     return key_type == key_type_ && value_type == value_type_;
@@ -346,12 +449,12 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   template <class F>
   static void on_lane_of(const std::shared_ptr<detail::ServerLink>& link, F f) {
-    link->lane()->executor().post([link, f = std::move(f)]() mutable { f(*link); });
+    link->lane()->executor().post([link, f = std::move(f)]() mutable { link->guard([&] { f(*link); }); });
   }
 
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
     return std::make_shared<Slot>(
-        std::move(map), options_.limits, std::move(serial), hooks_,
+        std::move(map), options_.limits, std::move(serial), hooks_, options_.on_error,
         [weak = this->weak_from_this()](const protocol::DiffSource* source, const detail::Lane* answering) {
           if (const auto self = weak.lock()) self->committed(source, answering);
         });
@@ -368,7 +471,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   void start_upload(const MapHash& hash, Waiter from) {
     const auto link = from.link.lock();
     const UploadId id{link->id(), from.channel};
-    uploads_[id] = std::make_shared<Upload>(hash, std::move(from), options_.limits);
+    uploads_[id] = std::make_shared<Upload>(hash, std::move(from), options_.limits, uploaded_bytes_);
   }
 
   std::shared_ptr<Upload> find_upload(std::uint64_t link, protocol::ChannelId channel) {
@@ -377,7 +480,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     return found == uploads_.end() ? nullptr : found->second;
   }
 
-  /// The upload of this map came to nothing: the next who waits is asked, if there is one.
+  /// The upload of this map came to nothing: the next who waits and may is asked, if there is one. May let go of the
+  /// lock.
   void pass_upload_on(const MapHash& hash, std::unique_lock<std::mutex>& lock) {
     const auto entry = entries_.find(hash);
     if (entry == entries_.end()) return;
@@ -388,6 +492,12 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       const auto link = next.link.lock();
       if (!link) continue;
       const protocol::ChannelId channel = next.channel;
+      if (!next.may_init) {
+        on_lane_of(link, [channel](detail::ServerLink& l) {
+          l.refuse(channel, StateErrc::forbidden, "this map is not hosted yet");
+        });
+        continue;
+      }
       start_upload(hash, std::move(next));
       lock.unlock();
       on_lane_of(link, [channel](detail::ServerLink& l) { l.want_upload(channel); });
@@ -407,9 +517,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     } catch (...) {
       // Wrong bytes end the session that sent them; whoever else waits for the map may do better.
       if (const auto link = upload.from.link.lock()) {
-        on_lane_of(link, [failure = describe(StateErrc::protocol_error)](detail::ServerLink& l) {
-          l.end(failure.reason, failure.detail);
-        });
+        on_lane_of(link, [why = protocol::close_for_exception()](detail::ServerLink& l) { l.end(why); });
       }
       std::unique_lock lock(mutex_);
       pass_upload_on(upload.hash, lock);
@@ -420,6 +528,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       const auto entry = entries_.find(upload.hash);
       if (entry == entries_.end()) return;
       entry->second.waiters.insert(entry->second.waiters.begin(), upload.from);
+      entry->second.share.emplace(std::move(upload.share));
     }
     try {
       slot->initialise(*init_hooks_);
@@ -503,6 +612,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   std::map<MapHash, Entry> entries_;
   std::map<UploadId, std::shared_ptr<Upload>> uploads_;
   std::vector<std::shared_ptr<detail::Lane>> lanes_;
+  const std::shared_ptr<std::atomic<std::size_t>> uploaded_bytes_ =
+      std::make_shared<std::atomic<std::size_t>>(0);
   std::atomic<std::uint64_t> next_link_{1};
   std::unordered_map<std::uint64_t, std::weak_ptr<detail::ServerLink>> pending_;
   detail::LinkTable table_;

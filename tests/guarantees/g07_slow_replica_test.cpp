@@ -25,7 +25,7 @@ std::shared_ptr<inproc::Port> make_port(World& world) {
   auto& core = world.server->core();
   port->listen(executor, [&core, lane = core.add_lane(executor)](std::shared_ptr<inproc::WireEnd> end,
                                                                  const std::string& address) {
-    return core.accept(lane, std::move(end), address);
+    return core.accept(lane, address, [&end] { return std::move(end); });
   });
   return port;
 }

@@ -474,9 +474,9 @@ TEST_CASE("an answer comes after the diff that holds its effect, on whichever ch
   }
   pair.settle();
   pair.take_lines();
-  pair.server.session.answer(asking, 1, commit<std::string>(*map, {{0, "a"}}));
-  pair.server.session.answer_error(asking, 2, StateErrc::hook_failed, "no");
-  pair.server.session.answer(asking, 3, commit<std::string>(*map, {{1, "b"}}));
+  pair.server.session.answer({asking, 1}, commit<std::string>(*map, {{0, "a"}}));
+  pair.server.session.answer_error({asking, 2}, StateErrc::hook_failed, "no");
+  pair.server.session.answer({asking, 3}, commit<std::string>(*map, {{1, "b"}}));
   pair.settle();
   const Lines lines = pair.take_lines();
   const auto place = [&](const std::string& start) {
@@ -516,7 +516,7 @@ TEST_CASE("an answer waits for a transfer that holds its effect", "[protocol][gu
   pair.settle();
   std::vector<std::pair<std::uint32_t, std::string>> all;
   for (std::uint32_t i = 0; i < 100; ++i) all.emplace_back(i, "a value of some length");
-  pair.server.session.answer(channel, 1, commit<std::string>(*map, all));
+  pair.server.session.answer({channel, 1}, commit<std::string>(*map, all));
   for (;;) {
     const Bytes piece = pair.server.take();
     if (piece.empty()) break;
@@ -557,15 +557,15 @@ TEST_CASE("events in flight are bounded, and closing the channel does not help",
     CHECK(server.log.close_reason() == StateErrc::busy);
   }
   SECTION("as many again, once they are answered") {
-    for (std::uint64_t i = 0; i < 4; ++i) server.session.answer(1, i, 0);
+    for (std::uint64_t i = 0; i < 4; ++i) server.session.answer({1, i}, 0);
     server.take_all();
     for (int i = 0; i < 4; ++i) server.feed(frame_of(event));
     CHECK(server.log.closes.empty());
   }
   SECTION("as many again, once they are answered to a channel that is gone") {
-    server.session.answer(1, 0, 0);
+    server.session.answer({1, 0}, 0);
     server.feed(frame_of(wire::CloseChannel{1}));
-    for (std::uint64_t i = 1; i < 4; ++i) server.session.answer(1, i, 0);
+    for (std::uint64_t i = 1; i < 4; ++i) server.session.answer({1, i}, 0);
     open.channel = event.channel = 2;
     server.feed(frame_of(open));
     for (int i = 0; i < 4; ++i) server.feed(frame_of(event));

@@ -186,14 +186,14 @@ TEST_CASE("links are bounded, in all and by address", "[protocol][guarantee_9]")
   limits.links_per_address = 3;
   LinkTable table(limits);
   LinkTable::LinkId id = 0;
-  for (int i = 0; i < 3; ++i) CHECK(table.admit(++id, "a").is_admitted);
-  CHECK_FALSE(table.admit(99, "a").is_admitted);
-  CHECK(table.admit(++id, "b").is_admitted);
-  CHECK(table.admit(++id, "b").is_admitted);
-  CHECK_FALSE(table.admit(99, "c").is_admitted);
+  for (int i = 0; i < 3; ++i) CHECK(table.admit(++id, "a", t0).is_admitted);
+  CHECK_FALSE(table.admit(99, "a", t0).is_admitted);
+  CHECK(table.admit(++id, "b", t0).is_admitted);
+  CHECK(table.admit(++id, "b", t0).is_admitted);
+  CHECK_FALSE(table.admit(99, "c", t0).is_admitted);
   CHECK(table.total() == 5);
-  table.closed(1, "a");
-  CHECK(table.admit(++id, "c").is_admitted);
+  table.closed(1, "a", t0);
+  CHECK(table.admit(++id, "c", t0).is_admitted);
   CHECK(table.total() == 5);
 }
 
@@ -201,18 +201,63 @@ TEST_CASE("an address that fills the room for unproven links gives way", "[proto
   Limits limits;
   limits.pending_links = 4;
   LinkTable table(limits);
-  CHECK(table.admit(1, "good").is_admitted);
-  for (LinkTable::LinkId id = 2; id <= 4; ++id) CHECK(table.admit(id, "flood").is_admitted);
-  CHECK_FALSE(table.admit(5, "flood").is_admitted);
-  const auto newcomer = table.admit(6, "good");
+  CHECK(table.admit(1, "good", t0).is_admitted);
+  for (LinkTable::LinkId id = 2; id <= 4; ++id) CHECK(table.admit(id, "flood", t0).is_admitted);
+  CHECK_FALSE(table.admit(5, "flood", t0).is_admitted);
+  const auto newcomer = table.admit(6, "good", t0);
   CHECK(newcomer.is_admitted);
   CHECK(newcomer.evicted == 2U);  // the oldest from there
-  table.closed(2, "flood");
+  table.closed(2, "flood", t0);
   table.authenticated(1);  // makes room without anybody's loss
-  const auto next = table.admit(7, "flood");
+  const auto next = table.admit(7, "flood", t0);
   CHECK(next.is_admitted);
   CHECK_FALSE(next.evicted);
   CHECK(table.total() == 5);
+}
+
+TEST_CASE("links that end without a proof use up an address's room, and proofs give it back",
+          "[protocol][guarantee_9]") {
+  Limits limits;
+  limits.unproven_links_per_minute = 6;
+  LinkTable table(limits);
+  LinkTable::LinkId id = 0;
+  const auto come_and_go = [&](const char* address, TimePoint now, bool proves_itself) {
+    if (!table.admit(++id, address, now).is_admitted) return false;
+    if (proves_itself) table.authenticated(id);
+    table.closed(id, address, now);
+    return true;
+  };
+  for (int i = 0; i < 100; ++i) CHECK(come_and_go("fleet", t0, true));
+  for (int i = 0; i < 6; ++i) CHECK(come_and_go("flood", t0, false));
+  CHECK_FALSE(come_and_go("flood", t0, false));
+  CHECK_FALSE(come_and_go("flood", t0 + 9'999ms, true));
+  CHECK(come_and_go("bystander", t0, false));
+  CHECK(come_and_go("flood", t0 + 10s, false));  // six in a minute, spread over it
+  CHECK_FALSE(come_and_go("flood", t0 + 10s, false));
+  CHECK(come_and_go("flood", t0 + 80s, false));
+  CHECK(table.total() == 0);
+}
+
+TEST_CASE("an attacker with many addresses does not fill the memory, nor have all others forgotten",
+          "[protocol][guarantee_9]") {
+  Limits limits;
+  limits.addresses = 100;
+  limits.unproven_links_per_minute = 3;
+  LinkTable table(limits);
+  LinkTable::LinkId id = 0;
+  for (int i = 0; i < 3; ++i) {
+    REQUIRE(table.admit(++id, "known", t0).is_admitted);
+    table.closed(id, "known", t0);
+  }
+  REQUIRE(table.admit(++id, "linked", t0).is_admitted);
+  for (int i = 0; i < 1'000; ++i) {
+    const std::string address = "one of many " + std::to_string(i);
+    REQUIRE(table.admit(++id, address, t0).is_admitted);
+    table.closed(id, address, t0);
+    REQUIRE(table.addresses() <= 100);
+  }
+  CHECK_FALSE(table.admit(++id, "known", t0).is_admitted);
+  CHECK(table.total() == 1);
 }
 
 TEST_CASE("wrong proofs bar an address for a minute", "[protocol][guarantee_9]") {
@@ -269,6 +314,27 @@ TEST_CASE("an event runs once, and a repeat gets its old answer", "[protocol][gu
   CHECK(table.look_up(sender, 2, outcome) == SenderTable::Verdict::unknown);  // passed over: nobody knows
   CHECK(table.look_up(sender, 0, outcome) == SenderTable::Verdict::unknown);
   CHECK(table.look_up(sender ^ 1, 1, outcome) == SenderTable::Verdict::unknown);
+}
+
+TEST_CASE("answers are remembered within a number of bytes, and senders that nobody holds give way",
+          "[protocol][guarantee_5]") {
+  Limits limits;
+  limits.answer_bytes_per_map = 100'000;
+  SenderTable table(limits);
+  const std::uint64_t held = table.hold(0);
+  table.record(held, 1, {1, StateErrc{}, ""});
+  EventOutcome outcome;
+  for (int i = 0; i < 1'000; ++i) {
+    const std::uint64_t sender = table.admit(0);
+    table.record(sender, 1, {0, StateErrc::hook_failed, std::string(500, '.')});
+    REQUIRE(table.look_up(sender, 1, outcome) == SenderTable::Verdict::repeat);  // not its own answer
+    REQUIRE(table.answer_bytes() <= 101'000);
+  }
+  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);
+  table.release(held);
+  for (int i = 0; i < 1'000; ++i)
+    table.record(table.admit(0), 1, {0, StateErrc::hook_failed, std::string(500, '.')});
+  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::unknown);
 }
 
 TEST_CASE("answers and senders are remembered within bounds", "[protocol][guarantee_5]") {

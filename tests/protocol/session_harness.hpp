@@ -94,8 +94,11 @@ class ActionLog {
   void operator()(const wire::FetchAsked& a) { add("fetch", a.fetch.request, a.fetch.hash.hex()); }
   void operator()(const wire::ListAsked& a) { add("list", a.request); }
   void operator()(const wire::EventCame& a) {
-    add("event", a.channel, a.sender, a.number, *a.type, to_hex(a.bytes));
+    add("event", a.ticket.channel, a.sender, a.ticket.number, *a.type, to_hex(a.bytes));
   }
+  void operator()(const wire::FollowAsked&) {}  // the answers tell
+  void operator()(const wire::DiffAsked&) {}
+  void operator()(const wire::HeadAsked&) {}
   void operator()(const wire::ChannelOpened& a) {
     add("opened", a.channel, a.head.epoch, a.head.update_id, a.sender);
   }
@@ -220,6 +223,12 @@ struct ServerSide {
       } else {
         session.opened(action.open.channel, found->second, 77);
       }
+    } else if constexpr (std::is_same_v<Action, wire::FollowAsked>) {
+      if (!session.follow(action.follow)) log(wire::ChannelClosed{action.follow.channel});
+    } else if constexpr (std::is_same_v<Action, wire::DiffAsked>) {
+      session.send_diff(action.ask);
+    } else if constexpr (std::is_same_v<Action, wire::HeadAsked>) {
+      session.send_head(action.ask);
     } else if constexpr (std::is_same_v<Action, wire::FetchAsked>) {
       const auto found = maps.find(action.fetch.hash);
       if (found == maps.end()) {

@@ -639,7 +639,7 @@ TEST_CASE("one map's slow hook does not hold up another map, nor the link they s
   const auto port = std::make_shared<inproc::Port>();
   port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
                                                              const std::string& address) {
-    return core->accept(lane, std::move(end), address);
+    return core->accept(lane, address, [&end] { return std::move(end); });
   });
   {
     const auto remote = std::make_shared<ThreadRemote>(thread, port);

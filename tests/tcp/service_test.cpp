@@ -1,9 +1,16 @@
 // Whole services over real TLS on loopback: servers, remotes and replicas as users make them.
+#include <stdlib.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <exception>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -413,6 +420,145 @@ TEST_CASE("several passwords are taken while one is being replaced", "[tcp]") {
     client.password = password;
     Map map = small_map(std::make_shared<Remote>(client));
     CHECK_FALSE(freeze_error(map));
+  }
+}
+
+TEST_CASE("passwords rotate while the server runs, and links that proved themselves go on", "[tcp]") {
+  Service service;
+  const auto freeze_with = [&](const char* password) {
+    auto client = remote_options(service.server->endpoint());
+    client.password = password;
+    Map map = small_map(std::make_shared<Remote>(client));
+    return freeze_error(map);
+  };
+  service.server->set_passwords({"a password", "the next one"});
+  CHECK_FALSE(freeze_with("a password"));
+  CHECK_FALSE(freeze_with("the next one"));
+  service.server->set_passwords({"the next one"});
+  CHECK(freeze_with("a password") == ss::StateErrc::unauthorized);
+  CHECK_FALSE(freeze_with("the next one"));
+  CHECK_THROWS_AS(service.server->set_passwords({}), ss::StateError);
+  CHECK_THROWS_AS(service.server->set_passwords({"good", ""}), ss::StateError);
+  CHECK_FALSE(freeze_with("the next one"));  // nothing has changed
+  service.check_still_serves();              // on a link that was made with the first one
+}
+
+TEST_CASE("certificates are reloaded while the server runs, and links that are open go on", "[tcp]") {
+  const auto before = support::make_certificate({});
+  const auto after = support::make_certificate({});
+  const std::string folder = [] {
+    std::string name = "/tmp/syncstate_test_XXXXXX";
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    return name;
+  }();
+  const auto write = [&](const support::Certificate& certificate) {
+    std::ofstream(folder + "/server.crt") << certificate.pem;
+    std::ofstream(folder + "/server.key") << certificate.key_pem;
+  };
+  write(before);
+  auto options = server_options();
+  options.tls = ss::tcp::ServerTls::from_files(folder + "/server.crt", folder + "/server.key");
+  const auto server = start_server(std::move(options));
+  const auto connect_trusting = [&](const support::Certificate& trusted) {
+    auto client = remote_options(server->endpoint());
+    client.tls = ss::tcp::ClientTls::from_pem(trusted.pem);
+    return std::make_shared<Remote>(client);
+  };
+  const auto first = connect_trusting(before);
+  Map map = small_map(first);
+  map.freeze(patience);
+  const auto freeze_trusting = [&](const support::Certificate& trusted) {
+    Map another = small_map(connect_trusting(trusted));
+    return freeze_error(another);
+  };
+
+  SECTION("the files that were named, read anew") {
+    write(after);
+    CHECK_FALSE(freeze_trusting(before));  // not before it is told to
+    server->reload_tls();
+    CHECK(freeze_trusting(before) == ss::StateErrc::certificate_rejected);
+    CHECK_FALSE(freeze_trusting(after));
+  }
+  SECTION("another certificate") {
+    server->reload_tls(ss::tcp::ServerTls::from_pem(after.pem, after.key_pem));
+    CHECK(freeze_trusting(before) == ss::StateErrc::certificate_rejected);
+    CHECK_FALSE(freeze_trusting(after));
+  }
+  SECTION("a file that can't be used changes nothing") {
+    std::ofstream(folder + "/server.crt") << "no certificate";
+    CHECK_THROWS_AS(server->reload_tls(), ss::StateError);
+    CHECK_FALSE(freeze_trusting(before));
+  }
+  SECTION("clients are asked for certificates from now on") {
+    const auto authority = support::make_certificate({.common_name = "the authority"});
+    const auto own = support::make_certificate({.common_name = "a client", .issuer = &authority});
+    const auto tls = ss::tcp::ServerTls::from_pem(before.pem, before.key_pem);
+    server->reload_tls(tls.require_client_certificates_pem(authority.pem));
+    CHECK(freeze_trusting(before));
+    auto client = remote_options(server->endpoint());
+    client.tls = ss::tcp::ClientTls::from_pem(before.pem).with_certificate_pem(own.pem, own.key_pem);
+    Map certified = small_map(std::make_shared<Remote>(client));
+    CHECK_FALSE(freeze_error(certified));
+    CHECK_THROWS_AS(server->reload_tls(tls), ss::StateError);  // and can't be let off again
+  }
+  CHECK(first->send_event(map.hash(), Event{{"a", "on the old link"}}) == 1);
+  for (const char* name : {"/server.crt", "/server.key"}) std::remove((folder + name).c_str());
+  CHECK(::rmdir(folder.c_str()) == 0);
+}
+
+TEST_CASE("an authorizer knows a peer by its certificate, and on_error what hooks throw", "[tcp]") {
+  const auto authority = support::make_certificate({.common_name = "the authority"});
+  auto options = server_options();
+  options.tls = options.tls.require_client_certificates_pem(authority.pem);
+  options.authorizer = [](const ss::Peer& peer, ss::Action action, const ss::MapHash&) {
+    return action != ss::Action::send_event || peer.certificate_subject == "CN=dispatcher";
+  };
+  std::promise<std::string> reported;
+  options.on_error = [&](const std::exception_ptr& error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::exception& e) {
+      reported.set_value(e.what());
+    }
+  };
+  Server server(std::move(options));
+  server.add_hook([](Map&, const Event& event) { throw std::runtime_error(event.content.value); });
+  server.start();
+  const auto send_as = [&](const std::string& name) {
+    const auto own = support::make_certificate({.common_name = name, .issuer = &authority});
+    auto client = remote_options(server.endpoint());
+    client.tls = client.tls.with_certificate_pem(own.pem, own.key_pem);
+    const auto remote = std::make_shared<Remote>(client);
+    Map map = small_map(remote);
+    map.freeze(patience);
+    try {
+      remote->send_event(map.hash(), Event{{"a", "by " + name}});
+    } catch (const ss::StateError& error) {
+      return error.code();
+    }
+    return std::error_code();
+  };
+  CHECK(send_as("watcher") == ss::StateErrc::forbidden);
+  CHECK(send_as("dispatcher") == ss::StateErrc::hook_failed);
+  CHECK(reported.get_future().get() == "by dispatcher");
+}
+
+TEST_CASE("a server stops while clients are in the middle of their handshakes", "[tcp]") {
+  for (int i = 0; i < 10; ++i) {
+    auto server = start_server();
+    std::vector<std::shared_ptr<Remote>> remotes;
+    for (int k = 0; k < 8; ++k) remotes.push_back(connect(*server));
+    for (int k = 0; k < 100 * i; ++k) std::this_thread::yield();
+    auto options = server_options();
+    options.endpoint = server->endpoint();
+    server->stop();
+    if (i % 2 == 0) server.reset();
+    // Its endpoint is free again, and the clients find whoever serves there next.
+    const auto next = start_server(std::move(options));
+    for (const auto& remote : remotes) {
+      Map map = small_map(remote);
+      CHECK_FALSE(freeze_error(map));
+    }
   }
 }
 

@@ -44,7 +44,7 @@ class StateServer {
     core_->start();
     port_->listen(executor_,
                   [core = core_, lane = lane_](std::shared_ptr<WireEnd> end, const std::string& address) {
-                    return core->accept(lane, std::move(end), address);
+                    return core->accept(lane, address, [&end] { return std::move(end); });
                   });
     is_listening_ = true;
   }

@@ -151,11 +151,8 @@ class ClientSession {
         handle(frame, now, sink);
         return !is_over_;
       });
-    } catch (const StateError& error) {
-      fail(reason_of(error), error.detail(), sink);
-    } catch (
-        const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
-      fail(StateErrc::protocol_error, error.what(), sink);
+    } catch (...) {
+      fail(close_for_exception(), sink);  // this session ends, the process goes on
     }
   }
 
@@ -178,6 +175,7 @@ class ClientSession {
   }
 
   /// Appends what is to be sent next, some `Limits::piece_bytes` at a time; nothing when there is nothing.
+  /// Errors: what a codec throws; the session is then of no more use than to `fail`.
   void produce(Bytes& out) {
     out.insert(out.end(), control_.begin(), control_.end());
     control_.clear();
@@ -198,6 +196,8 @@ class ClientSession {
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
   /// How many events the server takes on this link before it has answered; more would end the session.
   [[nodiscard]] std::uint64_t events_in_flight() const { return events_in_flight_; }
+  /// How many bytes of them; but a single event always goes.
+  [[nodiscard]] std::uint64_t event_bytes_in_flight() const { return event_bytes_in_flight_; }
   [[nodiscard]] bool is_over() const { return is_over_; }
 
   // What the role asks for; only after `ServerAuthenticated`.
@@ -275,10 +275,14 @@ class ClientSession {
   /// Ends the session from this side, for this reason.
   template <class Sink>
   void fail(StateErrc reason, const std::string& detail, Sink&& sink) {
+    fail(CloseSession{reason, detail}, sink);
+  }
+  template <class Sink>
+  void fail(const CloseSession& why, Sink&& sink) {
     if (is_over_) return;
     is_over_ = true;
-    append_frame(control_, Goodbye{reason, shorten(detail)});
-    sink(CloseSession{reason, detail});
+    append_frame(control_, Goodbye{why.reason, shorten(why.detail)});
+    sink(why);
   }
 
  private:
@@ -393,6 +397,7 @@ class ClientSession {
     }
     is_authenticated_ = true;
     events_in_flight_ = welcome.events_in_flight;
+    event_bytes_in_flight_ = welcome.event_bytes_in_flight;
     last_heartbeat_ = now;
     frames_.set_max_frame_bytes(limits_->frame_bytes);
     sink(ServerAuthenticated{});
@@ -577,6 +582,7 @@ class ClientSession {
   std::deque<EventTask> events_;
   ChannelId last_id_ = 0;
   std::uint64_t events_in_flight_ = 0;
+  std::uint64_t event_bytes_in_flight_ = 0;
   bool is_authenticated_ = false;
   bool is_over_ = false;
   bool is_heartbeat_due_ = false;

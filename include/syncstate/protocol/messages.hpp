@@ -92,22 +92,26 @@ struct Hello {
 
 /// The server's first frame, sent only once the client's proof holds.
 ///
-/// Body: version varint, events in flight varint, proof 32 bytes.
+/// Body: version varint, events in flight varint, event bytes in flight varint, proof 32 bytes.
 struct Welcome {
   static constexpr FrameKind kind = FrameKind::welcome;
   std::uint64_t version = protocol_version;
   std::uint64_t events_in_flight = 1'024;  ///< what this server takes on one link before it has answered
+  std::uint64_t event_bytes_in_flight = std::uint64_t{16}
+                                        << 20;  ///< the same in bytes; a single event always fits
   Proof proof{};
 
   void encode(ByteWriter& out) const {
     out.put_varint(version);
     out.put_varint(events_in_flight);
+    out.put_varint(event_bytes_in_flight);
     out.put(ByteView(proof));
   }
   static Welcome decode(ByteReader& in) {
     Welcome m;
     m.version = in.read_varint();
     m.events_in_flight = in.read_varint();
+    m.event_bytes_in_flight = in.read_varint();
     m.proof = wire::read_array<32>(in);
     return m;
   }

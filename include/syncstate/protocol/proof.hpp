@@ -46,8 +46,9 @@ inline bool proofs_equal(const Proof& a, const Proof& b) {
   return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-/// Overwrites a secret before its memory is given back.
+/// Overwrites a secret before its memory is given back; also what is left of one in a string that was moved from.
 inline void wipe(std::string& secret) {
+  secret.resize(secret.capacity());
   OPENSSL_cleanse(secret.data(), secret.size());
   secret.clear();
 }

@@ -51,20 +51,49 @@ struct FetchAsked {
 struct ListAsked {
   ChannelId request;
 };
-/// An event came for an open map: answer with `answer` or `answer_error`.
+/// Diffs of an open map are wanted: answer with `follow` or `refuse`.
+struct FollowAsked {
+  Follow follow;
+};
+/// One diff of an open map is wanted: answer with `send_diff` or `refuse`.
+struct DiffAsked {
+  GetDiff ask;
+};
+/// The head of an open map is wanted: answer with `send_head` or `refuse`.
+struct HeadAsked {
+  GetUpdateId ask;
+};
+/// Which event an answer is for; made by the session, given back with the answer.
+struct EventTicket {
+  ChannelId channel = 0;
+  std::uint64_t number = 0;
+  std::size_t bytes = 0;  ///< what it holds of `Limits::event_bytes_in_flight`
+};
+/// An event came for an open map: answer with `answer` or `answer_error`, and its ticket.
 struct EventCame {
-  ChannelId channel;
+  EventTicket ticket;
   std::uint64_t sender;
-  std::uint64_t number;
   const std::string* type;  ///< as the client named it on this channel; dies with the call
   ByteView bytes;           ///< dies with the call
 };
 /// What a server session wants done.
-using ServerAction = std::variant<ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed,
-                                  FetchAsked, ListAsked, EventCame, CloseSession>;
+using ServerAction =
+    std::variant<ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed, FollowAsked,
+                 DiffAsked, HeadAsked, FetchAsked, ListAsked, EventCame, CloseSession>;
 
 /// The passwords a server takes; several at once while one is being replaced.
 using Passwords = std::vector<std::string>;
+
+/// Shares passwords that are wiped when the last who needs them is gone.
+inline std::shared_ptr<const Passwords> keep_passwords(Passwords passwords) {
+  struct Wipe {
+    void operator()(Passwords* kept) const {
+      for (std::string& password : *kept) wipe(password);
+      delete kept;
+    }
+  };
+  return std::shared_ptr<const Passwords>(new Passwords(std::move(passwords)), Wipe{});
+}
 
 /// One connection's protocol state on the server, without any I/O.
 ///
@@ -107,11 +136,8 @@ class ServerSession {
         handle(frame, now, sink);
         return !is_over_;
       });
-    } catch (const StateError& error) {
-      fail(reason_of(error), error.detail(), sink);
-    } catch (
-        const std::exception& error) {  // out of memory, as a rule: this session ends, the process goes on
-      fail(StateErrc::protocol_error, error.what(), sink);
+    } catch (...) {
+      fail(close_for_exception(), sink);  // this session ends, the process goes on
     }
   }
 
@@ -126,14 +152,17 @@ class ServerSession {
       return;
     }
     if (now - last_heard_ >= limits_->silence) {
-      fail(StateErrc::peer_silent, "nothing came from the client for too long", sink);
-    } else if (now - last_heartbeat_ >= limits_->heartbeat_every) {
+      return fail(StateErrc::peer_silent, "nothing came from the client for too long", sink);
+    }
+    if (now - last_heartbeat_ >= limits_->heartbeat_every) {
       last_heartbeat_ = now;
       is_heartbeat_due_ = true;
     }
+    if (uploads_ > 0) give_up_slow_uploads(now, sink);
   }
 
   /// Appends what is to be sent next, some `Limits::piece_bytes` at a time; nothing when there is nothing.
+  /// Errors: what a codec throws; the session is then of no more use than to `fail`.
   void produce(Bytes& out) {
     if (!control_.empty()) {
       out.insert(out.end(), control_.begin(), control_.end());
@@ -159,6 +188,17 @@ class ServerSession {
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
   [[nodiscard]] bool is_over() const { return is_over_; }
 
+  /// The bytes that wait here to be sent, or for the rest of what they are part of: all that a slow peer holds
+  /// besides positions. Bounded by `Limits`, whatever the map does meanwhile.
+  /// Complexity: O(channels and answers that wait).
+  [[nodiscard]] std::size_t buffered_bytes() const {
+    std::size_t bytes = control_.size() + frames_.pending_bytes() + partial_event_bytes_;
+    for (const auto& [id, channel] : channels_) {
+      for (const PendingAnswer& answer : channel.answers) bytes += sizeof answer + answer.detail.size();
+    }
+    return bytes;
+  }
+
   // What the role answers.
 
   /// The map asked for on `channel` is hosted: diffs flow if the client asked to follow.
@@ -180,7 +220,37 @@ class ServerSession {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return;
     found->second.state = Channel::State::uploading;
+    ++uploads_;
     append_frame(control_, UploadWanted{channel});
+  }
+
+  /// Starts the diffs that `FollowAsked` is about.
+  ///
+  /// Returns whether the channel is open still: it is refused at once if its position lies ahead of the master.
+  bool follow(const Follow& follow) {
+    const auto found = channels_.find(follow.channel);
+    if (found == channels_.end() || is_over_) return false;
+    return start_stream(follow.channel, found->second, follow.position, follow.mode);
+  }
+
+  /// Sends the diff that `DiffAsked` is about.
+  void send_diff(const GetDiff& ask) {
+    const auto found = channels_.find(ask.channel);
+    if (found == channels_.end() || is_over_) return;
+    const std::shared_ptr<DiffSource>& source = found->second.source;
+    const Position head = source->head();
+    if ((ask.from.epoch == 0 && ask.from.update_id != 0) ||
+        (ask.from.epoch == head.epoch && ask.from.update_id > head.update_id)) {
+      return refuse(ask.request, StateErrc::wrong_position, "this position lies ahead of the master");
+    }
+    requests_.push_back(DiffStream(ask.request, source, ask.from, ask.upto, *limits_));
+  }
+
+  /// Tells where the head is that `HeadAsked` is about.
+  void send_head(const GetUpdateId& ask) {
+    const auto found = channels_.find(ask.channel);
+    if (found == channels_.end() || is_over_) return;
+    append_frame(control_, UpdateIdMessage{ask.request, found->second.source->head()});
   }
 
   /// What was asked with this channel or request is not done.
@@ -195,30 +265,38 @@ class ServerSession {
     if (!is_over_) requests_.push_back(InitialRequest{request, std::move(source), 0, 0});
   }
 
-  /// Sends the list of hosted maps.
+  /// Sends the list of hosted maps. Lists that wait share the newest one, however many a client asks for unread.
   void send_hosted(ChannelId request, std::vector<HostedMapInfo> maps) {
-    if (!is_over_) requests_.push_back(ListRequest{request, std::move(maps), 0});
+    if (is_over_) return;
+    const auto shared = std::make_shared<const std::vector<HostedMapInfo>>(std::move(maps));
+    for (Request& waiting : requests_) {
+      auto* const list = std::get_if<ListRequest>(&waiting);
+      if (list != nullptr && list->next == 0) list->maps = shared;
+    }
+    requests_.push_back(ListRequest{request, shared, 0});
   }
 
   /// The event committed as `update_id`, or changed nothing and met the head `update_id`.
-  void answer(ChannelId channel, std::uint64_t number, UpdateId update_id) {
-    queue_answer(channel, PendingAnswer{number, update_id, update_id, StateErrc{}, {}});
+  void answer(const EventTicket& event, UpdateId update_id) {
+    queue_answer(event, PendingAnswer{event.number, update_id, update_id, StateErrc{}, {}});
   }
 
   /// The event had no effect, or its effect is not known.
-  void answer_error(ChannelId channel, std::uint64_t number, StateErrc reason, std::string detail) {
-    queue_answer(channel, PendingAnswer{number, 0, 0, reason, shorten(std::move(detail))});
+  void answer_error(const EventTicket& event, StateErrc reason, std::string detail) {
+    queue_answer(event, PendingAnswer{event.number, 0, 0, reason, shorten(std::move(detail))});
   }
 
   /// Ends the session from this side, for this reason.
   template <class Sink>
   void fail(StateErrc reason, const std::string& detail, Sink&& sink) {
+    fail(CloseSession{reason, detail}, sink);
+  }
+  template <class Sink>
+  void fail(const CloseSession& why, Sink&& sink) {
     if (is_over_) return;
-    is_over_ = true;
-    append_frame(control_, Goodbye{reason, shorten(detail)});
-    channels_.clear();
-    requests_.clear();
-    sink(CloseSession{reason, detail});
+    end();
+    append_frame(control_, Goodbye{why.reason, shorten(why.detail)});
+    sink(why);
   }
 
  private:
@@ -241,6 +319,8 @@ class ServerSession {
     Bytes event_bytes;  ///< the parts that came of an event that is not whole
     std::deque<PendingAnswer> answers;
     bool was_followed = false;
+    std::optional<TimePoint> upload_wanted_at;  ///< as of the first tick after it was
+    TimePoint upload_heard_at{};
   };
 
   struct InitialRequest {
@@ -251,7 +331,7 @@ class ServerSession {
   };
   struct ListRequest {
     ChannelId request;
-    std::vector<HostedMapInfo> maps;
+    std::shared_ptr<const std::vector<HostedMapInfo>> maps;
     std::size_t next;
   };
   using Request = std::variant<DiffStream, InitialRequest, ListRequest>;
@@ -271,14 +351,14 @@ class ServerSession {
       case FrameKind::heartbeat: return on_heartbeat(frame.body);
       case FrameKind::goodbye: return on_goodbye(decode_body<Goodbye>(frame.body), sink);
       case FrameKind::open: return on_open_map(decode_body<Open>(frame.body), sink);
-      case FrameKind::upload: return on_upload(decode_body<Upload>(frame.body), sink);
+      case FrameKind::upload: return on_upload(decode_body<Upload>(frame.body), now, sink);
       case FrameKind::upload_end: return on_upload_end(decode_body<UploadEnd>(frame.body).channel, sink);
       case FrameKind::close_channel:
         return on_close_channel(decode_body<CloseChannel>(frame.body).channel, sink);
       case FrameKind::follow: return on_follow(decode_body<Follow>(frame.body), sink);
       case FrameKind::unfollow: return on_unfollow(decode_body<Unfollow>(frame.body).channel);
-      case FrameKind::get_update_id: return on_get_update_id(decode_body<GetUpdateId>(frame.body));
-      case FrameKind::get_diff: return on_get_diff(decode_body<GetDiff>(frame.body));
+      case FrameKind::get_update_id: return on_get_update_id(decode_body<GetUpdateId>(frame.body), sink);
+      case FrameKind::get_diff: return on_get_diff(decode_body<GetDiff>(frame.body), sink);
       case FrameKind::fetch: {
         auto fetch = decode_body<Fetch>(frame.body);
         expect_new_id(fetch.request);
@@ -315,8 +395,9 @@ class ServerSession {
       }
     }
     if (known == nullptr) return fail(StateErrc::unauthorized, "", sink);
-    append_frame(control_, Welcome{protocol_version, limits_->events_in_flight,
-                                   make_proof(*known, ProofRole::server, binding_)});
+    append_frame(control_,
+                 Welcome{protocol_version, limits_->events_in_flight, limits_->event_bytes_in_flight,
+                         make_proof(*known, ProofRole::server, binding_)});
     Bytes().swap(binding_);
     passwords_.reset();
     is_authenticated_ = true;
@@ -332,16 +413,23 @@ class ServerSession {
 
   template <class Sink>
   void on_goodbye(const Goodbye& goodbye, Sink& sink) {
+    end();
+    sink(CloseSession{StateErrc::link_closed, goodbye.detail});
+  }
+
+  /// Nothing is answered any more; what is kept for that goes at once.
+  void end() {
     is_over_ = true;
     channels_.clear();
     requests_.clear();
-    sink(CloseSession{StateErrc::link_closed, goodbye.detail});
+    uploads_ = 0;
+    partial_event_bytes_ = 0;
   }
 
   template <class Sink>
   void on_open_map(Open open, Sink& sink) {
     expect_new_id(open.channel);
-    if (open.position.epoch == 0 && open.position.update_id != 0) break_off("a position without an epoch");
+    expect_possible(open.position);
     if (channels_.size() >= limits_->maps) {
       refuse(open.channel, StateErrc::busy, "too many maps open on this link");
       return;
@@ -367,11 +455,32 @@ class ServerSession {
   }
 
   template <class Sink>
-  void on_upload(const Upload& upload, Sink& sink) {
-    const Channel* channel = find_channel(upload.channel);
+  void on_upload(const Upload& upload, TimePoint now, Sink& sink) {
+    Channel* channel = find_channel(upload.channel);
     if (channel == nullptr) return;
     if (channel->state != Channel::State::uploading) break_off("an upload that nobody asked for");
+    if (!upload.bytes.empty()) channel->upload_heard_at = now;
     sink(UploadCame{upload.channel, upload.bytes});
+  }
+
+  /// Whoever waits for the same map must not wait for a client that does not go on with it.
+  template <class Sink>
+  void give_up_slow_uploads(TimePoint now, Sink& sink) {
+    std::vector<ChannelId> slow;
+    for (auto& [id, channel] : channels_) {
+      if (channel.state != Channel::State::uploading) continue;
+      if (!channel.upload_wanted_at) {
+        channel.upload_wanted_at = now;
+        channel.upload_heard_at = std::max(channel.upload_heard_at, now);
+      }
+      const bool is_slow = now - channel.upload_heard_at >= limits_->upload_silence ||
+                           now - *channel.upload_wanted_at >= limits_->upload_time;
+      if (is_slow) slow.push_back(id);
+    }
+    for (const ChannelId id : slow) {
+      refuse(id, StateErrc::peer_silent, "the initial state did not come in time");
+      sink(ChannelClosed{id});
+    }
   }
 
   template <class Sink>
@@ -380,6 +489,7 @@ class ServerSession {
     if (channel == nullptr) return;
     if (channel->state != Channel::State::uploading) break_off("the end of an upload that nobody asked for");
     channel->state = Channel::State::uploaded;
+    --uploads_;
     sink(UploadEnded{id});
   }
 
@@ -395,6 +505,8 @@ class ServerSession {
     const auto found = channels_.find(id);
     if (found == channels_.end()) return;
     events_in_flight_ -= found->second.answers.size();
+    partial_event_bytes_ -= found->second.event_bytes.size();
+    if (found->second.state == Channel::State::uploading) --uploads_;
     channels_.erase(found);
   }
 
@@ -413,13 +525,16 @@ class ServerSession {
     // Diffs name no position: those of a stream before, still under way, would be taken for those of this
     // one.
     if (channel->was_followed) break_off("a channel that was followed already");
-    if (!start_stream(follow.channel, *channel, follow.position, follow.mode))
-      sink(ChannelClosed{follow.channel});
+    expect_possible(follow.position);
+    sink(FollowAsked{follow});
+  }
+
+  static void expect_possible(Position at) {
+    if (at.epoch == 0 && at.update_id != 0) break_off("a position without an epoch");
   }
 
   /// False if the channel is refused, and gone.
   bool start_stream(ChannelId id, Channel& channel, Position at, FollowMode mode) {
-    if (at.epoch == 0 && at.update_id != 0) break_off("a position without an epoch");
     const Position head = channel.source->head();
     if (at.epoch == head.epoch && at.update_id > head.update_id) {
       refuse(id, StateErrc::wrong_position, "this position lies ahead of the master");
@@ -434,25 +549,20 @@ class ServerSession {
     if (Channel* channel = open_channel(id)) channel->stream.reset();
   }
 
-  void on_get_update_id(const GetUpdateId& ask) {
+  template <class Sink>
+  void on_get_update_id(const GetUpdateId& ask, Sink& sink) {
     expect_new_id(ask.request);
     expect_room_for_request();
-    Channel* channel = open_channel(ask.channel);
-    if (channel == nullptr) return refuse_request(ask.request);
-    append_frame(control_, UpdateIdMessage{ask.request, channel->source->head()});
+    if (open_channel(ask.channel) == nullptr) return refuse_request(ask.request);
+    sink(HeadAsked{ask});
   }
 
-  void on_get_diff(const GetDiff& ask) {
+  template <class Sink>
+  void on_get_diff(const GetDiff& ask, Sink& sink) {
     expect_new_id(ask.request);
     expect_room_for_request();
-    Channel* channel = open_channel(ask.channel);
-    if (channel == nullptr) return refuse_request(ask.request);
-    const Position head = channel->source->head();
-    if ((ask.from.epoch == 0 && ask.from.update_id != 0) ||
-        (ask.from.epoch == head.epoch && ask.from.update_id > head.update_id)) {
-      return refuse(ask.request, StateErrc::wrong_position, "this position lies ahead of the master");
-    }
-    requests_.push_back(DiffStream(ask.request, channel->source, ask.from, ask.upto, *limits_));
+    if (open_channel(ask.channel) == nullptr) return refuse_request(ask.request);
+    sink(DiffAsked{ask});
   }
 
   void refuse_request(ChannelId request) {
@@ -474,11 +584,13 @@ class ServerSession {
     if (Channel* channel = open_channel(part.channel)) append_event(*channel, part.bytes);
   }
 
-  void append_event(Channel& channel, ByteView bytes) const {
-    if (bytes.size() > limits_->event_bytes - channel.event_bytes.size()) {
+  /// The events of a link that are not whole share the room of one: a client sends them one after the other.
+  void append_event(Channel& channel, ByteView bytes) {
+    if (bytes.size() > limits_->event_bytes - partial_event_bytes_) {
       throw StateError(StateErrc::too_large, "an event is beyond the limit");
     }
     channel.event_bytes.insert(channel.event_bytes.end(), bytes.begin(), bytes.end());
+    partial_event_bytes_ += bytes.size();
   }
 
   template <class Sink>
@@ -490,7 +602,6 @@ class ServerSession {
     }
     if (event.bytes.size() > limits_->event_bytes)
       throw StateError(StateErrc::too_large, "an event is beyond the limit");
-    ++events_in_flight_;
     // The channel may be gone when the sink returns, so what the action shows lives here.
     const std::string type = channel->event_type;
     Bytes whole;
@@ -498,14 +609,22 @@ class ServerSession {
     if (!channel->event_bytes.empty()) {
       append_event(*channel, event.bytes);
       whole.swap(channel->event_bytes);
+      partial_event_bytes_ -= whole.size();
       bytes = whole;
     }
-    sink(EventCame{event.channel, event.sender, event.number, &type, bytes});
+    if (event_bytes_in_flight_ != 0 &&
+        event_bytes_in_flight_ + bytes.size() > limits_->event_bytes_in_flight) {
+      throw StateError(StateErrc::busy, "too many bytes of events in flight on this link");
+    }
+    ++events_in_flight_;
+    event_bytes_in_flight_ += bytes.size();
+    sink(EventCame{{event.channel, event.number, bytes.size()}, event.sender, &type, bytes});
   }
 
-  void queue_answer(ChannelId id, PendingAnswer answer) {
+  void queue_answer(const EventTicket& event, PendingAnswer answer) {
     if (is_over_) return;
-    const auto found = channels_.find(id);
+    event_bytes_in_flight_ -= std::min(event_bytes_in_flight_, event.bytes);  // it has run, and is gone
+    const auto found = channels_.find(event.channel);
     if (found == channels_.end()) {
       --events_in_flight_;
       return;
@@ -574,10 +693,11 @@ class ServerSession {
   bool produce_from(ListRequest& r, Bytes& out) const {
     Bytes bytes;
     ByteWriter writer(bytes);
-    while (r.next < r.maps.size() && bytes.size() < limits_->piece_bytes) r.maps[r.next++].encode(writer);
+    const std::vector<HostedMapInfo>& maps = *r.maps;
+    while (r.next < maps.size() && bytes.size() < limits_->piece_bytes) maps[r.next++].encode(writer);
     Hosted hosted;
     hosted.request = r.request;
-    hosted.more = r.next < r.maps.size();
+    hosted.more = r.next < maps.size();
     hosted.maps = bytes;
     append_frame(out, hosted);
     return !hosted.more;
@@ -624,6 +744,9 @@ class ServerSession {
   ChannelId last_id_ = 0;                 // the newest channel or request of the client
   std::optional<ChannelId> last_served_;  // none: the turn begins anew
   std::size_t events_in_flight_ = 0;
+  std::size_t event_bytes_in_flight_ = 0;  // of those whose hooks have not run
+  std::size_t partial_event_bytes_ = 0;    // of those that are not whole, over all channels
+  std::size_t uploads_ = 0;                // channels that upload
   bool is_busy_ = false;
   bool is_authenticated_ = false;
   bool is_over_ = false;

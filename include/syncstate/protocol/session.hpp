@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_PROTOCOL_SESSION_HPP
 #define SYNCSTATE_PROTOCOL_SESSION_HPP
 
+#include <exception>
 #include <string>
 
 #include "syncstate/error.hpp"
@@ -12,12 +13,31 @@ namespace syncstate::protocol {
 struct CloseSession {
   StateErrc reason;
   std::string detail;
+  std::exception_ptr
+      cause{};  ///< what code of users threw, or memory that ran out; null where nothing of ours did
 };
 
 /// The code of an error as it travels.
 inline StateErrc reason_of(const StateError& error) {
   return error.code().category() == state_category() ? static_cast<StateErrc>(error.code().value())
                                                      : StateErrc::protocol_error;
+}
+
+/// In a handler: why a session ends for what was thrown. A `StateError` is the peer's doing, as a rule; what is none
+/// comes out of a codec of the user's, or memory ran out, and is his to hear of.
+inline CloseSession close_for_exception() {
+  try {
+    throw;
+  } catch (const StateError& error) {
+    const auto* const with_cause = dynamic_cast<const std::nested_exception*>(&error);
+    return CloseSession{reason_of(error), error.detail(),
+                        with_cause != nullptr ? with_cause->nested_ptr() : nullptr};
+  } catch (const std::exception& error) {
+    return CloseSession{StateErrc::protocol_error, error.what(), std::current_exception()};
+  } catch (...) {
+    return CloseSession{StateErrc::protocol_error, "something that is no std::exception was thrown",
+                        std::current_exception()};
+  }
 }
 
 /// What goes to the peer as text is for people, and bounded.

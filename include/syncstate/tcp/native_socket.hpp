@@ -8,9 +8,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -85,6 +87,19 @@ inline Endpoint numeric_endpoint(const SocketAddress& address) {
     return {std::move(host), ntohs(v6.sin6_port)};
   }
   return {};
+}
+
+/// What limits count by: the address as text, but of a v6 address only its first 64 bits, for whoever has one of these
+/// has as a rule all that share them.
+inline std::string network_of(const Endpoint& endpoint) {
+  in6_addr v6{};
+  if (::inet_pton(AF_INET6, endpoint.host.substr(0, endpoint.host.find('%')).c_str(), &v6) != 1) {
+    return endpoint.host;
+  }
+  std::fill(std::begin(v6.s6_addr) + 8, std::end(v6.s6_addr), std::uint8_t{0});
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  ::inet_ntop(AF_INET6, &v6, text.data(), text.size());
+  return std::string(text.data()) + "/64";
 }
 
 /// The address a socket is bound to; empty if it has none.

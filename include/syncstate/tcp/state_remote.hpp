@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "syncstate/async/async_call.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/remote_client.hpp"
@@ -53,6 +54,8 @@ struct RemoteOptions {
   /// How long the steps of one attempt to connect may take.
   ConnectorOptions connect{};
   Limits limits{};
+  /// Told what status callbacks and codecs throw, on the remote's thread. Without it that is dropped.
+  ErrorHandler on_error = nullptr;
 };
 
 /// One long-lived TLS connection to a server, shared by every map that uses it; it reconnects by itself.
@@ -141,10 +144,12 @@ class TcpStateRemote final : public RemoteClient {
                                                     TlsContext(options.tls), options.connect);
     RemoteCoreOptions core;
     core.password = std::move(options.password);
+    protocol::wipe(options.password);
     core.event_timeout = options.event_timeout;
     core.request_timeout = options.request_timeout;
     core.backoff = options.backoff;
     core.limits = options.limits;
+    core.on_error = std::move(options.on_error);
     return syncstate::detail::RemoteCore::create(executor, std::move(connector), std::move(core));
   }
 

@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/authorizer.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/hook.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/master_handle.hpp"
@@ -44,7 +46,7 @@ struct ServerOptions {
   ServerTls tls{};
   /// Any bytes. Empty only with `ServerTls::require_client_certificates`.
   std::string password{};
-  /// Further passwords that are taken too, while one is being replaced.
+  /// Further passwords that are taken too, while one is being replaced; see `set_passwords`.
   std::vector<std::string> more_passwords{};
   /// Whether clients may bring maps; if not, only maps given to `host` are served.
   bool allow_uploads = true;
@@ -55,6 +57,11 @@ struct ServerOptions {
   /// How maps that clients bring are kept.
   MapOptions map_options{};
   Limits limits{};
+  /// Who may do what; without one, everybody who knows a password may do everything.
+  Authorizer authorizer = nullptr;
+  /// Told what hooks, init hooks, codecs and the authorizer throw, on the thread on which they do. Without it that is
+  /// dropped; senders and clients hear of it in any case.
+  ErrorHandler on_error = nullptr;
 };
 
 /// Hosts maps of one kind by their hash, runs hooks on the events that come for them, and streams what they
@@ -106,17 +113,43 @@ class TcpStateServer {
   ///         `already_started`; `stopped`.
   void start() {
     const std::lock_guard lock(mutex_);
-    const auto context = std::make_shared<const TlsContext>(options_.tls);
+    desk_->set_context(std::make_shared<const TlsContext>(options_.tls));
     if (!acceptor_) open_listener();
     {
       const std::lock_guard endpoint_lock(endpoint_mutex_);
       endpoint_ = acceptor_->endpoint();
     }
     core_->start();
-    acceptor_->start([desk = desk_, context](NativeSocket socket, std::string address) {
-      take(desk, context, std::move(socket), std::move(address));
+    acceptor_->start([desk = desk_](NativeSocket socket, std::string address) {
+      take(desk, std::move(socket), std::move(address));
     });
   }
+
+  /// Shows this certificate to everybody who connects from now on; links that are open go on. Files are read anew, also
+  /// where `tls` is what the server was made with.
+  /// Errors: `invalid_option` for a certificate or key that can't be used, or where clients would need neither
+  ///         password nor certificate any more; nothing has changed then.
+  void reload_tls(ServerTls tls) {
+    const std::lock_guard lock(mutex_);
+    if (options_.tls.requires_client_certificates() && !tls.requires_client_certificates()) {
+      throw StateError(StateErrc::invalid_option, "reload_tls: clients must go on showing certificates");
+    }
+    desk_->set_context(std::make_shared<const TlsContext>(tls));
+    options_.tls = std::move(tls);
+  }
+
+  /// Reads the files anew that the certificate, key and authorities in use came from.
+  /// Errors: as above.
+  void reload_tls() {
+    const std::lock_guard lock(mutex_);
+    desk_->set_context(std::make_shared<const TlsContext>(options_.tls));
+  }
+
+  /// Takes these passwords from now on, and no others; links that proved themselves go on.
+  ///
+  /// To replace one without a gap: set both, give every client the new one, set the new one alone.
+  /// Errors: `invalid_option` for none, or for an empty one without mutual TLS; nothing has changed then.
+  void set_passwords(std::vector<std::string> passwords) { core_->set_passwords(std::move(passwords)); }
 
   /// Ends everything; may be called again. In a hook it only begins to: nothing more is accepted or run, and
   /// the threads end with the next call, or the destructor.
@@ -155,10 +188,24 @@ class TcpStateServer {
   };
 
   /// What a connection needs that comes in while the server goes.
-  struct Desk {
+  class Desk {
+   public:
     std::shared_ptr<ServerCore<K, V, E>> core;
     std::vector<Ear> ears;
     std::size_t next_ear = 0;  // of the acceptor's executor
+
+    void set_context(std::shared_ptr<const TlsContext> context) {
+      const std::lock_guard lock(mutex_);
+      context_ = std::move(context);
+    }
+    [[nodiscard]] std::shared_ptr<const TlsContext> context() const {
+      const std::lock_guard lock(mutex_);
+      return context_;
+    }
+
+   private:
+    mutable std::mutex mutex_;
+    std::shared_ptr<const TlsContext> context_;
   };
 
   TcpStateServer(asio::io_context* context, ServerOptions options)
@@ -183,11 +230,17 @@ class TcpStateServer {
   ServerCoreOptions core_options() {
     ServerCoreOptions core;
     core.passwords.push_back(std::move(options_.password));
-    for (std::string& more : options_.more_passwords) core.passwords.push_back(std::move(more));
+    protocol::wipe(options_.password);
+    for (std::string& more : options_.more_passwords) {
+      core.passwords.push_back(std::move(more));
+      protocol::wipe(more);
+    }
     core.allow_empty_password = options_.tls.requires_client_certificates();
     core.allow_uploads = options_.allow_uploads;
     core.map_options = options_.map_options;
     core.limits = options_.limits;
+    core.authorizer = std::move(options_.authorizer);
+    core.on_error = std::move(options_.on_error);
     return core;
   }
 
@@ -201,20 +254,22 @@ class TcpStateServer {
   }
 
   /// A connection came: the next executor takes it.
-  static void take(const std::shared_ptr<Desk>& desk, const std::shared_ptr<const TlsContext>& context,
-                   NativeSocket socket, std::string address) {
+  static void take(const std::shared_ptr<Desk>& desk, NativeSocket socket, std::string address) {
     const Ear& ear = desk->ears[desk->next_ear++ % desk->ears.size()];
-    ear.executor->post([core = desk->core, ear, context, socket = std::move(socket),
-                        address = std::move(address)]() mutable {
-      TlsLinkOptions options;
-      options.handshake_time = std::chrono::milliseconds(0);  // the core limits the time until authentication
-      try {
-        auto link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)), *context,
-                                         address, options);
-        if (auto owner = core->accept(ear.lane, link, address)) link->start(std::move(owner));
-      } catch (
-          const std::exception&) {  // out of memory or descriptors: this connection is closed, others go on
-      }
+    ear.executor->post([desk, ear, socket = std::move(socket), address = std::move(address)]() mutable {
+      // Out of memory or descriptors: this connection is closed, others go on.
+      syncstate::detail::contain(desk->core->on_error(), [&] {
+        std::shared_ptr<TlsLink> link;
+        auto owner = desk->core->accept(ear.lane, network_of({address, 0}), [&] {
+          TlsLinkOptions options;
+          options.handshake_time =
+              std::chrono::milliseconds(0);  // the core limits the time until authentication
+          link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)),
+                                      *desk->context(), address, options);
+          return link;
+        });
+        if (owner) link->start(std::move(owner));
+      });
     });
   }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -31,11 +32,20 @@ struct RemoteEvent {
   bool is_on_link = false;  ///< sent on the link of now; on the next one it is repeated
 };
 
+/// Why the server refuses a channel, and when it is asked again.
+struct RemoteRefusal {
+  std::error_code reason;
+  std::string detail;
+  TimePoint since{};
+  TimePoint retry_at{};
+};
+
 /// Somebody who follows a map, on a channel of his own.
 struct RemoteFollower {
   std::shared_ptr<DiffReceiver> receiver;
   protocol::ChannelId channel = 0;
   bool is_open = false;
+  std::optional<RemoteRefusal> refusal{};  ///< of following; the map itself may be open all the same
 };
 
 /// A map that a remote opens on every link, and what waits for it.
@@ -50,10 +60,7 @@ struct RemoteEntry {
   std::size_t sent_events = 0;     ///< how many of them are on the link: the first ones
   std::vector<std::shared_ptr<Operation>> openers;
   std::vector<RemoteFollower> followers;
-  std::error_code refusal;  ///< why the server refuses the map; empty if it does not
-  std::string refusal_detail;
-  TimePoint refused_at{};
-  TimePoint retry_at{};
+  std::optional<RemoteRefusal> refusal;  ///< of the map
 
   template <class F>
   void erase_events_if(F is_unwanted) {

@@ -29,6 +29,7 @@
 #include "syncstate/detail/waiters.hpp"
 #include "syncstate/diff.hpp"
 #include "syncstate/error.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/remote.hpp"
 #include "syncstate/replica_options.hpp"
@@ -496,14 +497,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   template <class F>
   void report_errors(F f) {
-    try {
-      f();
-    } catch (...) {
-      try {
-        if (options_.on_error) options_.on_error(std::current_exception());
-      } catch (...) {  // who reports errors has nobody to report his own to
-      }
-    }
+    contain(options_.on_error, f);
   }
 
   void post_round() {

@@ -16,6 +16,7 @@
 #include "syncstate/detail/server/server_host.hpp"
 #include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/detail/unique_function.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor_pool.hpp"
 #include "syncstate/hook.hpp"
@@ -39,13 +40,14 @@ class HostedSlot final : public HostedBase,
   using Hooks = std::vector<HookFunction<K, V, E>>;
 
   /// `committed` is told of every commit, on the map's executor, with the lane that hears of it anyway, or
-  /// null.
+  /// null; `on_error` of what hooks throw.
   HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial,
-             std::shared_ptr<Hooks> hooks,
+             std::shared_ptr<Hooks> hooks, ErrorHandler on_error,
              UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed)
       : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)),
         serial_(std::move(serial)),
         hooks_(std::move(hooks)),
+        on_error_(std::move(on_error)),
         senders_(limits),
         committed_(std::move(committed)) {}
 
@@ -61,9 +63,11 @@ class HostedSlot final : public HostedBase,
       for (auto& hook : init_hooks) hook(MasterHandle<K, V>(this->shared_from_this()));
     } catch (const std::exception& error) {
       state_ = State::dead;
+      report(on_error_, std::current_exception());
       throw StateError(StateErrc::init_failed, error.what());
     } catch (...) {
       state_ = State::dead;
+      report(on_error_, std::current_exception());
       throw StateError(StateErrc::init_failed, "an init hook threw something that is no std::exception");
     }
     state_ = State::live;
@@ -78,19 +82,20 @@ class HostedSlot final : public HostedBase,
   [[nodiscard]] std::uint64_t hold_sender(std::uint64_t sender) override { return senders_.hold(sender); }
   void release_sender(std::uint64_t sender) override { senders_.release(sender); }
 
-  void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came) override {
+  void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came,
+                  bool is_allowed) override {
     static const std::string our_type = type_name<E>();
     if (*came.type != our_type) {
-      link->answer(came.channel, came.number,
+      link->answer(came.ticket,
                    EventOutcome{0, StateErrc::type_mismatch,
                                 "the server's events are " + our_type + ", the client's " + *came.type});
       return;
     }
     Pending pending{link->lane(),
                     link,
-                    came.channel,
+                    came.ticket,
                     came.sender,
-                    came.number,
+                    is_allowed,
                     Event<E>::deserialize(came.bytes),
                     EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()}};
     serial_->post(
@@ -124,9 +129,9 @@ class HostedSlot final : public HostedBase,
   struct Pending {
     std::shared_ptr<Lane> lane;
     std::weak_ptr<ServerLink> link;
-    protocol::ChannelId channel;
+    protocol::EventTicket ticket;
     std::uint64_t sender;
-    std::uint64_t number;
+    bool is_allowed;
     Event<E> event;
     EventContext context;
   };
@@ -147,18 +152,23 @@ class HostedSlot final : public HostedBase,
     if (state_ == State::dead) {
       outcome.error = StateErrc::stopped;
     } else {
-      switch (senders_.look_up(pending.sender, pending.number, outcome)) {
+      const std::uint64_t number = pending.ticket.number;
+      switch (senders_.look_up(pending.sender, number, outcome)) {
         case SenderTable::Verdict::repeat: break;
         case SenderTable::Verdict::unknown:
           outcome.error = StateErrc::outcome_unknown;
           outcome.detail = "this event, or its sender, is too old to be remembered";
           break;
         case SenderTable::Verdict::run:
-          outcome = run_hooks(pending, has_committed);
-          senders_.record(pending.sender, pending.number, outcome);
+          if (pending.is_allowed) {
+            outcome = run_hooks(pending, has_committed);
+          } else {
+            outcome.error = StateErrc::forbidden;
+          }
+          senders_.record(pending.sender, number, outcome);
       }
     }
-    pending.lane->answer(std::move(pending.link), pending.channel, pending.number, std::move(outcome),
+    pending.lane->answer(std::move(pending.link), pending.ticket, std::move(outcome),
                          has_committed ? map_.get() : nullptr);
   }
 
@@ -172,12 +182,15 @@ class HostedSlot final : public HostedBase,
       outcome.update_id = commit(change, pending.lane.get());
       has_committed = outcome.update_id != before;
     } catch (const StateError& error) {
+      report(on_error_, std::current_exception());
       outcome.error = error.code() == StateErrc::too_large ? StateErrc::too_large : StateErrc::hook_failed;
       outcome.detail = error.what();
     } catch (const std::exception& error) {
+      report(on_error_, std::current_exception());
       outcome.error = StateErrc::hook_failed;
       outcome.detail = error.what();
     } catch (...) {
+      report(on_error_, std::current_exception());
       outcome.error = StateErrc::hook_failed;
       outcome.detail = "a hook threw something that is no std::exception";
     }
@@ -188,6 +201,7 @@ class HostedSlot final : public HostedBase,
   std::shared_ptr<HostedMap<K, V>> map_;
   std::shared_ptr<SerialExecutor> serial_;
   std::shared_ptr<Hooks> hooks_;
+  const ErrorHandler on_error_;
   SenderTable senders_;
   UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed_;
   std::atomic<State> state_{State::initialising};

@@ -14,7 +14,7 @@
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/protocol/diff_source.hpp"
-#include "syncstate/protocol/messages.hpp"
+#include "syncstate/protocol/server_session.hpp"
 
 namespace syncstate::detail {
 
@@ -38,11 +38,11 @@ class Lane : public std::enable_shared_from_this<Lane> {
 
   /// An event was run; its link hears of it, if it is still there. `changed` is the map that it committed to,
   /// or null: commit and answer take one wake-up.
-  void answer(std::weak_ptr<ServerLink> link, protocol::ChannelId channel, std::uint64_t number,
-              EventOutcome outcome, const protocol::DiffSource* changed = nullptr) {
+  void answer(std::weak_ptr<ServerLink> link, const protocol::EventTicket& event, EventOutcome outcome,
+              const protocol::DiffSource* changed = nullptr) {
     std::unique_lock lock(mutex_);
     if (changed != nullptr) note_change(changed);
-    answers_.push_back(ReadyAnswer{std::move(link), channel, number, std::move(outcome)});
+    answers_.push_back(ReadyAnswer{std::move(link), event, std::move(outcome)});
     schedule_round(lock);
   }
 
@@ -75,8 +75,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
  private:
   struct ReadyAnswer {
     std::weak_ptr<ServerLink> link;
-    protocol::ChannelId channel;
-    std::uint64_t number;
+    protocol::EventTicket event;
     EventOutcome outcome;
   };
 

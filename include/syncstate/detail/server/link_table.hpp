@@ -12,6 +12,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <ratio>
 #include <string>
 
 #include "syncstate/executor.hpp"
@@ -35,46 +36,51 @@ class LinkTable {
 
   /// A connection was accepted. Where the pending ones are too many, the address that holds most of them
   /// gives way: the newcomer itself if it comes from there, else the oldest one from there.
-  Admission admit(LinkId link, const std::string& address) {
+  /// Complexity: O(pending links), and O(addresses) once a minute, or once in so many newcomers as there are addresses.
+  Admission admit(LinkId link, const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
-    if (total_ >= limits_->links || count_of(address) >= limits_->links_per_address) return {};
+    if (total_ >= limits_->links || limits_->pending_links == 0) return {};
+    if (now - swept_at_ >= std::chrono::minutes(1)) sweep(now);
+    if (addresses_.size() >= limits_->addresses) forget_most(now);
+    const auto at = addresses_.try_emplace(address).first;
     Admission admission;
-    if (pending_.size() >= limits_->pending_links) {
-      const std::string crowded = most_pending();
-      if (crowded.empty() || crowded == address) return {};
-      const auto oldest = std::find_if(pending_.begin(), pending_.end(),
-                                       [&](const Pending& p) { return p.address == crowded; });
-      admission.evicted = oldest->link;
-      pending_.erase(oldest);
+    if (at->second.links >= limits_->links_per_address || !has_credit(at->second, now) ||
+        !make_room(at->second, admission)) {
+      forget_idle(at, now);
+      return {};
     }
-    pending_.push_back(Pending{link, address});
+    pending_.push_back(Pending{link, &at->second});
     ++total_;
-    ++addresses_[address].links;
+    ++at->second.links;
+    ++at->second.pending;
+    ++at->second.unproven;
     admission.is_admitted = true;
     return admission;
   }
 
-  /// The link proved itself.
+  /// The link proved itself: it is held against its address no longer.
   void authenticated(LinkId link) {
     const std::lock_guard lock(mutex_);
-    drop_pending(link);
+    const auto found = find_pending(link);
+    if (found == pending_.end()) return;
+    found->address->unproven = std::max(0.0, found->address->unproven - 1);
+    drop_pending(found);
   }
 
   /// The link is gone.
-  void closed(LinkId link, const std::string& address) {
+  void closed(LinkId link, const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
-    drop_pending(link);
+    if (const auto found = find_pending(link); found != pending_.end()) drop_pending(found);
     --total_;
     const auto found = addresses_.find(address);
     if (found == addresses_.end()) return;
     --found->second.links;
-    forget_idle(found);
+    forget_idle(found, now);
   }
 
   /// A proof from this address did not hold.
   void proof_failed(const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
-    if (now - swept_at_ >= std::chrono::minutes(1)) sweep(now);
     auto& failures = addresses_[address].failed_proofs;
     failures.push_back(now);
     if (failures.size() > limits_->failed_proofs_per_minute) failures.pop_front();
@@ -85,9 +91,8 @@ class LinkTable {
     const std::lock_guard lock(mutex_);
     const auto found = addresses_.find(address);
     if (found == addresses_.end()) return false;
-    auto& failures = found->second.failed_proofs;
-    while (!failures.empty() && now - failures.front() >= std::chrono::minutes(1)) failures.pop_front();
-    return failures.size() >= limits_->failed_proofs_per_minute;
+    drop_old_failures(found->second, now);
+    return found->second.failed_proofs.size() >= limits_->failed_proofs_per_minute;
   }
 
   [[nodiscard]] std::size_t total() const {
@@ -95,53 +100,102 @@ class LinkTable {
     return total_;
   }
 
+  /// How many addresses are remembered.
+  [[nodiscard]] std::size_t addresses() const {
+    const std::lock_guard lock(mutex_);
+    return addresses_.size();
+  }
+
  private:
-  struct Pending {
-    LinkId link;
-    std::string address;
-  };
   struct Address {
     std::size_t links = 0;
+    std::size_t pending = 0;
+    // Links that have not proved themselves, yet or ever: falls by the limit in a minute.
+    double unproven = 0;
+    TimePoint unproven_as_of{};
     std::deque<TimePoint> failed_proofs;
   };
+  struct Pending {
+    LinkId link;
+    Address* address;  // nodes of a map stay where they are; an address with a link is not forgotten
+  };
+  using Addresses = std::map<std::string, Address>;
 
-  /// Forgets addresses that have no link, and no failed proof within the last minute.
+  static void drop_old_failures(Address& address, TimePoint now) {
+    auto& failures = address.failed_proofs;
+    while (!failures.empty() && now - failures.front() >= std::chrono::minutes(1)) failures.pop_front();
+  }
+
+  void let_unproven_fall(Address& address, TimePoint now) const {
+    if (now <= address.unproven_as_of) return;
+    const std::chrono::duration<double, std::ratio<60>> minutes = now - address.unproven_as_of;
+    const double fallen = minutes.count() * static_cast<double>(limits_->unproven_links_per_minute);
+    address.unproven = std::max(0.0, address.unproven - fallen);
+    address.unproven_as_of = now;
+  }
+
+  [[nodiscard]] bool has_credit(Address& address, TimePoint now) const {
+    let_unproven_fall(address, now);
+    return address.unproven + 1 <= static_cast<double>(limits_->unproven_links_per_minute);
+  }
+
+  /// Evicts a pending link where there are too many; false if the newcomer's own address is the crowded one.
+  bool make_room(const Address& newcomer, Admission& admission) {
+    if (pending_.size() < limits_->pending_links) return true;
+    const auto more = [](const Pending& a, const Pending& b) {
+      return a.address->pending < b.address->pending;
+    };
+    const Address* const crowded = std::max_element(pending_.begin(), pending_.end(), more)->address;
+    if (crowded == &newcomer) return false;
+    const auto oldest = std::find_if(pending_.begin(), pending_.end(),
+                                     [&](const Pending& p) { return p.address == crowded; });
+    admission.evicted = oldest->link;
+    drop_pending(oldest);
+    return true;
+  }
+
+  [[nodiscard]] std::list<Pending>::iterator find_pending(LinkId link) {
+    return std::find_if(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.link == link; });
+  }
+
+  void drop_pending(std::list<Pending>::iterator at) {
+    --at->address->pending;
+    pending_.erase(at);
+  }
+
+  /// Forgets an address that has no link, and nothing held against it.
+  Addresses::iterator forget_idle(Addresses::iterator at, TimePoint now) {
+    Address& address = at->second;
+    if (address.links != 0) return std::next(at);
+    drop_old_failures(address, now);
+    let_unproven_fall(address, now);
+    const bool is_idle = address.unproven == 0 && address.failed_proofs.empty();
+    return is_idle ? addresses_.erase(at) : std::next(at);
+  }
+
   void sweep(TimePoint now) {
     swept_at_ = now;
-    for (auto at = addresses_.begin(); at != addresses_.end();) {
-      auto& failures = at->second.failed_proofs;
-      while (!failures.empty() && now - failures.front() >= std::chrono::minutes(1)) failures.pop_front();
-      at = at->second.links == 0 && failures.empty() ? addresses_.erase(at) : std::next(at);
+    for (auto at = addresses_.begin(); at != addresses_.end();) at = forget_idle(at, now);
+  }
+
+  /// Too many addresses are remembered, those of an attacker who has many: the ones that failed once go first, and
+  /// where they are not most of them, all that have no link.
+  void forget_most(TimePoint now) {
+    sweep(now);
+    const auto forget = [this](auto is_forgotten) {
+      std::erase_if(addresses_,
+                    [&](const auto& entry) { return entry.second.links == 0 && is_forgotten(entry.second); });
+    };
+    forget([](const Address& address) { return address.unproven <= 1 && address.failed_proofs.size() <= 1; });
+    if (addresses_.size() > limits_->addresses / 2) {
+      forget([](const Address&) { return true; });
     }
-  }
-
-  [[nodiscard]] std::size_t count_of(const std::string& address) const {
-    const auto found = addresses_.find(address);
-    return found == addresses_.end() ? 0 : found->second.links;
-  }
-
-  [[nodiscard]] std::string most_pending() const {
-    std::map<std::string, std::size_t> counts;
-    std::string most;
-    for (const Pending& p : pending_) {
-      const std::size_t count = ++counts[p.address];
-      if (most.empty() || count > counts[most]) most = p.address;
-    }
-    return most;
-  }
-
-  void drop_pending(LinkId link) {
-    std::erase_if(pending_, [&](const Pending& p) { return p.link == link; });
-  }
-
-  void forget_idle(std::map<std::string, Address>::iterator at) {
-    if (at->second.links == 0 && at->second.failed_proofs.empty()) addresses_.erase(at);
   }
 
   const Limits* limits_;
   mutable std::mutex mutex_;
   std::list<Pending> pending_;  // the oldest first
-  std::map<std::string, Address> addresses_;
+  Addresses addresses_;
   std::size_t total_ = 0;
   TimePoint swept_at_{};
 };

@@ -28,13 +28,15 @@ struct EventOutcome {
 
 /// The senders of one map: for each the highest number run, and the last answers.
 ///
-/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, at most; more
-///          only while more are held by open channels.
+/// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, and
+///          `Limits::answer_bytes_per_map` in all, at most; more only while more are held by open channels.
 /// Threads: every member from any thread.
 class SenderTable {
  public:
   explicit SenderTable(const Limits& limits)
-      : most_senders_(limits.senders_per_map), most_answers_(limits.answers_per_sender) {}
+      : most_senders_(limits.senders_per_map),
+        most_answers_(limits.answers_per_sender),
+        most_answer_bytes_(limits.answer_bytes_per_map) {}
 
   /// The sender itself while it is known, a new one for 0 or one that was forgotten.
   std::uint64_t admit(std::uint64_t sender) {
@@ -47,14 +49,15 @@ class SenderTable {
   std::uint64_t hold(std::uint64_t sender) {
     const std::lock_guard lock(mutex_);
     sender = admit_locked(sender);
-    ++senders_[sender].holders;
+    if (senders_[sender].holders++ == 0) --idle_senders_;
     return sender;
   }
 
   void release(std::uint64_t sender) {
     const std::lock_guard lock(mutex_);
     const auto found = senders_.find(sender);
-    if (found != senders_.end() && found->second.holders > 0) --found->second.holders;
+    if (found == senders_.end() || found->second.holders == 0) return;
+    if (--found->second.holders == 0) ++idle_senders_;
   }
 
   /// What the table says of an event that is about to run.
@@ -81,8 +84,19 @@ class SenderTable {
     Sender* const known = touch(sender);
     if (known == nullptr) return;
     known->highest = number;
+    answer_bytes_ += bytes_of(outcome);
     known->answers.emplace_back(number, std::move(outcome));
-    if (known->answers.size() > most_answers_) known->answers.pop_front();
+    if (known->answers.size() > most_answers_) {
+      answer_bytes_ -= bytes_of(known->answers.front().second);
+      known->answers.pop_front();
+    }
+    while (answer_bytes_ > most_answer_bytes_ && idle_senders_ > 0) forget_one();
+  }
+
+  /// What the answers take that are kept.
+  [[nodiscard]] std::size_t answer_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return answer_bytes_;
   }
 
  private:
@@ -98,10 +112,15 @@ class SenderTable {
     do {
       sender = random_u64();
     } while (sender == 0 || senders_.contains(sender));
-    if (senders_.size() >= most_senders_) forget_one();
+    if (senders_.size() >= most_senders_ && idle_senders_ > 0) forget_one();
     by_use_.push_front(sender);
     senders_[sender].use = by_use_.begin();
+    ++idle_senders_;
     return sender;
+  }
+
+  static std::size_t bytes_of(const EventOutcome& outcome) {
+    return sizeof(std::pair<std::uint64_t, EventOutcome>) + outcome.detail.size();
   }
 
   /// Forgets the sender that was idle for longest, of those that nobody holds.
@@ -110,6 +129,8 @@ class SenderTable {
       const auto oldest = std::prev(by_use_.end());
       const auto found = senders_.find(*oldest);
       if (found->second.holders == 0) {
+        for (const auto& answer : found->second.answers) answer_bytes_ -= bytes_of(answer.second);
+        --idle_senders_;
         senders_.erase(found);
         by_use_.erase(oldest);
         return;
@@ -125,9 +146,12 @@ class SenderTable {
     return &found->second;
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::size_t most_senders_;
   std::size_t most_answers_;
+  std::size_t most_answer_bytes_;
+  std::size_t answer_bytes_ = 0;
+  std::size_t idle_senders_ = 0;     // those that nobody holds
   std::list<std::uint64_t> by_use_;  // the latest first
   std::unordered_map<std::uint64_t, Sender> senders_;
 };

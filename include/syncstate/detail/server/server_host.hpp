@@ -6,7 +6,9 @@
 #include <memory>
 #include <string>
 
+#include "syncstate/authorizer.hpp"
 #include "syncstate/bytes.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/protocol/diff_source.hpp"
@@ -29,11 +31,14 @@ class ServerHost {
 
   [[nodiscard]] virtual const Limits& limits() const = 0;
   [[nodiscard]] virtual std::shared_ptr<const protocol::Passwords> passwords() const = 0;
+  [[nodiscard]] virtual const ErrorHandler& on_error() const = 0;
+  /// What the authorizer says; true without one.
+  [[nodiscard]] virtual bool is_allowed(const Peer& peer, Action action, const MapHash& map) const = 0;
 
   [[nodiscard]] virtual bool is_barred(const std::string& address, TimePoint now) = 0;
   virtual void proof_failed(const std::string& address, TimePoint now) = 0;
   virtual void authenticated(std::uint64_t link) = 0;
-  virtual void closed(std::uint64_t link, const std::string& address) = 0;
+  virtual void closed(std::uint64_t link, const std::string& address, TimePoint now) = 0;
 
   virtual void open_asked(const std::shared_ptr<ServerLink>& link, protocol::Open open) = 0;
   virtual void upload_came(ServerLink& link, protocol::ChannelId channel, ByteView bytes) = 0;
@@ -53,14 +58,17 @@ class HostedBase {
   HostedBase& operator=(const HostedBase&) = delete;
   virtual ~HostedBase() = default;
 
+  [[nodiscard]] virtual const MapHash& hash() const = 0;
   [[nodiscard]] virtual std::shared_ptr<protocol::DiffSource> source() = 0;
   /// The sender itself while it is known here, else a new one; remembered until `release_sender`, and a while
   /// longer.
   [[nodiscard]] virtual std::uint64_t hold_sender(std::uint64_t sender) = 0;
   virtual void release_sender(std::uint64_t sender) = 0;
-  /// Runs the event, sooner or later, and answers through the link's lane.
+  /// Runs the event, sooner or later, and answers through the link's lane; one that is not allowed is answered in its
+  /// turn, too, so that a repeat gets the same answer.
   /// Errors: throws to end the session that sent bytes which are no event.
-  virtual void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& event) = 0;
+  virtual void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& event,
+                          bool is_allowed) = 0;
 };
 
 }  // namespace syncstate::detail

@@ -11,9 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/authorizer.hpp"
 #include "syncstate/detail/server/lane.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/server/server_host.hpp"
+#include "syncstate/error_handler.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/protocol/server_session.hpp"
@@ -65,20 +67,33 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     wake();
   }
 
-  void answer(protocol::ChannelId channel, std::uint64_t number, EventOutcome outcome) {
+  void answer(const protocol::EventTicket& event, EventOutcome outcome) {
     if (outcome.error == StateErrc{}) {
-      session_.answer(channel, number, outcome.update_id);
+      session_.answer(event, outcome.update_id);
     } else {
-      session_.answer_error(channel, number, outcome.error, std::move(outcome.detail));
+      session_.answer_error(event, outcome.error, std::move(outcome.detail));
     }
   }
 
   /// Ends the session, saying why.
   void end(StateErrc reason, const std::string& detail) { session_.fail(reason, detail, sink()); }
+  void end(const protocol::CloseSession& why) { session_.fail(why, sink()); }
 
   /// Closes the link without a word.
   void abort() {
     if (link_) link_->abort();
+  }
+
+  /// Runs `f`, which may run out of memory or call codecs of the user's: what it throws ends this session and nothing
+  /// else.
+  template <class F>
+  void guard(F&& f) noexcept {
+    const auto self = shared_from_this();
+    try {
+      f();
+    } catch (...) {
+      give_up(std::current_exception());
+    }
   }
 
   /// Asks the link to fetch what the session has to send, if there is anything.
@@ -87,28 +102,43 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   }
 
   void tick(TimePoint now) {
-    session_.on_tick(now, sink());
-    wake();
+    guard([&] {
+      session_.on_tick(now, sink());
+      wake();
+    });
   }
 
   // LinkOwner
 
   void on_open(const LinkInfo& info) override {
-    peer_ = info.peer;
-    const TimePoint now = lane_->executor().now();
-    session_.on_open(host_->passwords(), info.channel_binding, host_->is_barred(address_, now), now);
+    guard([&] {
+      peer_ = info.peer;
+      const TimePoint now = lane_->executor().now();
+      session_.on_open(host_->passwords(), info.channel_binding, host_->is_barred(address_, now), now);
+    });
   }
 
   void on_bytes(ByteView bytes) override {
-    const auto self = shared_from_this();
-    const TimePoint now = lane_->executor().now();
-    // Links that were opened side by side have as many guesses together as one after the other.
-    if (!session_.is_authenticated()) session_.set_busy(host_->is_barred(address_, now));
-    session_.on_bytes(bytes, now, sink());
-    wake();
+    guard([&] {
+      const TimePoint now = lane_->executor().now();
+      // Links that were opened side by side have as many guesses together as one after the other.
+      if (!session_.is_authenticated()) session_.set_busy(host_->is_barred(address_, now));
+      session_.on_bytes(bytes, now, sink());
+      wake();
+    });
   }
 
-  void produce(Bytes& out) override { session_.produce(out); }
+  void produce(Bytes& out) override {
+    guard([&] {
+      try {
+        session_.produce(out);
+      } catch (...) {
+        out.clear();  // perhaps half a frame
+        session_.fail(protocol::close_for_exception(), sink());
+        session_.produce(out);
+      }
+    });
+  }
 
   void on_closed(std::error_code, const std::string&) override {
     const auto self = shared_from_this();
@@ -117,7 +147,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     lane_->remove(this);
     link_.reset();
     for (const auto& [channel, open] : std::exchange(maps_, {})) open.map->release_sender(open.sender);
-    host_->closed(id_, address_);
+    host_->closed(id_, address_, lane_->executor().now());
   }
 
   struct OpenMap {
@@ -154,17 +184,51 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     forget_map(action.channel);
     host_->channel_closed(*this, action.channel);
   }
+  void perform(const protocol::FollowAsked& action) {
+    const protocol::ChannelId channel = action.follow.channel;
+    if (!may(Action::follow, channel)) {
+      session_.refuse(channel, StateErrc::forbidden, {});
+    } else if (session_.follow(action.follow)) {
+      return;
+    }
+    perform(protocol::ChannelClosed{channel});
+  }
+  void perform(const protocol::DiffAsked& action) {
+    if (!may(Action::fetch, action.ask.channel)) return refuse_request(action.ask.request);
+    session_.send_diff(action.ask);
+  }
+  void perform(const protocol::HeadAsked& action) {
+    if (!may(Action::fetch, action.ask.channel)) return refuse_request(action.ask.request);
+    session_.send_head(action.ask);
+  }
   void perform(const protocol::FetchAsked& action) { host_->fetch_asked(*this, action.fetch); }
   void perform(const protocol::ListAsked& action) { host_->list_asked(*this, action.request); }
   void perform(const protocol::EventCame& action) {
-    const auto found = maps_.find(action.channel);
-    if (found != maps_.end()) found->second.map->event_came(shared_from_this(), action);
+    const auto found = maps_.find(action.ticket.channel);
+    if (found == maps_.end()) return;
+    const auto map = found->second.map;
+    map->event_came(shared_from_this(), action, host_->is_allowed(peer_, Action::send_event, map->hash()));
   }
   void perform(const protocol::CloseSession& action) {
+    report(host_->on_error(), action.cause);
     if (action.reason == StateErrc::unauthorized && !session_.is_authenticated()) {
       host_->proof_failed(address_, lane_->executor().now());
     }
     if (link_) link_->close_gracefully();
+  }
+
+  /// Whether the peer may do this with the map open on `channel`.
+  [[nodiscard]] bool may(Action action, protocol::ChannelId channel) const {
+    const auto found = maps_.find(channel);
+    return found != maps_.end() && host_->is_allowed(peer_, action, found->second.map->hash());
+  }
+
+  void refuse_request(protocol::ChannelId request) { session_.refuse(request, StateErrc::forbidden, {}); }
+
+  /// Not even the goodbye could be made.
+  void give_up(std::exception_ptr error) noexcept {
+    report(host_->on_error(), std::move(error));
+    contain(host_->on_error(), [this] { abort(); });
   }
 
   /// The lane wakes us for a map as long as one channel has it open.
@@ -211,8 +275,10 @@ inline void Lane::run_round() {
   }
   for (ReadyAnswer& ready : answers) {
     if (const auto link = ready.link.lock()) {
-      link->answer(ready.channel, ready.number, std::move(ready.outcome));
-      link->wake();
+      link->guard([&] {
+        link->answer(ready.event, std::move(ready.outcome));
+        link->wake();
+      });
     }
   }
   for (const protocol::DiffSource* map : changed) {

@@ -1,0 +1,247 @@
+// Who may do what: the authorizer is asked for each action, and what it refuses is `forbidden` and costs nobody else.
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/inproc_world.hpp"
+#include "support/raw_peer.hpp"
+
+namespace syncstate::testing {
+namespace {
+
+/// Refuses what is listed, to everybody but the owner of 127.0.0.1.
+struct Rules {
+  std::vector<Action> refused;
+  std::vector<std::tuple<std::string, Action, MapHash>> asked{};
+
+  ServerCoreOptions options() {
+    ServerCoreOptions options;
+    options.authorizer = [this](const Peer& peer, Action action, const MapHash& map) {
+      asked.emplace_back(peer.address, action, map);
+      return peer.address == "127.0.0.1" ||
+             std::find(refused.begin(), refused.end(), action) == refused.end();
+    };
+    return options;
+  }
+  [[nodiscard]] bool was_asked(const std::string& address, Action action, const MapHash& map) const {
+    return std::find(asked.begin(), asked.end(), std::tuple(address, action, map)) != asked.end();
+  }
+};
+
+constexpr const char* guest_address = "198.51.100.1";
+
+std::shared_ptr<Remote> connect_guest(World& world) {
+  return std::make_shared<Remote>(world.time, world.port, RemoteCoreOptions{.password = password, .seed = 2},
+                                  guest_address);
+}
+
+/// A guest's map that equals the one that is hosted.
+Map guest_map(World& world, const std::shared_ptr<Remote>& guest, std::size_t keys = 4) {
+  return world.make_map(guest, keys);
+}
+
+}  // namespace
+
+TEST_CASE("a peer that may not init a map is told forbidden, and may use one that is hosted") {
+  Rules rules{{Action::init}};
+  World world(rules.options());
+  const auto guest = connect_guest(world);
+  Map map(guest);
+  push_keys(map, 4);
+  CHECK(error_of([&] { map.freeze(); }) == StateErrc::forbidden);
+  CHECK(map.is_frozen());
+  CHECK(rules.was_asked(guest_address, Action::init, map.hash()));
+  CHECK(guest->status().state == LinkState::live);  // the link itself is well
+  CHECK(guest->hosted().empty());
+
+  const Map owners = world.make_map(world.connect());
+  CHECK_NOTHROW(map.freeze());
+  CHECK(guest->send_event(map.hash(), set_key("key01", "x")) == 1);
+  CHECK(map.sync() == 1);
+}
+
+TEST_CASE("a peer that may not follow reads by asking, and sends events") {
+  Rules rules{{Action::follow}};
+  World world(rules.options());
+  const Handle handle = world.host();
+  const auto guest = connect_guest(world);
+  Map map = guest_map(world, guest);
+  Follower replica{Map(map)};
+  CHECK(world.wait([&] { return replica.status().state == LinkState::failed; }));
+  CHECK(replica.status().reason == StateErrc::forbidden);
+  CHECK(guest->status().state == LinkState::live);
+  CHECK(guest->send_event(map.hash(), set_key("key01", "x")) == 1);
+  CHECK(map.sync() == 1);
+  CHECK(map.at("key01") == "x");
+  CHECK(replica.view().at("key01") == "-");  // readable all the same
+
+  // Allowed later, it follows without anybody's doing.
+  rules.refused.clear();
+  CHECK(world.wait([&] { return replica.view().at("key01") == "x"; }));
+  CHECK(replica.status().state == LinkState::live);
+}
+
+TEST_CASE("a peer that may not fetch follows, and sees nothing listed") {
+  Rules rules{{Action::fetch}};
+  World world(rules.options());
+  const Handle handle = world.host();
+  const auto guest = connect_guest(world);
+  Map map = guest_map(world, guest);
+  CHECK(error_of([&] { map.sync(); }) == StateErrc::forbidden);
+  CHECK(error_of([&] { map.set_update_id(7); }) == StateErrc::forbidden);
+  CHECK(error_of([&] { (void)guest->head(map); }) == StateErrc::forbidden);
+  CHECK(error_of([&] { (void)guest->attach<std::string, std::string>(handle.hash()); }) ==
+        StateErrc::forbidden);
+  CHECK(guest->hosted().empty());
+  CHECK(world.connect()->hosted().size() == 1);
+  Follower replica{std::move(map)};
+  CHECK(handle.modify([](Map& state) { state.set("key02", "y"); }) == 1);
+  CHECK(replica.wait_for(1, 10s));
+}
+
+TEST_CASE("an event that is forbidden runs no hook, and the next one may") {
+  Rules rules{{Action::send_event}};
+  World world(rules.options());
+  const Handle handle = world.host();
+  const auto guest = connect_guest(world);
+  Map map = guest_map(world, guest);
+  CHECK(error_of([&] { guest->send_event(map.hash(), set_key("key01", "no")); }) == StateErrc::forbidden);
+  CHECK(world.runs.empty());
+  CHECK(handle.update_id() == 0);
+  rules.refused.clear();
+  CHECK(guest->send_event(map.hash(), set_key("key01", "yes")) == 1);
+  CHECK(world.runs == std::vector<std::string>{"yes"});
+}
+
+TEST_CASE("a repeat of a forbidden event gets its old answer, whatever is allowed by then") {
+  Rules rules{{Action::send_event}};
+  World world(rules.options());
+  const Handle handle = world.host();
+  const auto peer = connect_raw(world.time, *world.port, password, guest_address);
+  protocol::Open open;
+  open.channel = 1;
+  open.hash = handle.hash();
+  open.key_type = open.value_type = type_name<std::string>();
+  peer->send(open);
+  world.time.run_ready();
+  const std::uint64_t sender = peer->find<protocol::Opened>().value().sender;
+  const SerializedEvent event = serialize_event(set_key("key01", "x"));
+  const auto send = [&](std::uint64_t number) {
+    peer->forget();
+    peer->send(protocol::EventType{1, event.type_name});
+    protocol::EventMessage message;
+    message.channel = 1;
+    message.sender = sender;
+    message.number = number;
+    message.bytes = event.bytes;
+    peer->send(message);
+    world.time.run_ready();
+    const auto error = peer->find<protocol::AnswerError>();
+    return error ? error->reason : StateErrc{};
+  };
+  CHECK(send(1) == StateErrc::forbidden);
+  rules.refused.clear();
+  CHECK(send(1) == StateErrc::forbidden);
+  CHECK(send(2) == StateErrc{});
+  CHECK(world.runs.size() == 1);
+}
+
+TEST_CASE("a peer that may do nothing with a map can't tell whether it is hosted") {
+  Rules rules{{Action::init, Action::follow, Action::fetch, Action::send_event}};
+  World world(rules.options());
+  const auto guest = connect_guest(world);
+  const auto freeze_error = [&](std::size_t keys) {
+    Map map(guest);
+    push_keys(map, keys);
+    return error_of([&] { map.freeze(); });
+  };
+  const Handle handle = world.host(4);
+  CHECK(freeze_error(4) == StateErrc::forbidden);
+  CHECK(freeze_error(5) == StateErrc::forbidden);
+  CHECK(error_of([&] { (void)guest->attach<std::string, std::string>(handle.hash()); }) ==
+        StateErrc::forbidden);
+  CHECK(error_of([&] { (void)guest->attach<std::string, std::string>(MapHash()); }) == StateErrc::forbidden);
+  CHECK(handle.update_id() == 0);
+}
+
+TEST_CASE("who waits for another's upload, and may not init, is not asked to take it over") {
+  Rules rules{{Action::init}};
+  World world(rules.options());
+  Map model = make_master(4);
+  protocol::Open open;
+  open.channel = 1;
+  open.hash = model.hash();
+  open.key_type = open.value_type = type_name<std::string>();
+  const auto owner = connect_raw(world.time, *world.port, password, "127.0.0.1");
+  owner->send(open);
+  world.time.run_ready();
+  REQUIRE(owner->find<protocol::UploadWanted>());
+  const auto guest = connect_raw(world.time, *world.port, password, guest_address);
+  guest->send(open);
+  world.time.run_ready();
+  CHECK_FALSE(guest->find<protocol::Refused>());
+  owner->abort();
+  world.time.run_ready();
+  CHECK_FALSE(guest->find<protocol::UploadWanted>());
+  REQUIRE(guest->find<protocol::Refused>());
+  CHECK(guest->find<protocol::Refused>()->reason == StateErrc::forbidden);
+  // The map is free for whoever may bring it.
+  CHECK_NOTHROW(world.make_map(world.connect()));
+}
+
+TEST_CASE("following, a diff and the head are asked about each time, not when the channel was opened") {
+  Rules rules{{}};
+  World world(rules.options());
+  const Handle handle = world.host();
+  const auto peer = connect_raw(world.time, *world.port, password, guest_address);
+  protocol::Open open;
+  open.channel = 1;
+  open.hash = handle.hash();
+  open.key_type = open.value_type = type_name<std::string>();
+  peer->send(open);
+  world.time.run_ready();
+  REQUIRE(peer->find<protocol::Opened>());
+  rules.refused = {Action::follow, Action::fetch};
+  peer->send(protocol::GetUpdateId{2, 1});
+  peer->send(protocol::GetDiff{3, 1, {}, 1});
+  protocol::Follow follow;
+  follow.channel = 1;
+  follow.mode = protocol::FollowMode::merged;
+  peer->send(follow);
+  world.time.run_ready();
+  const auto refused = peer->all<protocol::Refused>();
+  REQUIRE(refused.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(refused[i].reason == StateErrc::forbidden);
+  CHECK(refused[0].channel == 2);
+  CHECK(refused[1].channel == 3);
+  CHECK(refused[2].channel == 1);
+  handle.modify([](Map& map) { map.set("key01", "secret"); });
+  world.time.run_ready();
+  CHECK_FALSE(peer->find<protocol::DiffMessage>());
+  CHECK_FALSE(peer->find<protocol::Step>());
+  CHECK(peer->is_open());
+}
+
+TEST_CASE("an authorizer that throws has refused, and on_error is told") {
+  ServerCoreOptions options;
+  std::size_t reports = 0;
+  options.authorizer = [](const Peer&, Action, const MapHash&) -> bool {
+    throw std::runtime_error("no idea");
+  };
+  options.on_error = [&](const std::exception_ptr&) { ++reports; };
+  World world(options);
+  const auto remote = world.connect();
+  Map map(remote);
+  push_keys(map, 4);
+  CHECK(error_of([&] { map.freeze(); }) == StateErrc::forbidden);
+  CHECK(reports > 0);
+  CHECK(remote->status().state == LinkState::live);
+}
+
+}  // namespace syncstate::testing
