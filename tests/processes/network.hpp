@@ -52,8 +52,9 @@ class Network {
 
   /// Which packets are lost on their way: `"iifname"` those from the master, `"oifname"` those to it.
   void drop(const std::string& side, unsigned percent) {
-    run({"nft", "add", "rule", "inet", "chaos", side == "iifname" ? "input" : "output", side, "v0", "numgen",
-         "random", "mod", "100", "<", std::to_string(percent), "drop"});
+    const std::string chain = side == "iifname" ? "input" : "output";
+    const std::string which = percent < 100 ? " numgen random mod 100 < " + std::to_string(percent) : "";
+    run({"nft", "add rule inet chaos " + chain + " " + side + " v0" + which + " drop"});
   }
   void drop_nothing() {
     if (can_drop_) run({"nft", "flush", "table", "inet", "chaos"});
