@@ -397,10 +397,8 @@ class Driver {
       ++actor.misses;
       ledger_.fate(name, number, Fate::unknown);
     } else if (what == "refused") {
-      int code = 0;
       std::string reason;
-      words >> code >> std::ws;
-      std::getline(words, reason);
+      std::getline(words >> std::ws, reason);
       ++actor.misses;
       ++refusals_[reason];
       ledger_.fate(name, number, Fate::refused);

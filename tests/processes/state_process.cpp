@@ -344,9 +344,10 @@ int run_sender(const Options& options) {
               say_all("unknown", number);
             } else if (error == ss::StateErrc::hook_failed) {
               say_all("failed", number);
+            } else if (error == ss::StateErrc::unavailable || error == ss::StateErrc::stopped) {
+              say_all("refused", number, error.message());  // it did not run
             } else {
-              // Any other reason is one not to have run it: NUMBER, REASON.
-              say_all("refused", number, error.value(), error.message());
+              say_all("violation event", number, "ended with", error.message());
             }
           });
     }
