@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/diff.hpp"
 #include "syncstate/state_map.hpp"
 
@@ -156,36 +157,6 @@ TEST_CASE("linear history: diff(a, b) applied at a is the state at its end, for 
   }
 }
 
-TEST_CASE("a merged diff names each key once, with its last value, whatever the sizes and orders") {
-  Map map(Role::master);
-  for (int key = 0; key < 40; ++key) map.push(key, "initial");
-  map.freeze();
-  std::mt19937 random(7);
-  for (int first = 1; first < 20; ++first) {
-    for (int second = 1; second < 20; ++second) {
-      IntDiff merged(map, 1, 0, 1);
-      IntDiff later(map, 1, 1, 2);
-      std::map<int, std::string> expected;
-      const auto set_some = [&](IntDiff& diff, int count, const std::string& value) {
-        for (int i = 0; i < count; ++i) {
-          const int key = static_cast<int>(random() % 40);
-          diff.set(key, value);
-          expected[key] = value;
-        }
-      };
-      set_some(merged, first, "first");
-      set_some(later, second, "second");
-      merged.merge(later);
-      IntDiff last(map, 1, 2, 3);
-      set_some(last, first, "third");
-      merged.merge(last);
-      std::map<int, std::string> named;
-      for (const auto& [key, value] : merged.changes()) REQUIRE(named.emplace(key, value).second);
-      REQUIRE(named == expected);
-    }
-  }
-}
-
 TEST_CASE("replicas fed with single, merged, overlapping and full diffs end equal to the master") {
   for (unsigned seed = 0; seed < histories; ++seed) {
     INFO("seed " << seed);
@@ -230,6 +201,40 @@ TEST_CASE("replicas fed with single, merged, overlapping and full diffs end equa
       relayed.apply(handed_on);
       REQUIRE(state_of(relayed) == history.states[relayed.update_id()]);
       if (replica.epoch() != 0) REQUIRE(replica.epoch() == history.map.epoch());
+    }
+  }
+}
+
+TEST_CASE("changes name each key once, however they are gathered") {
+  const unsigned seed = GENERATE(range(0U, 300U));
+  INFO("seed " << seed);
+  std::mt19937 random(seed);
+  const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+  const int keys = pick(1, 40);
+  detail::ChangeSet<int> changes;
+  std::map<std::uint32_t, int> expected;
+  for (int step = 0; step < 60; ++step) {
+    const auto ordinal = static_cast<std::uint32_t>(pick(0, keys - 1));
+    switch (pick(0, 9)) {
+      case 0: changes.sort(); break;
+      case 1: changes.prepare(static_cast<std::size_t>(pick(0, 12))); break;
+      case 2: {
+        detail::ChangeSet<int> later;
+        for (int i = pick(0, 9); i > 0; --i) {
+          const auto other = static_cast<std::uint32_t>(pick(0, keys - 1));
+          later.set(other, ++step);
+          expected[other] = step;
+        }
+        changes.absorb(std::move(later));
+        break;
+      }
+      default: changes.set(ordinal, step); expected[ordinal] = step;
+    }
+    REQUIRE(changes.size() == expected.size());
+    for (const auto& [key, value] : expected) {
+      const int* const found = changes.find(key);
+      REQUIRE(found != nullptr);
+      REQUIRE(*found == value);
     }
   }
 }
