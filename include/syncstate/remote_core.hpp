@@ -108,9 +108,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   /// Makes the map known, and opens it now and after every reconnect. `done` hears when it is open, or why
-  /// not; while the server can't be reached it hears nothing.
+  /// not; while the server can't be reached it hears nothing. The map is opened also for one who has given up
+  /// waiting before the executor came to it.
   void open(MapIdentity identity, std::shared_ptr<Operation> done) {
-    post_operation(done, [identity = std::move(identity), done](RemoteCore& self) mutable {
+    post_unless_stopped(done, [identity = std::move(identity), done](RemoteCore& self) mutable {
       if (const auto clash = self.find_clash(identity)) {
         return self.finish(*done, StateErrc::type_mismatch, *clash);
       }
@@ -302,9 +303,17 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     });
   }
 
-  /// As `post`; a stopped core ends the operation instead.
+  /// As `post`; a stopped core ends the operation instead, and one that has ended by then is not begun.
   template <class F>
   void post_operation(const std::shared_ptr<Operation>& done, F f) {
+    post_unless_stopped(done, [done, f = std::move(f)](RemoteCore& self) mutable {
+      if (!done->is_finished()) f(self);
+    });
+  }
+
+  /// As `post`; a stopped core ends the operation instead.
+  template <class F>
+  void post_unless_stopped(const std::shared_ptr<Operation>& done, F f) {
     {
       const std::lock_guard lock(mutex_);
       if (is_stopped_) {
@@ -318,7 +327,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         done->finish(StateErrc::stopped);
       } else if (self->is_shut_down_) {
         self->finish(*done, StateErrc::stopped);
-      } else if (!done->is_finished()) {
+      } else {
         f(*self);
       }
     });
@@ -775,6 +784,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (entry == nullptr) return;
     if (Follower* follower = follower_of(*entry, action.channel)) {
       follower->is_open = true;
+      // What the map was refused for is over: somebody brought it meanwhile, perhaps this very channel.
+      if (entry->refusal) open_anew(*entry);
       tell_follower(*entry, *follower);
       if (follower->receiver->position() == action.head) follower->receiver->on_current(executor_->now());
       return;
@@ -782,7 +793,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     entry->is_open = true;
     adopt_sender(*entry, action.sender, action.head.epoch);
     for (const auto& opener : std::exchange(entry->openers, {})) finish(*opener, {});
-    for (Follower& follower : entry->followers) open_follower(*entry, follower);
+    for (Follower& follower : entry->followers) {
+      if (follower.is_open) tell_follower(*entry, follower);
+      open_follower(*entry, follower);
+    }
     send_events(*entry);
     start_requests();
   }

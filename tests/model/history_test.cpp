@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/diff.hpp"
 #include "syncstate/state_map.hpp"
 
@@ -105,7 +106,7 @@ Map make_replica(const Map& master) {
 
 std::set<int> keys_of(const IntDiff& diff) {
   std::set<int> keys;
-  for (const auto& [key, value] : diff.changes()) keys.insert(key);
+  for (const auto& [key, value] : diff.changes()) REQUIRE(keys.insert(key).second);  // no key twice
   return keys;
 }
 
@@ -200,6 +201,40 @@ TEST_CASE("replicas fed with single, merged, overlapping and full diffs end equa
       relayed.apply(handed_on);
       REQUIRE(state_of(relayed) == history.states[relayed.update_id()]);
       if (replica.epoch() != 0) REQUIRE(replica.epoch() == history.map.epoch());
+    }
+  }
+}
+
+TEST_CASE("changes name each key once, however they are gathered") {
+  const unsigned seed = GENERATE(range(0U, 300U));
+  INFO("seed " << seed);
+  std::mt19937 random(seed);
+  const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+  const int keys = pick(1, 40);
+  detail::ChangeSet<int> changes;
+  std::map<std::uint32_t, int> expected;
+  for (int step = 0; step < 60; ++step) {
+    const auto ordinal = static_cast<std::uint32_t>(pick(0, keys - 1));
+    switch (pick(0, 9)) {
+      case 0: changes.sort(); break;
+      case 1: changes.prepare(static_cast<std::size_t>(pick(0, 12))); break;
+      case 2: {
+        detail::ChangeSet<int> later;
+        for (int i = pick(0, 9); i > 0; --i) {
+          const auto other = static_cast<std::uint32_t>(pick(0, keys - 1));
+          later.set(other, ++step);
+          expected[other] = step;
+        }
+        changes.absorb(std::move(later));
+        break;
+      }
+      default: changes.set(ordinal, step); expected[ordinal] = step;
+    }
+    REQUIRE(changes.size() == expected.size());
+    for (const auto& [key, value] : expected) {
+      const int* const found = changes.find(key);
+      REQUIRE(found != nullptr);
+      REQUIRE(*found == value);
     }
   }
 }

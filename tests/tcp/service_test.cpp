@@ -87,9 +87,9 @@ Map small_map(const std::shared_ptr<Remote>& remote) {
   return map;
 }
 
-std::error_code freeze_error(Map& map) {
+std::error_code freeze_error(Map& map, ss::Duration limit = patience) {
   try {
-    map.freeze(patience);
+    map.freeze(limit);
   } catch (const ss::StateError& error) {
     INFO(error.what());
     return error.code();
@@ -581,6 +581,24 @@ TEST_CASE("server and remote run on the user's own context", "[tcp]") {
   }
   work.reset();
   for (std::thread& thread : threads) thread.join();
+}
+
+TEST_CASE("a remote opens a map also for one who has stopped waiting before it began", "[tcp]") {
+  const auto server = start_server();
+  asio::io_context context;  // which nobody runs yet
+  const auto remote = std::make_shared<Remote>(context, remote_options(server->endpoint()));
+  Map map = small_map(remote);
+  CHECK(freeze_error(map, 1ms) == ss::StateErrc::unavailable);
+  std::thread running([&, work = asio::make_work_guard(context)] { context.run(); });
+  std::error_code error;
+  try {
+    CHECK(remote->send_event(map.hash(), Event{{"a", "known all the same"}}) == 1);
+  } catch (const ss::StateError& failure) {
+    error = failure.code();
+  }
+  CHECK_FALSE(error);
+  context.stop();
+  running.join();
 }
 
 TEST_CASE("async_send_event takes any completion token, and can be cancelled", "[tcp]") {

@@ -407,7 +407,7 @@ TEST_CASE("a handshake that does not come to an end is given up") {
   WithRawClient t(0, {.handshake_time = 20ms});
   REQUIRE(run_until(t.io, [&] { return t.owner->closed > 0; }));
   CHECK(t.owner->opened == 0);
-  CHECK(t.owner->reason == StateErrc::tls_failed);
+  CHECK(t.owner->reason == StateErrc::peer_silent);
   CHECK_THAT(t.owner->detail, contains_text("too long"));
 }
 

@@ -374,7 +374,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       const bool is_closing = link.state_ == State::flushing || link.state_ == State::lingering;
       if (error) return;
       if (limits == State::handshaking && link.state_ == limits) {
-        link.close(held, StateErrc::tls_failed, "the TLS handshake took too long");
+        link.close(held, StateErrc::peer_silent,
+                   "the TLS handshake took too long");  // worth another try soon
       } else if (limits == State::flushing && is_closing) {
         link.close(held, StateErrc::link_closed, "closed by this side; the peer took too long over it");
       }
