@@ -100,11 +100,12 @@ struct Attack {
   char word;        ///< that has the attacker begin
   int each_second;  ///< as often, if he can
 };
-constexpr std::array<Attack, 5> attacks{{{"connections", 'c', 2'000},
+constexpr std::array<Attack, 6> attacks{{{"connections", 'c', 2'000},
                                          {"half-open handshakes", 'o', 2'000},
                                          {"whole handshakes", 'h', 500},
                                          {"wrong proofs", 'p', 500},
-                                         {"garbage", 'g', 2'000}}};
+                                         {"garbage", 'g', 2'000},
+                                         {"bursts of 50 key updates", 'k', 200}}};
 
 /// Attacks, from one address for each kind or from ever new ones, until he is told to stop.
 class Attacker {
@@ -122,6 +123,7 @@ class Attacker {
           std::find_if(attacks.begin(), attacks.end(), [&](const Attack& a) { return a.word == *word; });
       if (attack != attacks.end()) repeat(*attack, duty.end_handle());
       held_.clear();
+      updating_.reset();
       word = duty.next_word();
     }
   }
@@ -160,11 +162,27 @@ class Attacker {
           if (!client.log_in("guess")) client.goodbye();
           break;
         }
+        case 'k': update_keys(from); break;
         default: hostile::send_raw(hostile::connect_from(from, server_), garbage_);
       }
     } catch (const std::system_error&) {  // refused or reset: so much for this one
     }
     ++*done_;
+  }
+
+  /// On one link for as long as the server lets it live.
+  void update_keys(const std::string& from) {
+    if (!updating_ || updating_->is_closed()) {
+      updating_.reset();
+      auto link = std::make_unique<hostile::Attacker>(from, server_);
+      if (!link->shake_hands()) return;
+      updating_ = std::move(link);
+    }
+    for (int i = 0; i < 50; ++i) {
+      SSL_key_update(updating_->peer().ssl(), SSL_KEY_UPDATE_REQUESTED);
+      SSL_do_handshake(updating_->peer().ssl());
+    }
+    updating_->send_what_fits();
   }
 
   void hold(ss::tcp::NativeSocket socket) {
@@ -178,6 +196,7 @@ class Attacker {
   std::size_t number_ = 0;
   std::string garbage_;
   std::deque<ss::tcp::NativeSocket> held_;
+  std::unique_ptr<hostile::Attacker> updating_;
 };
 
 /// A counter that parent and child share.
