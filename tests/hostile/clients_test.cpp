@@ -548,7 +548,9 @@ TEST_CASE("hostile: random bytes of a client in any state of its session end tha
 }
 
 TEST_CASE("hostile: a client that floods its server with key updates is closed at once, and may come again") {
-  Target target;
+  TargetOptions options;
+  options.limits.silence = 10 * patience;  // so that nothing else closes it
+  Target target(options);
   target.remember_memory();
   for (int i = 0; i < 5; ++i) {
     const auto attacker = logged_in(target);

@@ -248,15 +248,14 @@ class Target {
     gate.open();
   }
 
-  /// No descriptor beyond the highest that is open now, and `more`.
+  /// As many descriptors as are free below the limit; some that are open may lie above it.
   static void allow_files(std::size_t more) {
     std::size_t end = 0;
-    for (std::size_t file = 0; file < 1'024; ++file) {
-      if (::fcntl(static_cast<int>(file), F_GETFD) >= 0) end = file + 1;
-    }
+    for (std::size_t free = 0; free < more; ++end)
+      free += ::fcntl(static_cast<int>(end), F_GETFD) < 0 ? 1 : 0;
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) throw std::runtime_error("getrlimit failed");
-    limit.rlim_cur = end + more;
+    limit.rlim_cur = end;
     if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) throw std::runtime_error("setrlimit failed");
   }
 

@@ -256,7 +256,7 @@ TEST_CASE("key updates in both directions in the middle of traffic") {
       t.io, [&] { return t.peer->received.size() >= down.size() && t.owner->received.size() >= up.size(); },
       [&] {
         if (written < up.size()) {
-          if (written % 50'000 == 0) SSL_key_update(t.peer->ssl(), SSL_KEY_UPDATE_REQUESTED);
+          if (written % 200'000 == 0) SSL_key_update(t.peer->ssl(), SSL_KEY_UPDATE_REQUESTED);
           t.peer->write(std::string_view(up).substr(written, 1'000));
           written += 1'000;
         }

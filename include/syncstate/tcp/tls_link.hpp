@@ -41,7 +41,7 @@ struct TlsLinkOptions {
   std::chrono::milliseconds close_time{1'000};
   /// Key updates that the peer may ask for within a minute; more end the link. Each costs as much as hundreds of bytes,
   /// and a peer has good reason for one in many gigabytes.
-  std::size_t key_updates_per_minute = 32;
+  std::size_t key_updates_per_minute = 8;
 };
 
 /// One TLS connection, server's or client's end.
