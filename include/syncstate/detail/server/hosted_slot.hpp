@@ -98,7 +98,9 @@ class HostedSlot final : public HostedBase,
     // Links come and go, and what they sent still waits: no link's own limit bounds that.
     ByteShare share(waiting_bytes_);
     if (!share.take(sizeof(Pending) + came.bytes.size(), most_waiting_bytes_)) {
-      throw StateError(StateErrc::busy, "too many events wait for this server's hooks");
+      link->answer(came.ticket,
+                   EventOutcome{0, StateErrc::busy, "too many events wait for this server's hooks"});
+      return;
     }
     Pending pending{link->lane(),
                     link,
