@@ -290,6 +290,8 @@ class Driver {
       words.push_back("slot=" + std::to_string(actor.slot));
       words.push_back("seed=" + std::to_string(chance_.between<std::uint64_t>(1, 1U << 30U)));
       words.push_back("timeout=" + std::to_string(settings_.silence.count() * 2 / 3));
+      // Large values of random sizes come to rest at one amount of memory only slowly.
+      if (settings_.is_soak) words.push_back("steady=1");
       if (actor.slot == 0) {
         words.push_back("follow=1");
         ledger_.sender_is_following(name);
@@ -739,7 +741,7 @@ class Driver {
       };
       if (!loop_.run_until(is_back, patience)) ledger_.complain(actor.process + " did not come back");
       if (has_failed()) return;
-      if (settings_.cuts == 0) loop_.run_until([&] { return has_failed(); }, 400ms);  // a steady pace
+      if (settings_.cuts == 0) loop_.run_until([&] { return has_failed(); }, 100ms);  // a steady pace
       if (Clock::now() >= next_sample) {
         sample();
         next_sample = Clock::now() + 1s;
