@@ -285,17 +285,13 @@ class Driver {
     }
     if (actor.role == Role::replica && actor.slot % 4 >= 2) words.push_back("every_step=1");
     if (actor.role == Role::sender) {
-      const std::string name = sender_name(actor);
-      words.push_back("name=" + name);
+      words.push_back("name=" + sender_name(actor));
       words.push_back("slot=" + std::to_string(actor.slot));
       words.push_back("seed=" + std::to_string(chance_.between<std::uint64_t>(1, 1U << 30U)));
       words.push_back("timeout=" + std::to_string(settings_.silence.count() * 2 / 3));
       // Large values of random sizes come to rest at one amount of memory only slowly.
       if (settings_.is_soak) words.push_back("steady=1");
-      if (actor.slot == 0) {
-        words.push_back("follow=1");
-        ledger_.sender_is_following(name);
-      }
+      if (actor.slot == 0) words.push_back("follow=1");
     }
     actor.child = std::make_unique<Child>(
         loop_, words, network,
@@ -389,10 +385,11 @@ class Driver {
     ++actor.fates;
     if (what == "answered") {
       std::uint64_t id = 0;
-      std::uint64_t shown_epoch = 0;
-      std::uint64_t shown_id = 0;
-      words >> id >> shown_epoch >> shown_id;
-      ledger_.fate(name, number, Fate::answered, id, shown_epoch, shown_id);
+      Position shown;
+      words >> id;
+      const bool is_shown = !words.eof();
+      if (is_shown) words >> shown.epoch >> shown.id;
+      ledger_.answered(name, number, id, is_shown ? std::optional(shown) : std::nullopt);
     } else if (what == "failed") {
       ledger_.fate(name, number, Fate::failed);
     } else if (what == "unknown") {
@@ -412,9 +409,8 @@ class Driver {
   }
 
   void ended(Actor& actor, int status) {
-    const bool is_as_told = actor.is_killed     ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL
-                            : actor.is_quitting ? WIFEXITED(status) && WEXITSTATUS(status) == 0
-                                                : false;
+    const bool is_as_told = (actor.is_killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) ||
+                            (actor.is_quitting && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (!is_as_told) {
       ledger_.complain(actor.process + " ended with " +
                        (WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status))
@@ -795,6 +791,8 @@ class Driver {
     if (complaints.empty() && !settings_.is_soak) {
       // A run in which nothing happened proves nothing.
       if (ledger_.count(Fate::answered) < 200) complaints.push_back("fewer than 200 events were answered");
+      if (ledger_.answers_shown() < 50)
+        complaints.push_back("fewer than 50 answers came to a sender that follows");
       if (ledger_.epochs() < 3) complaints.push_back("fewer than 3 masters");
       if (ledger_.sightings() < 200) complaints.push_back("fewer than 200 states were shown");
     }

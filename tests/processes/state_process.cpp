@@ -339,10 +339,13 @@ int run_sender(const Options& options) {
           hash, event,
           [number = act.number, weak = std::weak_ptr(follower)](std::error_code error, ss::UpdateId id) {
             if (!error) {
-              // NUMBER was answered with ID, and this was shown here by then: EPOCH ID; zeros without a replica.
-              std::optional<View> view;
-              if (const auto replica = weak.lock()) view = replica->view();
-              say_all("answered", number, id, view ? view->epoch() : 0, view ? view->update_id() : 0);
+              // NUMBER was answered with ID; and where a replica lives here, it showed EPOCH ID by then.
+              if (const auto replica = weak.lock()) {
+                const View view = replica->view();
+                say_all("answered", number, id, view.epoch(), view.update_id());
+              } else {
+                say_all("answered", number, id);
+              }
             } else if (error == ss::StateErrc::outcome_unknown) {
               say_all("unknown", number);
             } else if (error == ss::StateErrc::hook_failed) {
