@@ -26,6 +26,9 @@
 
 namespace benchmarks {
 
+using support::ChildDuty;
+using support::ChildProcess;
+
 inline constexpr std::size_t echo_bytes = 64;
 
 namespace bare {

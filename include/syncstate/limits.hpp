@@ -56,6 +56,9 @@ struct Limits {
   std::size_t events_in_flight = 1'024;
   /// Bytes of events of one link whose hooks have not run; a single event always fits.
   std::size_t event_bytes_in_flight = std::size_t{16} << 20;
+  /// Bytes of all events that wait for their hooks, those of links that are gone too; an event beyond is answered `busy`,
+  /// and has not run.
+  std::size_t all_event_bytes = std::size_t{1} << 30;
   /// Requests (`get_diff`, `fetch`, ...) of one link that were not answered yet.
   std::size_t requests_in_flight = 1'024;
   /// Answers kept per sender for repeats.

@@ -784,6 +784,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (entry == nullptr) return;
     if (Follower* follower = follower_of(*entry, action.channel)) {
       follower->is_open = true;
+      // What the map was refused for is over: somebody brought it meanwhile, perhaps this very channel.
+      if (entry->refusal) open_anew(*entry);
       tell_follower(*entry, *follower);
       if (follower->receiver->position() == action.head) follower->receiver->on_current(executor_->now());
       return;
@@ -791,7 +793,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     entry->is_open = true;
     adopt_sender(*entry, action.sender, action.head.epoch);
     for (const auto& opener : std::exchange(entry->openers, {})) finish(*opener, {});
-    for (Follower& follower : entry->followers) open_follower(*entry, follower);
+    for (Follower& follower : entry->followers) {
+      if (follower.is_open) tell_follower(*entry, follower);
+      open_follower(*entry, follower);
+    }
     send_events(*entry);
     start_requests();
   }

@@ -20,6 +20,7 @@
 #include "syncstate/authorizer.hpp"
 #include "syncstate/codec.hpp"
 #include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/hosted_slot.hpp"
 #include "syncstate/detail/server/link_table.hpp"
 #include "syncstate/detail/server/server_link.hpp"
@@ -369,40 +370,19 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     std::string detail;
   };
 
-  /// What one map takes of the room for all that clients bring; given back at its end.
-  class MapShare {
-   public:
-    explicit MapShare(std::shared_ptr<std::atomic<std::size_t>> all) : all_(std::move(all)) {}
-    MapShare(MapShare&& other) noexcept
-        : all_(std::move(other.all_)), bytes_(std::exchange(other.bytes_, 0)) {}
-    MapShare& operator=(MapShare&&) = delete;
-    ~MapShare() {
-      if (all_) *all_ -= bytes_;
-    }
-    /// False where so many more are too many.
-    bool take(std::size_t bytes, std::size_t most) {
-      bytes_ += bytes;
-      return (*all_ += bytes) <= most;
-    }
-
-   private:
-    std::shared_ptr<std::atomic<std::size_t>> all_;
-    std::size_t bytes_ = 0;
-  };
-
   /// A hash that is hosted (with a slot), or about to be.
   struct Entry {
     std::shared_ptr<Slot> slot;
     std::vector<Waiter> waiters;
-    std::optional<MapShare> share;  ///< of a map that a client brought
+    std::optional<detail::ByteShare> share;  ///< of a map that a client brought
   };
 
   struct Upload {
-    Upload(const MapHash& h, Waiter w, const Limits& limits, std::shared_ptr<std::atomic<std::size_t>> all)
+    Upload(const MapHash& h, Waiter w, const Limits& limits, detail::SharedBytesCount all)
         : hash(h), from(std::move(w)), share(std::move(all)), reader(limits) {}
     MapHash hash;
     Waiter from;
-    MapShare share;
+    detail::ByteShare share;
     detail::InitialStateReader<K, V> reader;
   };
   using UploadId = std::pair<std::uint64_t, protocol::ChannelId>;
@@ -454,7 +434,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
     return std::make_shared<Slot>(
-        std::move(map), options_.limits, std::move(serial), hooks_, options_.on_error,
+        std::move(map), options_.limits, std::move(serial), hooks_, options_.on_error, waiting_event_bytes_,
         [weak = this->weak_from_this()](const protocol::DiffSource* source, const detail::Lane* answering) {
           if (const auto self = weak.lock()) self->committed(source, answering);
         });
@@ -612,8 +592,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   std::map<MapHash, Entry> entries_;
   std::map<UploadId, std::shared_ptr<Upload>> uploads_;
   std::vector<std::shared_ptr<detail::Lane>> lanes_;
-  const std::shared_ptr<std::atomic<std::size_t>> uploaded_bytes_ =
-      std::make_shared<std::atomic<std::size_t>>(0);
+  const detail::SharedBytesCount uploaded_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
+  const detail::SharedBytesCount waiting_event_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::atomic<std::uint64_t> next_link_{1};
   std::unordered_map<std::uint64_t, std::weak_ptr<detail::ServerLink>> pending_;
   detail::LinkTable table_;

@@ -106,7 +106,7 @@ Map make_replica(const Map& master) {
 
 std::set<int> keys_of(const IntDiff& diff) {
   std::set<int> keys;
-  for (const auto& [key, value] : diff.changes()) keys.insert(key);
+  for (const auto& [key, value] : diff.changes()) REQUIRE(keys.insert(key).second);  // no key twice
   return keys;
 }
 

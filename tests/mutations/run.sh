@@ -8,7 +8,11 @@
 #   # guarantee: 3
 #   # test: test_guarantees whole states: a view never mixes*
 #
-# that is a test program, and the rest of the line as its Catch2 filter (a name, perhaps with *, or a [tag]).
+# that is a test program, and the rest of the line as its Catch2 filter (a name, perhaps with *, or a [tag]); or
+#
+#   # test: simulation
+#
+# which must notice within the seeds that the tests run (tests/CMakeLists.txt).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../cmake/environment.sh"
 
@@ -17,11 +21,18 @@ shopt -s nullglob
 work=build/mutations
 # Copied headers are always new, and no less trustworthy for it.
 export CCACHE_SLOPPINESS=include_file_ctime,include_file_mtime
-compile=(g++ -std=c++20 -O0 -pthread -Itests "-DSYNCSTATE_TEST_DATA_DIR=\"$root/tests/data\"")
-have_command ccache && compile=(ccache "${compile[@]}")
+flags=(-std=c++20 -O0 -pthread -Itests "-DSYNCSTATE_TEST_DATA_DIR=\"$root/tests/data\"")
+compile=(g++ "${flags[@]}")
+# One large file for each patch that the simulation is to find: Clang is done with it in half the time.
+compile_simulation=(clang++ "${flags[@]}")
+if have_command ccache; then
+  compile=(ccache "${compile[@]}")
+  compile_simulation=(ccache "${compile_simulation[@]}")
+fi
 libraries=(-lssl -lcrypto)
 have_header catch2/catch_all.hpp && libraries+=(-lCatch2Main -lCatch2)
 run_seconds=120
+simulation_seeds=2000
 ulimit -c 0
 
 header() { sed -n "s/^# $2: *//p;/^diff \|^--- /q" "$1" | head -1; }
@@ -40,11 +51,18 @@ verdict() {
   name=$(basename "$patch" .patch)
   dir=$work/$name
   read -r program filter <<<"$(header "$patch" test)"
-  [[ $(header "$patch" guarantee) =~ ^[0-9]+$ && -n $program && -n $filter ]] ||
+  [[ $(header "$patch" guarantee) =~ ^[0-9]+$ && -n $program && ( -n $filter || $program == simulation ) ]] ||
     { echo "has no '# guarantee: N' and '# test: program filter' lines"; return; }
 
-  timeout "$run_seconds" "build/dev/tests/$program" "$filter" >"$dir.green.log" 2>&1 || status=$?
-  ((status == 0)) && grep -q 'All tests passed' "$dir.green.log" ||
+  # Of the simulation all seeds are green in the tests; here a few, for this very build.
+  local green=(--seeds 20) red=(--seeds "$simulation_seeds") all_passed='20 seeds from 1'
+  if [[ $program != simulation ]]; then
+    green=("$filter")
+    red=("$filter")
+    all_passed='All tests passed'
+  fi
+  timeout "$run_seconds" "build/dev/tests/$program" "${green[@]}" >"$dir.green.log" 2>&1 || status=$?
+  ((status == 0)) && grep -q "$all_passed" "$dir.green.log" ||
     { echo "is not green without the patch, or selects nothing: $dir.green.log"; return; }
 
   rm -rf "$dir"
@@ -53,24 +71,32 @@ verdict() {
   patch -p1 --no-backup-if-mismatch -d "$dir" <"$patch" >"$dir.build.log" 2>&1 ||
     { echo "does not apply: $dir.build.log"; return; }
 
-  mapfile -t sources < <(sources_of "$program" "$filter")
-  local objects=() source
+  local objects=() source compiler=("${compile[@]}")
+  if [[ $program == simulation ]]; then
+    sources=(tests/simulation/simulation.cpp)
+    compiler=("${compile_simulation[@]}")
+  else
+    mapfile -t sources < <(sources_of "$program" "$filter")
+    objects=("$work/catch_main.o")
+  fi
   for source in "${sources[@]}"; do
     objects+=("$dir/$(basename "$source" .cpp).o")
-    "${compile[@]}" -I"$dir/include" -c "$source" -o "${objects[-1]}" >>"$dir.build.log" 2>&1 ||
+    "${compiler[@]}" -I"$dir/include" -c "$source" -o "${objects[-1]}" >>"$dir.build.log" 2>&1 ||
       { echo "does not build: $dir.build.log"; return; }
   done
-  g++ "${objects[@]}" "$work/catch_main.o" -o "$dir/mutant" "${libraries[@]}" -pthread >>"$dir.build.log" 2>&1 ||
+  g++ "${objects[@]}" -o "$dir/mutant" "${libraries[@]}" -pthread >>"$dir.build.log" 2>&1 ||
     { echo "does not link: $dir.build.log"; return; }
 
   status=0
-  timeout "$run_seconds" "$dir/mutant" "$filter" >"$dir.red.log" 2>&1 || status=$?
+  timeout "$run_seconds" "$dir/mutant" "${red[@]}" >"$dir.red.log" 2>&1 || status=$?
   if ((status == 0)); then
     echo "goes unnoticed: $dir.red.log"
   elif ((status == 124)); then
     echo "hangs, where the test should say what is wrong: $dir.red.log"
   else
-    echo "ok: guarantee $(header "$patch" guarantee), red as it should be"
+    local how='red as it should be'
+    [[ $program != simulation ]] || how=$(sed -n 's/^\(seed [0-9]*\):.*WRONG: /\1: /p' "$dir.red.log" | head -1)
+    echo "ok: guarantee $(header "$patch" guarantee), ${how:-it crashed}"
   fi
 }
 

@@ -156,7 +156,7 @@ class RawPeer {
     for (;;) {
       const ssize_t size =
           ::recv(socket_.get(), buffer.data(), std::min(buffer.size(), read_limit), MSG_DONTWAIT);
-      if (size == 0) is_at_end = true;
+      if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) is_at_end = true;
       if (size <= 0) break;
       BIO_write(incoming_, buffer.data(), static_cast<int>(size));
     }
@@ -187,8 +187,10 @@ class RawPeer {
     (void)BIO_reset(outgoing_);
     const ssize_t sent =
         ::send(socket_.get(), unsent_.data(), std::min(unsent_.size(), limit), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent > 0) unsent_.erase(0, static_cast<std::size_t>(sent));
-    return sent > 0;
+    if (sent <= 0) return false;
+    if (keeps_sent) all_sent.append(unsent_, 0, static_cast<std::size_t>(sent));
+    unsent_.erase(0, static_cast<std::size_t>(sent));
+    return true;
   }
 
   [[nodiscard]] std::size_t unsent_bytes() const { return unsent_.size(); }
@@ -197,7 +199,9 @@ class RawPeer {
 
   std::string received;
   bool saw_close_notify = false;
-  bool is_at_end = false;
+  bool is_at_end = false;  // or broken
+  bool keeps_sent = false;
+  std::string all_sent;  // on the wire, if it is to be kept
   std::size_t read_limit = 4096;
 
  private:

@@ -37,8 +37,8 @@ class ChangeSet {
     }
     if (changes_.size() == changes_.capacity()) grow(changes_.size() + 1);
     const bool stays_sorted = is_sorted_ && (changes_.empty() || changes_.back().first < ordinal);
-    const bool needs_index =
-        !stays_sorted && (is_indexed_ || changes_.size() >= few);  // `prepare` builds it early
+    // `prepare` may have indexed a handful already.
+    const bool needs_index = !stays_sorted && (is_indexed_ || changes_.size() >= few);
     if (needs_index && !is_indexed_) build_index();
     if (needs_index && 2 * (changes_.size() + 1) > index_.size()) build_index();
     changes_.emplace_back(ordinal, std::move(value));

@@ -3,6 +3,7 @@
 #define SYNCSTATE_DETAIL_SERVER_HOSTED_SLOT_HPP
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/hosted_map.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/server/server_host.hpp"
@@ -40,14 +42,16 @@ class HostedSlot final : public HostedBase,
   using Hooks = std::vector<HookFunction<K, V, E>>;
 
   /// `committed` is told of every commit, on the map's executor, with the lane that hears of it anyway, or
-  /// null; `on_error` of what hooks throw.
+  /// null; `on_error` of what hooks throw. `waiting_bytes` counts the events of all maps that wait for their hooks.
   HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial,
-             std::shared_ptr<Hooks> hooks, ErrorHandler on_error,
+             std::shared_ptr<Hooks> hooks, ErrorHandler on_error, SharedBytesCount waiting_bytes,
              UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed)
       : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)),
         serial_(std::move(serial)),
         hooks_(std::move(hooks)),
         on_error_(std::move(on_error)),
+        waiting_bytes_(std::move(waiting_bytes)),
+        most_waiting_bytes_(limits.all_event_bytes),
         senders_(limits),
         committed_(std::move(committed)) {}
 
@@ -91,13 +95,21 @@ class HostedSlot final : public HostedBase,
                                 "the server's events are " + our_type + ", the client's " + *came.type});
       return;
     }
+    // Links come and go, and what they sent still waits: no link's own limit bounds that.
+    ByteShare share(waiting_bytes_);
+    if (!share.take(sizeof(Pending) + came.bytes.size(), most_waiting_bytes_)) {
+      link->answer(came.ticket,
+                   EventOutcome{0, StateErrc::busy, "too many events wait for this server's hooks"});
+      return;
+    }
     Pending pending{link->lane(),
                     link,
                     came.ticket,
                     came.sender,
                     is_allowed,
                     Event<E>::deserialize(came.bytes),
-                    EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()}};
+                    EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()},
+                    std::move(share)};
     serial_->post(
         [self = this->shared_from_this(), pending = std::move(pending)]() mutable { self->run(pending); });
   }
@@ -134,6 +146,7 @@ class HostedSlot final : public HostedBase,
     bool is_allowed;
     Event<E> event;
     EventContext context;
+    ByteShare share;
   };
 
   /// One transaction, and the news of it for all lanes but `answering`.
@@ -202,6 +215,8 @@ class HostedSlot final : public HostedBase,
   std::shared_ptr<SerialExecutor> serial_;
   std::shared_ptr<Hooks> hooks_;
   const ErrorHandler on_error_;
+  const SharedBytesCount waiting_bytes_;
+  const std::size_t most_waiting_bytes_;
   SenderTable senders_;
   UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed_;
   std::atomic<State> state_{State::initialising};

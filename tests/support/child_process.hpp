@@ -1,22 +1,27 @@
-// A server in a process of its own, which ends with the one that measures it.
-#ifndef SYNCSTATE_BENCHMARKS_SUPPORT_CHILD_PROCESS_HPP
-#define SYNCSTATE_BENCHMARKS_SUPPORT_CHILD_PROCESS_HPP
+// A server in a process of its own, which ends with the one that watches it.
+#ifndef SYNCSTATE_TESTS_SUPPORT_CHILD_PROCESS_HPP
+#define SYNCSTATE_TESTS_SUPPORT_CHILD_PROCESS_HPP
 
+#include <dirent.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
+#include <limits>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
-namespace benchmarks {
+namespace support {
 
 /// What a child has to do: say where it listens, then serve until the parent is done with it.
 class ChildDuty {
@@ -29,9 +34,14 @@ class ChildDuty {
   }
   /// Readable, at its end, once the parent is done.
   [[nodiscard]] int end_handle() const { return from_parent_; }
+  /// Waits for the next word of `ChildProcess::tell`; none once the parent is done.
+  [[nodiscard]] std::optional<char> next_word() const {
+    char word = 0;
+    if (::read(from_parent_, &word, 1) != 1) return std::nullopt;
+    return word;
+  }
   void wait_for_end() const {
-    char byte = 0;
-    while (::read(from_parent_, &byte, 1) > 0) {
+    while (next_word()) {
     }
   }
 
@@ -40,7 +50,7 @@ class ChildDuty {
   int from_parent_;
 };
 
-/// Forks; so no thread may have been started before.
+/// Forks; so no thread may be running when one is made.
 class ChildProcess {
  public:
   /// `serve(ChildDuty&)` runs in the child.
@@ -49,6 +59,7 @@ class ChildProcess {
     int up[2];
     int down[2];
     if (::pipe(up) != 0 || ::pipe(down) != 0) throw std::runtime_error("pipe failed");
+    std::fflush(nullptr);
     id_ = ::fork();
     if (id_ < 0) throw std::runtime_error("fork failed");
     if (id_ == 0) {
@@ -77,13 +88,24 @@ class ChildProcess {
 
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
-  ~ChildProcess() {
-    ::close(end_);
-    ::waitpid(id_, nullptr, 0);
+  ~ChildProcess() { end(); }
+
+  /// Has the child end, and waits for it. Returns its exit code, or minus the signal that killed it.
+  int end() {
+    if (end_ >= 0) {
+      ::close(std::exchange(end_, -1));
+      ::waitpid(id_, &status_, 0);
+    }
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -WTERMSIG(status_);
   }
 
   /// What the child said: where it listens.
   [[nodiscard]] const std::string& endpoint() const { return endpoint_; }
+
+  /// Says a word to the child, which waits for it in `ChildDuty::next_word`.
+  void tell(char word) {
+    if (::write(end_, &word, 1) != 1) throw std::runtime_error("the server does not listen");
+  }
 
   /// CPU seconds used so far.
   [[nodiscard]] double cpu_seconds() const {
@@ -97,19 +119,48 @@ class ChildProcess {
 
   /// Memory in use now, in bytes: what is resident, shared pages included.
   [[nodiscard]] double resident_bytes() const {
-    std::ifstream file("/proc/" + std::to_string(id_) + "/statm");
+    std::ifstream file(in_proc("statm"));
     double all = 0;
     double resident = 0;
     if (!(file >> all >> resident)) throw std::runtime_error("the memory of the server can't be read");
     return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
   }
 
+  /// The most memory that was ever resident since `forget_peak`, in bytes.
+  [[nodiscard]] double peak_resident_bytes() const {
+    std::ifstream file(in_proc("status"));
+    for (std::string word; file >> word; file.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
+      double kibibytes = 0;
+      if (word == "VmHWM:" && file >> kibibytes) return kibibytes * 1024;
+    }
+    throw std::runtime_error("the memory of the server can't be read");
+  }
+  void forget_peak() const {
+    std::ofstream file(in_proc("clear_refs"));
+    if (!(file << 5 << std::flush))
+      throw std::runtime_error("the peak of the server's memory can't be reset");
+  }
+
+  /// How many file descriptors the child has open.
+  [[nodiscard]] std::size_t open_files() const {
+    const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(in_proc("fd").c_str()), ::closedir);
+    if (!folder) throw std::runtime_error("the open files of the server can't be read");
+    std::size_t count = 0;
+    while (const dirent* entry = ::readdir(folder.get())) count += entry->d_name[0] != '.' ? 1 : 0;
+    return count;
+  }
+
  private:
+  [[nodiscard]] std::string in_proc(const char* file) const {
+    return "/proc/" + std::to_string(id_) + "/" + file;
+  }
+
   pid_t id_ = -1;
   int end_ = -1;
+  int status_ = 0;
   std::string endpoint_;
 };
 
-}  // namespace benchmarks
+}  // namespace support
 
 #endif

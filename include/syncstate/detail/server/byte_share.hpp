@@ -1,0 +1,39 @@
+// What one thing takes of a room that many share.
+#ifndef SYNCSTATE_DETAIL_SERVER_BYTE_SHARE_HPP
+#define SYNCSTATE_DETAIL_SERVER_BYTE_SHARE_HPP
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+namespace syncstate::detail {
+
+/// Bytes in use, counted by all who have a share of them.
+using SharedBytesCount = std::shared_ptr<std::atomic<std::size_t>>;
+
+/// What one of them takes; given back at its end.
+class ByteShare {
+ public:
+  explicit ByteShare(SharedBytesCount all) : all_(std::move(all)) {}
+  ByteShare(ByteShare&& other) noexcept
+      : all_(std::move(other.all_)), bytes_(std::exchange(other.bytes_, 0)) {}
+  ByteShare& operator=(ByteShare&&) = delete;
+  ~ByteShare() {
+    if (all_) *all_ -= bytes_;
+  }
+
+  /// False where so many more are too many.
+  bool take(std::size_t bytes, std::size_t most) {
+    bytes_ += bytes;
+    return (*all_ += bytes) <= most;
+  }
+
+ private:
+  SharedBytesCount all_;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace syncstate::detail
+
+#endif
