@@ -133,6 +133,7 @@ enum class Action : std::uint8_t {
   kill_master,
   kill_replica,
   kill_sender,
+  kill_in_transfer,
   quit_master,
   quit_client,
   stop,
@@ -146,6 +147,7 @@ enum class Action : std::uint8_t {
   refuse,
   swallow,
   burst,
+  late_answers,
   dump,
   pull,
   drop,
@@ -160,10 +162,11 @@ struct Card {
   bool needs_network;
 };
 
-constexpr std::array<Card, 21> cards{{
+constexpr std::array<Card, 23> cards{{
     {Action::kill_master, "kill master", 3, false},
     {Action::kill_replica, "kill replica", 5, false},
     {Action::kill_sender, "kill sender", 4, false},
+    {Action::kill_in_transfer, "kill master amid a transfer", 3, false},
     {Action::quit_master, "end master", 1, false},
     {Action::quit_client, "end client", 2, false},
     {Action::stop, "stop", 6, false},
@@ -177,6 +180,7 @@ constexpr std::array<Card, 21> cards{{
     {Action::refuse, "refuse", 2, false},
     {Action::swallow, "swallow", 2, false},
     {Action::burst, "burst", 4, false},
+    {Action::late_answers, "answer too late", 3, false},
     {Action::dump, "dump", 5, false},
     {Action::pull, "pull the cable", 4, true},
     {Action::drop, "drop all packets one way", 4, true},
@@ -288,7 +292,7 @@ class Driver {
       words.push_back("name=" + sender_name(actor));
       words.push_back("slot=" + std::to_string(actor.slot));
       words.push_back("seed=" + std::to_string(chance_.between<std::uint64_t>(1, 1U << 30U)));
-      words.push_back("timeout=" + std::to_string(settings_.silence.count() * 2 / 3));
+      words.push_back("timeout=" + std::to_string(event_timeout().count()));
       // Large values of random sizes come to rest at one amount of memory only slowly.
       if (settings_.is_soak) words.push_back("steady=1");
       if (actor.slot == 0) words.push_back("follow=1");
@@ -529,6 +533,7 @@ class Driver {
     return choose([role](const Actor& actor) { return actor.role == role && actor.is_well(); });
   }
 
+  milliseconds event_timeout() const { return settings_.silence * 2 / 3; }
   milliseconds short_time() { return chance_.wait(300ms) + 1ms; }
   milliseconds beyond_silence() { return settings_.silence + chance_.between(0ms, settings_.silence / 2); }
 
@@ -540,6 +545,15 @@ class Driver {
       case Action::kill_master: actor = choose_alive(Role::master); break;
       case Action::kill_replica: actor = choose_alive(Role::replica); break;
       case Action::kill_sender: actor = choose_alive(Role::sender); break;
+      case Action::kill_in_transfer:
+        actor = choose([](const Actor& each) {
+          return each.role == Role::replica && each.proxy && each.child && !each.is_killed;
+        });
+        break;
+      case Action::late_answers:
+        actor = choose(
+            [](const Actor& each) { return each.role == Role::sender && each.proxy && each.is_well(); });
+        break;
       case Action::quit_master: actor = choose_well(Role::master); break;
       case Action::quit_client:
         actor = choose([](const Actor& each) { return each.role != Role::master && each.is_well(); });
@@ -563,6 +577,18 @@ class Driver {
       case Action::kill_master:
       case Action::kill_replica:
       case Action::kill_sender: kill(*actor); break;
+      case Action::kill_in_transfer:
+        // A new replica is sent everything, in pieces.
+        kill(*actor);
+        actor->proxy->cut_after(Way::to_client, chance_.between<std::size_t>(5'000, 200'000), Cut::reset,
+                                [this] {
+                                  if (!is_quiet_ && master().child && !master().is_killed) kill(master());
+                                });
+        break;
+      case Action::late_answers:
+        ask_for(*actor, 30);
+        actor->proxy->stall(Way::to_client, now + event_timeout() * 5 / 4);
+        break;
       case Action::quit_master:
       case Action::quit_client: quit(*actor); break;
       case Action::stop: stop_for(*actor, time); break;
