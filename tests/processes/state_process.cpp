@@ -2,7 +2,7 @@
 //
 //   state_process master  listen=HOST:PORT
 //   state_process replica connect=HOST:PORT [every_step=1]
-//   state_process sender  connect=HOST:PORT name=NAME slot=N seed=N timeout=MS [follow=1]
+//   state_process sender  connect=HOST:PORT name=NAME slot=N seed=N timeout=MS [follow=1] [steady=1]
 //   and all of them: heartbeat=MS silence=MS
 //
 // The first line it reads is `pem` and the certificate (for a master the private key, too), in hexadecimal. Then:
@@ -317,6 +317,7 @@ int run_sender(const Options& options) {
     kept = std::move(map);
   }
   std::mt19937_64 rng(options.number("seed"));
+  const bool is_steady = options.number("steady") != 0;
   Act act{.sender = options.text("name"), .slot = static_cast<std::uint32_t>(options.number("slot"))};
   say("ready");
   obey_lines([&](const std::string& command, std::istream& rest) {
@@ -330,16 +331,21 @@ int run_sender(const Options& options) {
                  : dice < 91 ? Kind::slow
                  : dice < 95 ? Kind::fail
                              : Kind::pass;
-      act.size = act.kind == Kind::blob ? static_cast<std::uint32_t>(rng() % 150'000) : 0;
+      act.size = act.kind != Kind::blob ? 0
+                 : is_steady            ? 20'000
+                                        : static_cast<std::uint32_t>(rng() % 150'000);
       const ss::Event<Act> event{act};
       remote->async_send_event(
           hash, event,
           [number = act.number, weak = std::weak_ptr(follower)](std::error_code error, ss::UpdateId id) {
             if (!error) {
-              // NUMBER was answered with ID, and this was shown here by then: EPOCH ID; zeros without a replica.
-              std::optional<View> view;
-              if (const auto replica = weak.lock()) view = replica->view();
-              say_all("answered", number, id, view ? view->epoch() : 0, view ? view->update_id() : 0);
+              // NUMBER was answered with ID; and where a replica lives here, it showed EPOCH ID by then.
+              if (const auto replica = weak.lock()) {
+                const View view = replica->view();
+                say_all("answered", number, id, view.epoch(), view.update_id());
+              } else {
+                say_all("answered", number, id);
+              }
             } else if (error == ss::StateErrc::outcome_unknown) {
               say_all("unknown", number);
             } else if (error == ss::StateErrc::hook_failed) {
