@@ -533,7 +533,8 @@ class Driver {
     return choose([role](const Actor& actor) { return actor.role == role && actor.is_well(); });
   }
 
-  milliseconds event_timeout() const { return settings_.silence * 2 / 3; }
+  /// Short enough for events to miss it; but in a soak a cut must not cost an event its answer, only time.
+  milliseconds event_timeout() const { return settings_.is_soak ? 60s : settings_.silence * 2 / 3; }
   milliseconds short_time() { return chance_.wait(300ms) + 1ms; }
   milliseconds beyond_silence() { return settings_.silence + chance_.between(0ms, settings_.silence / 2); }
 
@@ -770,6 +771,9 @@ class Driver {
       }
     }
     std::cout << cuts << " cuts" << std::endl;
+    if (const std::size_t lost = ledger_.count(Fate::refused) + ledger_.count(Fate::unknown); lost > 0) {
+      ledger_.complain(std::to_string(lost) + " events were not answered, though only connections were lost");
+    }
     for (const auto& [actor, of] : samples) judge(*actor, of);
   }
 
