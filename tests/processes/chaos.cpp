@@ -199,7 +199,7 @@ std::string hex(std::string_view bytes) {
 
 /// What a process takes of the system.
 struct Usage {
-  std::size_t kib = 0;
+  std::size_t kib = 0;  ///< resident, without pages of files: those come and go as the kernel likes
   std::size_t descriptors = 0;
 };
 
@@ -208,8 +208,9 @@ Usage usage_of(pid_t pid) {
   Usage usage;
   std::size_t all_pages = 0;
   std::size_t resident_pages = 0;
-  std::ifstream(folder + "/statm") >> all_pages >> resident_pages;
-  usage.kib = resident_pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
+  std::size_t shared_pages = 0;
+  std::ifstream(folder + "/statm") >> all_pages >> resident_pages >> shared_pages;
+  usage.kib = (resident_pages - shared_pages) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
   if (DIR* const entries = ::opendir((folder + "/fd").c_str())) {
     while (const dirent* const entry = ::readdir(entries)) {
       if (entry->d_name[0] != '.') ++usage.descriptors;
