@@ -8,7 +8,7 @@ need_packages tests >&2
 cd "$root"
 load=$(cut -d ' ' -f 1 /proc/loadavg)
 cmake --preset release >&2
-cmake --build --preset release --parallel "$cpus" --target benchmark_model benchmark_tcp >&2
+cmake --build --preset release --parallel "$cpus" --target benchmark_model benchmark_tcp benchmark_attack >&2
 
 compiler=${CXX:-g++}
 asio=$(echo '#include <asio/version.hpp>
@@ -19,6 +19,7 @@ echo "$(uname -sr) on $cpus × $(sed -n 's/^model name[[:space:]]*: //p' /proc/c
 
 build/release/benchmarks/benchmark_model "$@"
 build/release/benchmarks/benchmark_tcp "$@"
+build/release/benchmarks/benchmark_attack "$@"
 
 # Prints a row: the CPU seconds of compiling $4 with the flag $3, $2 times.
 compile_time() {

@@ -26,6 +26,9 @@ struct Limits {
   std::size_t unproven_links_per_minute = 300;
   /// Addresses without a link whose failures are remembered; beyond, those that failed least are forgotten.
   std::size_t addresses = 65'536;
+  /// TLS key updates that a peer may ask for in a minute; a link that asks for more is closed. Each costs as much as
+  /// hundreds of bytes, and a peer has good reason for one in many gigabytes.
+  std::size_t key_updates_per_minute = 32;
 
   /// The largest frame before authentication, in bytes.
   std::size_t frame_bytes_before_authentication = 1'024;

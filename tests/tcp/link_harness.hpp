@@ -196,6 +196,8 @@ class RawPeer {
   [[nodiscard]] std::size_t unsent_bytes() const { return unsent_.size(); }
 
   void close() { const NativeSocket gone = std::move(socket_); }
+  /// Gives the socket away, open as it is.
+  [[nodiscard]] NativeSocket take_socket() { return std::move(socket_); }
 
   std::string received;
   bool saw_close_notify = false;

@@ -22,6 +22,7 @@
 #include "syncstate/async/asio.hpp"
 #include "syncstate/bytes.hpp"
 #include "syncstate/error.hpp"
+#include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/tcp/socket_bio.hpp"
 #include "syncstate/tcp/tls_context.hpp"
@@ -39,6 +40,8 @@ struct TlsLinkOptions {
   std::chrono::milliseconds handshake_time{5'000};
   /// What `close_gracefully` grants.
   std::chrono::milliseconds close_time{1'000};
+  /// See `Limits`.
+  std::size_t key_updates_per_minute = Limits{}.key_updates_per_minute;
 };
 
 /// One TLS connection, server's or client's end.
@@ -151,6 +154,27 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     ::setsockopt(handle, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
     BIO* bio = detail::make_socket_bio(io_);
     SSL_set_bio(ssl_.get(), bio, bio);
+    SSL_set_msg_callback(ssl_.get(), on_tls_message);
+    SSL_set_msg_callback_arg(ssl_.get(), this);
+  }
+
+  static void on_tls_message(int is_sent, int, int type, const void* data, std::size_t size, SSL* ssl,
+                             void* link) {
+    if (is_sent != 0 || type != SSL3_RT_HANDSHAKE || size == 0) return;
+    if (*static_cast<const unsigned char*>(data) != SSL3_MT_KEY_UPDATE) return;
+    if (static_cast<TlsLink*>(link)->takes_key_update()) return;
+    // OpenSSL would go through all of them that have come before it lets anybody else have a turn. At the end of the
+    // stream it stops.
+    SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+  }
+
+  bool takes_key_update() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - key_updates_since_ >= std::chrono::minutes(1)) {
+      key_updates_since_ = now;
+      key_updates_ = 0;
+    }
+    return ++key_updates_ <= options_.key_updates_per_minute;
   }
 
   // Everything that can be done now without waiting, within limits, so that links take turns.
@@ -222,6 +246,9 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       ERR_clear_error();
       std::size_t size = 0;
       const int result = SSL_read_ex(ssl_.get(), record.data(), record.size(), &size);
+      if (key_updates_ > options_.key_updates_per_minute) {
+        return close(held, StateErrc::tls_failed, "too many key updates");
+      }
       if (result != 1) {
         if (SSL_get_error(ssl_.get(), result) != SSL_ERROR_WANT_READ) fail(held, result);
         return;
@@ -443,6 +470,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   Bytes unsealed_;
   std::size_t unsealed_begin_ = 0;
   std::weak_ptr<Held> held_;
+  std::size_t key_updates_ = 0;  // of the peer, within the minute that began then
+  std::chrono::steady_clock::time_point key_updates_since_{};
 };
 
 }  // namespace syncstate::tcp
