@@ -199,7 +199,7 @@ std::string hex(std::string_view bytes) {
 
 /// What a process takes of the system.
 struct Usage {
-  std::size_t kib = 0;
+  std::size_t kib = 0;  ///< resident, without pages of files: those come and go as the kernel likes
   std::size_t descriptors = 0;
 };
 
@@ -208,8 +208,9 @@ Usage usage_of(pid_t pid) {
   Usage usage;
   std::size_t all_pages = 0;
   std::size_t resident_pages = 0;
-  std::ifstream(folder + "/statm") >> all_pages >> resident_pages;
-  usage.kib = resident_pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
+  std::size_t shared_pages = 0;
+  std::ifstream(folder + "/statm") >> all_pages >> resident_pages >> shared_pages;
+  usage.kib = (resident_pages - shared_pages) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
   if (DIR* const entries = ::opendir((folder + "/fd").c_str())) {
     while (const dirent* const entry = ::readdir(entries)) {
       if (entry->d_name[0] != '.') ++usage.descriptors;
@@ -533,7 +534,8 @@ class Driver {
     return choose([role](const Actor& actor) { return actor.role == role && actor.is_well(); });
   }
 
-  milliseconds event_timeout() const { return settings_.silence * 2 / 3; }
+  /// Short enough for events to miss it; but in a soak a cut must not cost an event its answer, only time.
+  milliseconds event_timeout() const { return settings_.is_soak ? 60s : settings_.silence * 2 / 3; }
   milliseconds short_time() { return chance_.wait(300ms) + 1ms; }
   milliseconds beyond_silence() { return settings_.silence + chance_.between(0ms, settings_.silence / 2); }
 
@@ -770,6 +772,9 @@ class Driver {
       }
     }
     std::cout << cuts << " cuts" << std::endl;
+    if (const std::size_t lost = ledger_.count(Fate::refused) + ledger_.count(Fate::unknown); lost > 0) {
+      ledger_.complain(std::to_string(lost) + " events were not answered, though only connections were lost");
+    }
     for (const auto& [actor, of] : samples) judge(*actor, of);
   }
 

@@ -125,27 +125,38 @@ void obey_lines(F obey) {
 
 // The master.
 
-void run_hook(Map& map, const Act& act) {
-  const auto get = [&](const std::string& key) { return map.at(key); };
-  if (act.kind == Kind::pass) {
-    // The hook set nothing: EPOCH, the head, SENDER, NUMBER.
-    say_all("passed", map.epoch(), map.update_id(), act.sender, act.number);
-    return;
-  }
+/// What hooks read and set, as processes::apply_first and its like expect it.
+auto reading(const Map& map) {
+  return [&map](const std::string& key) { return map.at(key); };
+}
+auto setting(Map& map) {
+  return [&map](const std::string& key, std::string value) { map.set(key, std::move(value)); };
+}
+
+void run_first_hook(Map& map, const Act& act) {
+  if (act.kind == Kind::pass) return;
   if (act.kind == Kind::slow) {
     const std::uint64_t digest = processes::digest_of(map);
     for (int i = 0; i < 60; ++i) {
       if (processes::digest_of(map) != digest) say("violation a map changed under its hook");
     }
   }
-  processes::apply(act, get,
-                   [&](const std::string& key, std::string value) { map.set(key, std::move(value)); });
+  processes::apply_first(act, reading(map), setting(map));
+}
+
+void run_second_hook(Map& map, const Act& act) {
+  if (act.kind == Kind::pass) {
+    // No hook set anything: EPOCH, the head, SENDER, NUMBER.
+    say_all("passed", map.epoch(), map.update_id(), act.sender, act.number);
+    return;
+  }
   if (act.kind == Kind::fail) {
-    // The hook threw: EPOCH, SENDER, NUMBER.
+    // A hook threw, after what the first had set: EPOCH, SENDER, NUMBER.
     say_all("threw", map.epoch(), act.sender, act.number);
     throw std::runtime_error("as " + act.sender + " wished");
   }
-  // The hook is about to return: EPOCH, the id it commits as, and the event.
+  processes::apply_second(act, reading(map), setting(map));
+  // The last hook is about to return: EPOCH, the id it commits as, and the event.
   say_all("ran", map.epoch(), map.update_id() + 1, act.sender, act.number, act.slot,
           static_cast<unsigned>(act.kind), act.size);
 }
@@ -159,7 +170,8 @@ int run_master(const Options& options) {
                              .limits = options.limits()});
   std::mutex mutex;
   std::optional<ss::MasterHandle<std::string, std::string>> handle;
-  server.add_hook([](Map& map, const ss::Event<Act>& event) { run_hook(map, event.content); });
+  server.add_hook([](Map& map, const ss::Event<Act>& event) { run_first_hook(map, event.content); });
+  server.add_hook([](Map& map, const ss::Event<Act>& event) { run_second_hook(map, event.content); });
   server.add_init_hook([&](ss::MasterHandle<std::string, std::string> hosted) {
     say_all("epoch", hosted.epoch());  // the map came to live here
     const std::lock_guard lock(mutex);
@@ -176,7 +188,7 @@ int run_master(const Options& options) {
     }
     if (!hosted) return say("head 0 0 0");
     hosted->modify([](Map& map) {
-      const std::string fault = processes::fault_of([&](const std::string& key) { return map.at(key); });
+      const std::string fault = processes::fault_of(reading(map));
       if (!fault.empty()) say_all("violation", "the master's state:", fault);
       say_all("head", map.epoch(), map.update_id(), processes::digest_of(map));
     });
@@ -326,7 +338,8 @@ int run_sender(const Options& options) {
     for (; count > 0; --count) {
       ++act.number;
       const auto dice = rng() % 100;
-      act.kind = dice < 88   ? Kind::count
+      act.kind = dice < 68   ? Kind::count
+                 : dice < 88 ? Kind::note
                  : dice < 90 ? Kind::blob
                  : dice < 91 ? Kind::slow
                  : dice < 95 ? Kind::fail
