@@ -26,6 +26,9 @@ struct Limits {
   std::size_t unproven_links_per_minute = 300;
   /// Addresses without a link whose failures are remembered; beyond, those that failed least are forgotten.
   std::size_t addresses = 65'536;
+  /// TLS key updates that a peer may ask for in a minute; a link that asks for more is closed. Each costs as much as
+  /// hundreds of bytes, and a peer has good reason for one in many gigabytes.
+  std::size_t key_updates_per_minute = 8;
 
   /// The largest frame before authentication, in bytes.
   std::size_t frame_bytes_before_authentication = 1'024;
@@ -56,8 +59,8 @@ struct Limits {
   std::size_t events_in_flight = 1'024;
   /// Bytes of events of one link whose hooks have not run; a single event always fits.
   std::size_t event_bytes_in_flight = std::size_t{16} << 20;
-  /// Bytes of all events that wait for their hooks, those of links that are gone too; a link that sends more is ended
-  /// as `busy`.
+  /// Bytes of all events that wait for their hooks, those of links that are gone too; an event beyond is answered `busy`,
+  /// and has not run.
   std::size_t all_event_bytes = std::size_t{1} << 30;
   /// Requests (`get_diff`, `fetch`, ...) of one link that were not answered yet.
   std::size_t requests_in_flight = 1'024;

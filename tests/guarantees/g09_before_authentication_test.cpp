@@ -23,16 +23,6 @@ Bytes bytes_of(std::initializer_list<unsigned> list) {
   return bytes;
 }
 
-protocol::Open open_of(const MapHash& hash) {
-  protocol::Open open;
-  open.channel = 1;
-  open.hash = hash;
-  open.key_type = type_name<std::string>();
-  open.value_type = type_name<std::string>();
-  open.mode = protocol::FollowMode::merged;
-  return open;
-}
-
 }  // namespace
 
 TEST_CASE(

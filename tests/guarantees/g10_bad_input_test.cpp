@@ -31,17 +31,6 @@ Bytes body_of(const Message& message) {
   return body;
 }
 
-protocol::Open open_of(const MapHash& hash, protocol::ChannelId channel = 1,
-                       protocol::FollowMode mode = protocol::FollowMode::none) {
-  protocol::Open open;
-  open.channel = channel;
-  open.hash = hash;
-  open.key_type = type_name<std::string>();
-  open.value_type = type_name<std::string>();
-  open.mode = mode;
-  return open;
-}
-
 /// A server with a map, a replica that follows it over a link of its own, and peers that misbehave.
 struct Victim {
   Victim() {

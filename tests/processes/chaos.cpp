@@ -133,6 +133,7 @@ enum class Action : std::uint8_t {
   kill_master,
   kill_replica,
   kill_sender,
+  kill_in_transfer,
   quit_master,
   quit_client,
   stop,
@@ -146,6 +147,7 @@ enum class Action : std::uint8_t {
   refuse,
   swallow,
   burst,
+  late_answers,
   dump,
   pull,
   drop,
@@ -160,10 +162,11 @@ struct Card {
   bool needs_network;
 };
 
-constexpr std::array<Card, 21> cards{{
+constexpr std::array<Card, 23> cards{{
     {Action::kill_master, "kill master", 3, false},
     {Action::kill_replica, "kill replica", 5, false},
     {Action::kill_sender, "kill sender", 4, false},
+    {Action::kill_in_transfer, "kill master amid a transfer", 3, false},
     {Action::quit_master, "end master", 1, false},
     {Action::quit_client, "end client", 2, false},
     {Action::stop, "stop", 6, false},
@@ -177,6 +180,7 @@ constexpr std::array<Card, 21> cards{{
     {Action::refuse, "refuse", 2, false},
     {Action::swallow, "swallow", 2, false},
     {Action::burst, "burst", 4, false},
+    {Action::late_answers, "answer too late", 3, false},
     {Action::dump, "dump", 5, false},
     {Action::pull, "pull the cable", 4, true},
     {Action::drop, "drop all packets one way", 4, true},
@@ -195,7 +199,7 @@ std::string hex(std::string_view bytes) {
 
 /// What a process takes of the system.
 struct Usage {
-  std::size_t kib = 0;
+  std::size_t kib = 0;  ///< resident, without pages of files: those come and go as the kernel likes
   std::size_t descriptors = 0;
 };
 
@@ -204,8 +208,9 @@ Usage usage_of(pid_t pid) {
   Usage usage;
   std::size_t all_pages = 0;
   std::size_t resident_pages = 0;
-  std::ifstream(folder + "/statm") >> all_pages >> resident_pages;
-  usage.kib = resident_pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
+  std::size_t shared_pages = 0;
+  std::ifstream(folder + "/statm") >> all_pages >> resident_pages >> shared_pages;
+  usage.kib = (resident_pages - shared_pages) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
   if (DIR* const entries = ::opendir((folder + "/fd").c_str())) {
     while (const dirent* const entry = ::readdir(entries)) {
       if (entry->d_name[0] != '.') ++usage.descriptors;
@@ -285,15 +290,13 @@ class Driver {
     }
     if (actor.role == Role::replica && actor.slot % 4 >= 2) words.push_back("every_step=1");
     if (actor.role == Role::sender) {
-      const std::string name = sender_name(actor);
-      words.push_back("name=" + name);
+      words.push_back("name=" + sender_name(actor));
       words.push_back("slot=" + std::to_string(actor.slot));
       words.push_back("seed=" + std::to_string(chance_.between<std::uint64_t>(1, 1U << 30U)));
-      words.push_back("timeout=" + std::to_string(settings_.silence.count() * 2 / 3));
-      if (actor.slot == 0) {
-        words.push_back("follow=1");
-        ledger_.sender_is_following(name);
-      }
+      words.push_back("timeout=" + std::to_string(event_timeout().count()));
+      // Large values of random sizes come to rest at one amount of memory only slowly.
+      if (settings_.is_soak) words.push_back("steady=1");
+      if (actor.slot == 0) words.push_back("follow=1");
     }
     actor.child = std::make_unique<Child>(
         loop_, words, network,
@@ -387,10 +390,11 @@ class Driver {
     ++actor.fates;
     if (what == "answered") {
       std::uint64_t id = 0;
-      std::uint64_t shown_epoch = 0;
-      std::uint64_t shown_id = 0;
-      words >> id >> shown_epoch >> shown_id;
-      ledger_.fate(name, number, Fate::answered, id, shown_epoch, shown_id);
+      Position shown;
+      words >> id;
+      const bool is_shown = !words.eof();
+      if (is_shown) words >> shown.epoch >> shown.id;
+      ledger_.answered(name, number, id, is_shown ? std::optional(shown) : std::nullopt);
     } else if (what == "failed") {
       ledger_.fate(name, number, Fate::failed);
     } else if (what == "unknown") {
@@ -410,9 +414,8 @@ class Driver {
   }
 
   void ended(Actor& actor, int status) {
-    const bool is_as_told = actor.is_killed     ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL
-                            : actor.is_quitting ? WIFEXITED(status) && WEXITSTATUS(status) == 0
-                                                : false;
+    const bool is_as_told = (actor.is_killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) ||
+                            (actor.is_quitting && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (!is_as_told) {
       ledger_.complain(actor.process + " ended with " +
                        (WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status))
@@ -531,6 +534,8 @@ class Driver {
     return choose([role](const Actor& actor) { return actor.role == role && actor.is_well(); });
   }
 
+  /// Short enough for events to miss it; but in a soak a cut must not cost an event its answer, only time.
+  milliseconds event_timeout() const { return settings_.is_soak ? 60s : settings_.silence * 2 / 3; }
   milliseconds short_time() { return chance_.wait(300ms) + 1ms; }
   milliseconds beyond_silence() { return settings_.silence + chance_.between(0ms, settings_.silence / 2); }
 
@@ -542,6 +547,15 @@ class Driver {
       case Action::kill_master: actor = choose_alive(Role::master); break;
       case Action::kill_replica: actor = choose_alive(Role::replica); break;
       case Action::kill_sender: actor = choose_alive(Role::sender); break;
+      case Action::kill_in_transfer:
+        actor = choose([](const Actor& each) {
+          return each.role == Role::replica && each.proxy && each.child && !each.is_killed;
+        });
+        break;
+      case Action::late_answers:
+        actor = choose(
+            [](const Actor& each) { return each.role == Role::sender && each.proxy && each.is_well(); });
+        break;
       case Action::quit_master: actor = choose_well(Role::master); break;
       case Action::quit_client:
         actor = choose([](const Actor& each) { return each.role != Role::master && each.is_well(); });
@@ -565,6 +579,18 @@ class Driver {
       case Action::kill_master:
       case Action::kill_replica:
       case Action::kill_sender: kill(*actor); break;
+      case Action::kill_in_transfer:
+        // A new replica is sent everything, in pieces.
+        kill(*actor);
+        actor->proxy->cut_after(Way::to_client, chance_.between<std::size_t>(5'000, 200'000), Cut::reset,
+                                [this] {
+                                  if (!is_quiet_ && master().child && !master().is_killed) kill(master());
+                                });
+        break;
+      case Action::late_answers:
+        ask_for(*actor, 30);
+        actor->proxy->stall(Way::to_client, now + event_timeout() * 5 / 4);
+        break;
       case Action::quit_master:
       case Action::quit_client: quit(*actor); break;
       case Action::stop: stop_for(*actor, time); break;
@@ -739,13 +765,16 @@ class Driver {
       };
       if (!loop_.run_until(is_back, patience)) ledger_.complain(actor.process + " did not come back");
       if (has_failed()) return;
-      if (settings_.cuts == 0) loop_.run_until([&] { return has_failed(); }, 400ms);  // a steady pace
+      if (settings_.cuts == 0) loop_.run_until([&] { return has_failed(); }, 100ms);  // a steady pace
       if (Clock::now() >= next_sample) {
         sample();
         next_sample = Clock::now() + 1s;
       }
     }
     std::cout << cuts << " cuts" << std::endl;
+    if (const std::size_t lost = ledger_.count(Fate::refused) + ledger_.count(Fate::unknown); lost > 0) {
+      ledger_.complain(std::to_string(lost) + " events were not answered, though only connections were lost");
+    }
     for (const auto& [actor, of] : samples) judge(*actor, of);
   }
 
@@ -793,6 +822,8 @@ class Driver {
     if (complaints.empty() && !settings_.is_soak) {
       // A run in which nothing happened proves nothing.
       if (ledger_.count(Fate::answered) < 200) complaints.push_back("fewer than 200 events were answered");
+      if (ledger_.answers_shown() < 50)
+        complaints.push_back("fewer than 50 answers came to a sender that follows");
       if (ledger_.epochs() < 3) complaints.push_back("fewer than 3 masters");
       if (ledger_.sightings() < 200) complaints.push_back("fewer than 200 states were shown");
     }

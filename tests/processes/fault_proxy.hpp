@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -81,10 +82,11 @@ class FaultProxy {
       drop(*id, cut);
     }
   }
-  /// Cuts when so many bytes more have gone that way, wherever in a message that is.
-  void cut_after(Way way, std::size_t bytes, Cut cut) {
+  /// Cuts when so many bytes more have gone that way, wherever in a message that is, and calls `then`.
+  void cut_after(Way way, std::size_t bytes, Cut cut, std::function<void()> then = {}) {
     way_of(way).bytes_left = bytes;
     way_of(way).cut = cut;
+    way_of(way).then_call = std::move(then);
     if (bytes == 0) {
       way_of(way).bytes_left.reset();
       cut_now(cut);
@@ -125,6 +127,7 @@ class FaultProxy {
     std::size_t crumb_bytes = 0;
     std::optional<std::size_t> bytes_left{};
     Cut cut = Cut::reset;
+    std::function<void()> then_call{};
   };
 
   struct Chunk {
@@ -327,6 +330,7 @@ class FaultProxy {
       if (faults.bytes_left && (*faults.bytes_left -= static_cast<std::size_t>(sent)) == 0) {
         faults.bytes_left.reset();
         ++cuts_;
+        if (const auto call = std::exchange(faults.then_call, {})) loop_.at(now, call);
         return faults.cut;
       }
     }

@@ -29,6 +29,11 @@ enum class Fate : std::uint8_t {
 constexpr std::array<std::string_view, 5> fate_names{"without a fate", "answered", "failed", "refused",
                                                      "unknown"};
 
+struct Position {
+  std::uint64_t epoch = 0;
+  std::uint64_t id = 0;
+};
+
 /// Keeps what masters ran, what senders were told and what replicas showed; `verdict` compares them.
 ///
 /// Lives are numbered from 0, in the order in which masters were started; there is one master at a time.
@@ -65,17 +70,21 @@ class Ledger {
 
   // What clients say. A replica's lines come in their order; `process` names one process.
 
-  void fate(const std::string& sender, std::uint64_t number, Fate fate, std::uint64_t id = 0,
-            std::uint64_t shown_epoch = 0, std::uint64_t shown_id = 0) {
+  void fate(const std::string& sender, std::uint64_t number, Fate fate) {
     Event& event = senders_[sender][number];
     if (event.fate != Fate::none) complain(name_of(sender, number) + ": a second fate");
     event.fate = fate;
-    event.answer = id;
-    event.shown = {shown_epoch, shown_id};
     ++fates_[static_cast<std::size_t>(fate)];
   }
-  /// `is_following`: its answers say what it was shown.
-  void sender_is_following(const std::string& sender) { following_[sender] = true; }
+  /// `shown` is what the sender's own replica showed when it was answered, if it has one.
+  void answered(const std::string& sender, std::uint64_t number, std::uint64_t id,
+                std::optional<Position> shown) {
+    fate(sender, number, Fate::answered);
+    Event& event = senders_[sender][number];
+    event.answer = id;
+    event.shown = shown;
+    if (shown) ++answers_shown_;
+  }
 
   void seen(const std::string& process, std::uint64_t epoch, std::uint64_t id, std::uint64_t digest) {
     seen_[process].push_back({{epoch, id}, digest});
@@ -88,6 +97,8 @@ class Ledger {
   [[nodiscard]] bool has_complaints() const { return !complaints_.empty(); }
 
   [[nodiscard]] std::size_t count(Fate fate) const { return fates_[static_cast<std::size_t>(fate)]; }
+  /// Answers that came with what their sender's replica showed by then.
+  [[nodiscard]] std::size_t answers_shown() const { return answers_shown_; }
   [[nodiscard]] std::size_t runs() const { return runs_; }
   [[nodiscard]] std::size_t sightings() const {
     std::size_t all = 0;
@@ -118,16 +129,11 @@ class Ledger {
     Outcome outcome;
   };
 
-  struct Position {
-    std::uint64_t epoch = 0;
-    std::uint64_t id = 0;
-  };
-
   struct Event {
     std::vector<Run> runs{};
     Fate fate = Fate::none;
     std::uint64_t answer = 0;
-    Position shown{};  // when the answer came
+    std::optional<Position> shown{};
   };
 
   struct Commit {
@@ -202,13 +208,13 @@ class Ledger {
       return complain(name + " was answered with " + std::to_string(event.answer) + ", and ran as " +
                       (run.outcome == Outcome::threw ? "one that threw" : std::to_string(run.id)));
     }
-    if (!following_[sender] || run.outcome != Outcome::committed) return;
+    if (!event.shown || run.outcome != Outcome::committed) return;
     // On a link that follows the map the answer comes after the diff.
-    const auto shown = life_of_.find(event.shown.epoch);
+    const auto shown = life_of_.find(event.shown->epoch);
     if (shown == life_of_.end() || shown->second < run.life ||
-        (shown->second == run.life && event.shown.id < run.id)) {
+        (shown->second == run.life && event.shown->id < run.id)) {
       complain(name + " was answered with " + std::to_string(run.id) + " of life " +
-               std::to_string(run.life) + " where " + std::to_string(event.shown.id) + " of " +
+               std::to_string(run.life) + " where " + std::to_string(event.shown->id) + " of " +
                (shown == life_of_.end() ? "no life" : "life " + std::to_string(shown->second)) +
                " was shown");
     }
@@ -238,10 +244,10 @@ class Ledger {
   std::vector<Life> lives_;
   std::map<std::uint64_t, std::size_t> life_of_;  // by epoch
   std::map<std::string, std::unordered_map<std::uint64_t, Event>> senders_;
-  std::map<std::string, bool> following_;
   std::map<std::string, std::vector<Sighting>> seen_;
   std::array<std::size_t, 5> fates_{};
   std::size_t runs_ = 0;
+  std::size_t answers_shown_ = 0;
   std::vector<std::string> complaints_;
 };
 

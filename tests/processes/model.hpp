@@ -23,7 +23,8 @@ enum class Kind : std::uint8_t {
   blob,   ///< counts itself and replaces a large value, so that diffs come in pieces
   slow,   ///< counts itself after a while
   fail,   ///< its hook throws after it has set values, which must not be kept
-  pass    ///< sets nothing, so it makes no commit
+  pass,   ///< sets nothing, so it makes no commit
+  note    ///< sets one key and nothing else, the smallest commit there is
 };
 
 /// The content of an event. The name belongs to one process, so (sender, number) never comes twice.
@@ -79,6 +80,7 @@ inline std::map<std::string, std::string> initial_state() {
     state[key("count", i)] = "0";
     state[key("last", i)] = "";
     state[key("sum", i)] = "0";
+    state[key("note", i)] = "";
   }
   for (unsigned i = 0; i < blobs; ++i) {
     state[key("blob", i)] = "";
@@ -87,23 +89,26 @@ inline std::map<std::string, std::string> initial_state() {
   return state;
 }
 
-/// Does to a state what an event of these kinds does: `get(key)` reads it, `set(key, value)` changes it.
+template <class Get, class Set>
+void add_one(const std::string& name, Get get, Set set) {
+  set(name, std::to_string(std::stoull(get(name)) + 1));
+}
+
+/// What the first hook does for an event: `get(key)` reads the state, `set(key, value)` changes it.
 /// What is lost, runs twice or runs out of order leaves its mark in the state for ever.
 template <class Get, class Set>
-void apply(const Act& act, Get get, Set set) {
-  const auto add_one = [&](const std::string& name) {
-    set(name, std::to_string(std::stoull(get(name)) + 1));
-  };
-  add_one(key("count", act.slot));
-  add_one("total");
+void apply_first(const Act& act, Get get, Set set) {
+  const std::string now = act.sender + " " + std::to_string(act.number);
+  if (act.kind == Kind::note) return set(key("note", act.slot), now);
+  add_one(key("count", act.slot), get, set);
+  add_one("total", get, set);
 
   const std::string last = get(key("last", act.slot));
   const std::size_t space = last.find(' ');
   if (space != std::string::npos && last.substr(0, space) == act.sender &&
       std::stoull(last.substr(space + 1)) >= act.number) {
-    set("disorder", act.sender + " " + std::to_string(act.number) + " after " + last);
+    set("disorder", now + " after " + last);
   }
-  const std::string now = act.sender + " " + std::to_string(act.number);
   set(key("last", act.slot), now);
   const std::string sum = key("sum", act.slot);
   set(sum, std::to_string(mixed(std::stoull(get(sum)), hash_of(now))));
@@ -114,7 +119,12 @@ void apply(const Act& act, Get get, Set set) {
     set(key("blob", index), text);
     set(key("blob hash", index), std::to_string(hash_of(text)));
   }
-  add_one("total again");
+}
+
+/// What the second hook does, in the same commit.
+template <class Get, class Set>
+void apply_second(const Act& act, Get get, Set set) {
+  if (act.kind != Kind::note) add_one("total again", get, set);
 }
 
 /// Says what is wrong with a state that claims to be whole; empty if nothing is. `get(key)` reads it.
@@ -142,14 +152,15 @@ class Model {
   Model() : state_(initial_state()), digest_(digest_of(state_)) {}
 
   void run(const Act& act) {
-    apply(
-        act, [this](const std::string& name) { return state_.at(name); },
-        [this](const std::string& name, std::string value) {
-          std::string& now = state_.at(name);
-          digest_ -= digest_part(name, now);
-          now = std::move(value);
-          digest_ += digest_part(name, now);
-        });
+    const auto get = [this](const std::string& name) { return state_.at(name); };
+    const auto set = [this](const std::string& name, std::string value) {
+      std::string& now = state_.at(name);
+      digest_ -= digest_part(name, now);
+      now = std::move(value);
+      digest_ += digest_part(name, now);
+    };
+    apply_first(act, get, set);
+    apply_second(act, get, set);
   }
 
   [[nodiscard]] std::uint64_t digest() const { return digest_; }

@@ -34,6 +34,7 @@ class Network {
       network.reset(new Network);
     } catch (const std::exception& error) {
       why_not = error.what();
+      // One of a user namespace has no way back, but it has a loopback of its own.
       if (::setns(before, CLONE_NEWNET) != 0) run({"ip", "link", "set", "lo", "up"});
     }
     ::close(before);
@@ -62,9 +63,11 @@ class Network {
 
  private:
   Network() {
-    // Clients' first, then the master's, and back. Without root's rights, those of a user namespace may do.
-    if (::unshare(CLONE_NEWNET) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
-      fail("a network namespace");
+    // Clients' first, then the master's, and back.
+    if (::unshare(CLONE_NEWNET) != 0) {
+      become_root_of_a_user_namespace();
+      if (::unshare(CLONE_NEWNET) != 0) fail("a network namespace");
+    }
     const int clients = open_own();
     if (::unshare(CLONE_NEWNET) != 0) fail("a second network namespace");
     master_ = open_own();
@@ -93,6 +96,24 @@ class Network {
 
   [[noreturn]] static void fail(const std::string& what) {
     throw std::system_error(errno, std::generic_category(), what);
+  }
+
+  /// Who is not root may do in namespaces of his own what only root may elsewhere.
+  static void become_root_of_a_user_namespace() {
+    const std::string user = "0 " + std::to_string(::getuid()) + " 1";
+    const std::string group = "0 " + std::to_string(::getgid()) + " 1";
+    if (::unshare(CLONE_NEWUSER) != 0) fail("a user namespace");
+    write_file("/proc/self/setgroups", "deny");
+    write_file("/proc/self/uid_map", user);
+    write_file("/proc/self/gid_map", group);
+  }
+
+  static void write_file(const char* name, const std::string& text) {
+    const int fd = ::open(name, O_WRONLY | O_CLOEXEC);
+    const bool is_written =
+        fd >= 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+    if (fd >= 0) ::close(fd);
+    if (!is_written) fail(name);
   }
 
   static int open_own() {

@@ -4,9 +4,10 @@
 #
 #   bash tests/processes/soak.sh [seconds=600] [--seed N]
 #
-# Fails if the median of resident memory in the last quarter of the time is more than `allowed_kib` (chaos.cpp) above
-# that of the second quarter, or if a process ends with more descriptors than it began with. The first quarter is left
-# out: tables fill up to their limits, such as the last 1,024 answers that are kept for each sender.
+# Fails if the median of resident memory (without pages of files) in the last quarter of the time is more than
+# `allowed_kib` (chaos.cpp) above that of the second quarter, if a process ends with more descriptors than it began
+# with, or if an event went without its answer. The first quarter is left out: tables fill up to their limits, such as
+# the log of diffs and the last 1,024 answers that are kept for each sender.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../cmake/environment.sh"
 

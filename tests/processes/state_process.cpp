@@ -2,7 +2,7 @@
 //
 //   state_process master  listen=HOST:PORT
 //   state_process replica connect=HOST:PORT [every_step=1]
-//   state_process sender  connect=HOST:PORT name=NAME slot=N seed=N timeout=MS [follow=1]
+//   state_process sender  connect=HOST:PORT name=NAME slot=N seed=N timeout=MS [follow=1] [steady=1]
 //   and all of them: heartbeat=MS silence=MS
 //
 // The first line it reads is `pem` and the certificate (for a master the private key, too), in hexadecimal. Then:
@@ -125,27 +125,38 @@ void obey_lines(F obey) {
 
 // The master.
 
-void run_hook(Map& map, const Act& act) {
-  const auto get = [&](const std::string& key) { return map.at(key); };
-  if (act.kind == Kind::pass) {
-    // The hook set nothing: EPOCH, the head, SENDER, NUMBER.
-    say_all("passed", map.epoch(), map.update_id(), act.sender, act.number);
-    return;
-  }
+/// What hooks read and set, as processes::apply_first and its like expect it.
+auto reading(const Map& map) {
+  return [&map](const std::string& key) { return map.at(key); };
+}
+auto setting(Map& map) {
+  return [&map](const std::string& key, std::string value) { map.set(key, std::move(value)); };
+}
+
+void run_first_hook(Map& map, const Act& act) {
+  if (act.kind == Kind::pass) return;
   if (act.kind == Kind::slow) {
     const std::uint64_t digest = processes::digest_of(map);
     for (int i = 0; i < 60; ++i) {
       if (processes::digest_of(map) != digest) say("violation a map changed under its hook");
     }
   }
-  processes::apply(act, get,
-                   [&](const std::string& key, std::string value) { map.set(key, std::move(value)); });
+  processes::apply_first(act, reading(map), setting(map));
+}
+
+void run_second_hook(Map& map, const Act& act) {
+  if (act.kind == Kind::pass) {
+    // No hook set anything: EPOCH, the head, SENDER, NUMBER.
+    say_all("passed", map.epoch(), map.update_id(), act.sender, act.number);
+    return;
+  }
   if (act.kind == Kind::fail) {
-    // The hook threw: EPOCH, SENDER, NUMBER.
+    // A hook threw, after what the first had set: EPOCH, SENDER, NUMBER.
     say_all("threw", map.epoch(), act.sender, act.number);
     throw std::runtime_error("as " + act.sender + " wished");
   }
-  // The hook is about to return: EPOCH, the id it commits as, and the event.
+  processes::apply_second(act, reading(map), setting(map));
+  // The last hook is about to return: EPOCH, the id it commits as, and the event.
   say_all("ran", map.epoch(), map.update_id() + 1, act.sender, act.number, act.slot,
           static_cast<unsigned>(act.kind), act.size);
 }
@@ -159,7 +170,8 @@ int run_master(const Options& options) {
                              .limits = options.limits()});
   std::mutex mutex;
   std::optional<ss::MasterHandle<std::string, std::string>> handle;
-  server.add_hook([](Map& map, const ss::Event<Act>& event) { run_hook(map, event.content); });
+  server.add_hook([](Map& map, const ss::Event<Act>& event) { run_first_hook(map, event.content); });
+  server.add_hook([](Map& map, const ss::Event<Act>& event) { run_second_hook(map, event.content); });
   server.add_init_hook([&](ss::MasterHandle<std::string, std::string> hosted) {
     say_all("epoch", hosted.epoch());  // the map came to live here
     const std::lock_guard lock(mutex);
@@ -176,7 +188,7 @@ int run_master(const Options& options) {
     }
     if (!hosted) return say("head 0 0 0");
     hosted->modify([](Map& map) {
-      const std::string fault = processes::fault_of([&](const std::string& key) { return map.at(key); });
+      const std::string fault = processes::fault_of(reading(map));
       if (!fault.empty()) say_all("violation", "the master's state:", fault);
       say_all("head", map.epoch(), map.update_id(), processes::digest_of(map));
     });
@@ -317,6 +329,7 @@ int run_sender(const Options& options) {
     kept = std::move(map);
   }
   std::mt19937_64 rng(options.number("seed"));
+  const bool is_steady = options.number("steady") != 0;
   Act act{.sender = options.text("name"), .slot = static_cast<std::uint32_t>(options.number("slot"))};
   say("ready");
   obey_lines([&](const std::string& command, std::istream& rest) {
@@ -325,21 +338,27 @@ int run_sender(const Options& options) {
     for (; count > 0; --count) {
       ++act.number;
       const auto dice = rng() % 100;
-      act.kind = dice < 88   ? Kind::count
+      act.kind = dice < 68   ? Kind::count
+                 : dice < 88 ? Kind::note
                  : dice < 90 ? Kind::blob
                  : dice < 91 ? Kind::slow
                  : dice < 95 ? Kind::fail
                              : Kind::pass;
-      act.size = act.kind == Kind::blob ? static_cast<std::uint32_t>(rng() % 150'000) : 0;
+      act.size = act.kind != Kind::blob ? 0
+                 : is_steady            ? 20'000
+                                        : static_cast<std::uint32_t>(rng() % 150'000);
       const ss::Event<Act> event{act};
       remote->async_send_event(
           hash, event,
           [number = act.number, weak = std::weak_ptr(follower)](std::error_code error, ss::UpdateId id) {
             if (!error) {
-              // NUMBER was answered with ID, and this was shown here by then: EPOCH ID; zeros without a replica.
-              std::optional<View> view;
-              if (const auto replica = weak.lock()) view = replica->view();
-              say_all("answered", number, id, view ? view->epoch() : 0, view ? view->update_id() : 0);
+              // NUMBER was answered with ID; and where a replica lives here, it showed EPOCH ID by then.
+              if (const auto replica = weak.lock()) {
+                const View view = replica->view();
+                say_all("answered", number, id, view.epoch(), view.update_id());
+              } else {
+                say_all("answered", number, id);
+              }
             } else if (error == ss::StateErrc::outcome_unknown) {
               say_all("unknown", number);
             } else if (error == ss::StateErrc::hook_failed) {

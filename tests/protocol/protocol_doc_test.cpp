@@ -2,6 +2,7 @@
 #include <cctype>
 #include <fstream>
 #include <map>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -330,4 +331,21 @@ TEST_CASE("the document's hashes are those of its bytes", "[protocol][docs]") {
   CHECK(blocks.find("hash-input")->second == to_hex(input));
   CHECK_THAT(document(), contains_text(map.hash().hex()));
   CHECK_THAT(document(), contains_text(detail::MapAccess::frozen(map)->keys_hash().hex()));
+}
+
+TEST_CASE("the table of limits names every limit there is", "[protocol][docs]") {
+  const auto text_of = [](const char* file) {
+    std::ifstream in(std::string(SYNCSTATE_SOURCE_DIR) + file, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  const std::string header = text_of("/include/syncstate/limits.hpp");
+  const std::string table = text_of("/docs/security.md");
+  const std::regex field("\\n  (?:std::size_t|std::chrono::milliseconds|unsigned) (\\w+)");
+  int fields = 0;
+  for (std::sregex_iterator at(header.begin(), header.end(), field), end; at != end; ++at) {
+    INFO("limit " << (*at)[1]);
+    CHECK_THAT(table, contains_text("`" + (*at)[1].str() + "`"));
+    ++fields;
+  }
+  CHECK(fields >= 28);
 }

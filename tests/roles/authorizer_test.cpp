@@ -124,11 +124,7 @@ TEST_CASE("a repeat of a forbidden event gets its old answer, whatever is allowe
   World world(rules.options());
   const Handle handle = world.host();
   const auto peer = connect_raw(world.time, *world.port, password, guest_address);
-  protocol::Open open;
-  open.channel = 1;
-  open.hash = handle.hash();
-  open.key_type = open.value_type = type_name<std::string>();
-  peer->send(open);
+  peer->send(open_of(handle.hash()));
   world.time.run_ready();
   const std::uint64_t sender = peer->find<protocol::Opened>().value().sender;
   const SerializedEvent event = serialize_event(set_key("key01", "x"));
@@ -173,11 +169,7 @@ TEST_CASE("a peer that may do nothing with a map can't tell whether it is hosted
 TEST_CASE("who waits for another's upload, and may not init, is not asked to take it over") {
   Rules rules{{Action::init}};
   World world(rules.options());
-  Map model = make_master(4);
-  protocol::Open open;
-  open.channel = 1;
-  open.hash = model.hash();
-  open.key_type = open.value_type = type_name<std::string>();
+  const protocol::Open open = open_of(make_master(4).hash());
   const auto owner = connect_raw(world.time, *world.port, password, "127.0.0.1");
   owner->send(open);
   world.time.run_ready();
@@ -200,11 +192,7 @@ TEST_CASE("following, a diff and the head are asked about each time, not when th
   World world(rules.options());
   const Handle handle = world.host();
   const auto peer = connect_raw(world.time, *world.port, password, guest_address);
-  protocol::Open open;
-  open.channel = 1;
-  open.hash = handle.hash();
-  open.key_type = open.value_type = type_name<std::string>();
-  peer->send(open);
+  peer->send(open_of(handle.hash()));
   world.time.run_ready();
   REQUIRE(peer->find<protocol::Opened>());
   rules.refused = {Action::follow, Action::fetch};

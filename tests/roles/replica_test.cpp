@@ -776,8 +776,11 @@ struct PolledRemote {
 TEST_CASE("a remote that can't be followed is polled") {
   ss::inproc::VirtualTime time;
   auto remote = std::make_shared<PolledRemote>();
+  int reports = 0;
   Replica replica(make_replica_map<PolledRemote>(remote, 4),
-                  {.poll_every = 100ms, .executor = time.make_executor()});
+                  {.poll_every = 100ms,
+                   .executor = time.make_executor(),
+                   .on_error = [&](const std::exception_ptr&) { ++reports; }});
   std::vector<ss::UpdateId> seen;
   replica.on_update([&](const Diff& diff) { seen.push_back(diff.upto_update_id()); });
   CHECK(remote->fetches == 0);
@@ -802,6 +805,12 @@ TEST_CASE("a remote that can't be followed is polled") {
   remote->error = StateErrc::unauthorized;
   time.advance(100ms);
   CHECK(replica.status().state == ss::LinkState::failed);
+  CHECK(reports == 0);  // what a remote is there to say is no accident
+  remote->during_fetch = [] { throw std::runtime_error("an accident"); };
+  time.advance(100ms);
+  CHECK(replica.status().detail == "an accident");
+  CHECK(reports == 1);
+  remote->during_fetch = nullptr;
 
   remote->error.reset();
   remote->master = make_master(4);

@@ -24,6 +24,11 @@ using Handle = MasterHandle<std::string, std::string>;
 inline const std::string password = "HelloWorld";
 inline const std::string counter_key = "count";
 
+/// What hooks throw on purpose.
+struct Refusal : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// The keys that a command sets, in a map of so many.
 inline std::vector<std::size_t> keys_set_by(const Command& command, std::size_t keys) {
   std::size_t count = 1;
@@ -102,7 +107,7 @@ class Master {
       map.set(keys[key], command.value);
       changes_[key] = command.value;
     }
-    if (command.what == Command::What::throw_early) throw std::runtime_error("early");
+    if (command.what == Command::What::throw_early) throw Refusal("early");
   }
 
   void count(Map& map, const Command& command) {
@@ -115,7 +120,7 @@ class Master {
       const auto text = std::to_string(std::stoull("0" + map.at(counter_key)) + 1);
       map.set(counter_key, text);
       changes_[key] = text;
-      if (command.what == Command::What::throw_late) throw std::runtime_error("late");
+      if (command.what == Command::What::throw_late) throw Refusal("late");
       oracle_->commit(map.hash(), map.epoch(), changes_);
       ++id;
     }

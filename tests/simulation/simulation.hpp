@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -52,6 +53,7 @@ class Simulation {
       models_.push_back(std::make_shared<const Map>(std::move(map)));
     }
     server_options_.passwords = {password};
+    server_options_.on_error = [this](const std::exception_ptr& error) { thrown("the master", error); };
     server_options_.map_options.log_diffs = chance_.one_in(2) ? 8 : 4'096;
     Limits& limits = server_options_.limits;
     limits.piece_bytes = piece_bytes;
@@ -129,6 +131,16 @@ class Simulation {
     }
   }
 
+  /// Hooks throw on purpose; nothing else does.
+  void thrown(const char* who, const std::exception_ptr& error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const Refusal&) {
+    } catch (const std::exception& unexpected) {
+      trace_.fail(who, " caught an exception: ", unexpected.what());
+    }
+  }
+
   // Who there is.
 
   void start_master() {
@@ -141,6 +153,7 @@ class Simulation {
   void add_client() {
     RemoteCoreOptions options;
     options.password = password;
+    options.on_error = [this](const std::exception_ptr& error) { thrown("a client", error); };
     options.limits.piece_bytes = piece_bytes;
     options.limits.events_in_flight = chance_.one_in(3) ? 4 : 1'024;
     options.event_timeout = chance_.one_in(2) ? 10'000ms : 60'000ms;
@@ -206,7 +219,7 @@ class Simulation {
     command.first_key = static_cast<std::uint32_t>(chance_.below(30));
     command.value = "v" + std::to_string(++last_value_);
     if (chance_.one_in(4)) command.value += std::string(chance_.below(100), '.');
-    if (chance_.one_in(20)) command.value += std::string(chance_.below(900), ':');  // goes in parts
+    if (chance_.one_in(10)) command.value += std::string(chance_.below(2'500), ':');  // goes in parts
     return command;
   }
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/codec.hpp"
 #include "syncstate/inproc/port.hpp"
 #include "syncstate/inproc/virtual_executor.hpp"
 #include "syncstate/protocol/messages.hpp"
@@ -148,6 +149,18 @@ class RawPeer final : public std::enable_shared_from_this<RawPeer> {
   std::uint64_t received_bytes_ = 0;
   bool is_open_ = false;
 };
+
+/// Asks for a map of strings.
+inline protocol::Open open_of(const MapHash& hash, protocol::ChannelId channel = 1,
+                              protocol::FollowMode mode = protocol::FollowMode::none) {
+  protocol::Open open;
+  open.channel = channel;
+  open.hash = hash;
+  open.key_type = type_name<std::string>();
+  open.value_type = type_name<std::string>();
+  open.mode = mode;
+  return open;
+}
 
 /// A client that has proved itself.
 inline std::shared_ptr<RawPeer> connect_raw(inproc::VirtualTime& time, inproc::Port& port,

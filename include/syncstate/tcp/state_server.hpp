@@ -262,8 +262,9 @@ class TcpStateServer {
         std::shared_ptr<TlsLink> link;
         auto owner = desk->core->accept(ear.lane, network_of({address, 0}), [&] {
           TlsLinkOptions options;
-          options.handshake_time =
-              std::chrono::milliseconds(0);  // the core limits the time until authentication
+          // The core limits the time until authentication.
+          options.handshake_time = std::chrono::milliseconds(0);
+          options.key_updates_per_minute = desk->core->limits().key_updates_per_minute;
           link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)),
                                       *desk->context(), address, options);
           return link;

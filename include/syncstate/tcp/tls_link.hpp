@@ -22,6 +22,7 @@
 #include "syncstate/async/asio.hpp"
 #include "syncstate/bytes.hpp"
 #include "syncstate/error.hpp"
+#include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/tcp/socket_bio.hpp"
 #include "syncstate/tcp/tls_context.hpp"
@@ -39,9 +40,8 @@ struct TlsLinkOptions {
   std::chrono::milliseconds handshake_time{5'000};
   /// What `close_gracefully` grants.
   std::chrono::milliseconds close_time{1'000};
-  /// Key updates that the peer may ask for within a minute; more end the link. Each costs as much as hundreds of bytes,
-  /// and a peer has good reason for one in many gigabytes.
-  std::size_t key_updates_per_minute = 8;
+  /// See `Limits`.
+  std::size_t key_updates_per_minute = Limits{}.key_updates_per_minute;
 };
 
 /// One TLS connection, server's or client's end.

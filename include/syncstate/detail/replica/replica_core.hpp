@@ -214,6 +214,9 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     return is_closed_;
   }
 
+  /// In a handler: code of a user's threw this, and what it was called for is told in the status.
+  void report_error() const noexcept { report(options_.on_error, std::current_exception()); }
+
   /// Keeps `guard` until `close()`, or drops it at once if that was.
   void keep(std::shared_ptr<void> guard) {
     const std::lock_guard lock(mutex_);

@@ -63,10 +63,13 @@ class ReplicaPoller final : public std::enable_shared_from_this<ReplicaPoller<K,
           status_.state == LinkState::connecting ? LinkState::connecting : LinkState::stale;
       tell(core, is_lost ? lost : LinkState::failed, error.code(), error.detail());
     } catch (const std::system_error& error) {
+      core.report_error();
       tell(core, LinkState::failed, error.code(), error.what());
     } catch (const std::exception& error) {
+      core.report_error();
       tell(core, LinkState::failed, std::make_error_code(std::errc::io_error), error.what());
     } catch (...) {
+      core.report_error();
       tell(core, LinkState::failed, std::make_error_code(std::errc::io_error), {});
     }
   }

@@ -98,7 +98,9 @@ class HostedSlot final : public HostedBase,
     // Links come and go, and what they sent still waits: no link's own limit bounds that.
     ByteShare share(waiting_bytes_);
     if (!share.take(sizeof(Pending) + came.bytes.size(), most_waiting_bytes_)) {
-      throw StateError(StateErrc::busy, "too many events wait for this server's hooks");
+      link->answer(came.ticket,
+                   EventOutcome{0, StateErrc::busy, "too many events wait for this server's hooks"});
+      return;
     }
     Pending pending{link->lane(),
                     link,
@@ -160,24 +162,24 @@ class HostedSlot final : public HostedBase,
   void run(Pending& pending) {
     EventOutcome outcome;
     bool has_committed = false;
-    if (state_ == State::dead) {
-      outcome.error = StateErrc::stopped;
-    } else {
-      const std::uint64_t number = pending.ticket.number;
-      switch (senders_.look_up(pending.sender, number, outcome)) {
-        case SenderTable::Verdict::repeat: break;
-        case SenderTable::Verdict::unknown:
-          outcome.error = StateErrc::outcome_unknown;
-          outcome.detail = "this event, or its sender, is too old to be remembered";
+    const std::uint64_t number = pending.ticket.number;
+    switch (senders_.look_up(pending.sender, number, outcome)) {
+      case SenderTable::Verdict::repeat: break;  // also of a map that is dead by now: it did run
+      case SenderTable::Verdict::unknown:
+        outcome.error = StateErrc::outcome_unknown;
+        outcome.detail = "this event, or its sender, is too old to be remembered";
+        break;
+      case SenderTable::Verdict::run:
+        if (state_ == State::dead) {
+          outcome.error = StateErrc::stopped;
           break;
-        case SenderTable::Verdict::run:
-          if (pending.is_allowed) {
-            outcome = run_hooks(pending, has_committed);
-          } else {
-            outcome.error = StateErrc::forbidden;
-          }
-          senders_.record(pending.sender, number, outcome);
-      }
+        }
+        if (pending.is_allowed) {
+          outcome = run_hooks(pending, has_committed);
+        } else {
+          outcome.error = StateErrc::forbidden;
+        }
+        senders_.record(pending.sender, number, outcome);
     }
     pending.lane->answer(std::move(pending.link), pending.ticket, std::move(outcome),
                          has_committed ? map_.get() : nullptr);
