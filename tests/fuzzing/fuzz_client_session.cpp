@@ -75,17 +75,17 @@ class Script {
     }
   }
   void operator()(const wire::ChannelRefused& action) {
-    expect_action();
+    expect_answer(action.channel);
     forget(action.channel);
     thrower_.maybe_throw();
   }
-  void operator()(const wire::UpdateIdCame&) { expect_action(); }
+  void operator()(const wire::UpdateIdCame& action) { expect_answer(action.request); }
   void operator()(const wire::StateCame& action) {
-    expect_action();
+    expect_answer(action.request);
     require(action.bytes.size() < limits_.frame_bytes, "a piece is no larger than a frame");
     thrower_.maybe_throw();
   }
-  void operator()(const wire::StateEnded&) { expect_action(); }
+  void operator()(const wire::StateEnded& action) { expect_answer(action.request); }
   void operator()(const wire::HostedCame& action) {
     expect_action();
     require(lists_.erase(action.request) == 1, "only a list that was asked for comes, and once");
@@ -124,8 +124,8 @@ class Script {
     (void)stream.taker->step({action.epoch, action.from, action.upto, false}, action.ordinal, action.value);
     thrower_.maybe_throw();
   }
-  void operator()(const wire::EventAnswered&) { expect_action(); }
-  void operator()(const wire::EventRefused&) { expect_action(); }
+  void operator()(const wire::EventAnswered& action) { expect_answer(action.channel); }
+  void operator()(const wire::EventRefused& action) { expect_answer(action.channel); }
   void operator()(const wire::HeadHeard& action) { (void)stream_of(action.channel); }
   void operator()(const wire::CloseSession& action) {
     require(!std::exchange(is_closed_, true), "a session ends once");
@@ -148,6 +148,10 @@ class Script {
   void expect_action() {
     require(!is_closed_, "nothing is told to the role once the session is over");
     require(has_welcomed_, "nothing is told to the role before the server is authenticated");
+  }
+  void expect_answer(ChannelId id) {
+    expect_action();
+    require(id != 0 && id <= last_id_, "what was never asked for is not answered");
   }
   Stream& stream_of(ChannelId id) {
     expect_action();

@@ -67,6 +67,25 @@ class Script {
     expect_action();
     require(channels_.erase(action.channel) == 1, "only a channel there is can be closed");
   }
+  void operator()(const wire::FollowAsked& action) {
+    expect_action();
+    const ChannelId id = action.follow.channel;
+    require(state_of(id) == State::open, "only an open channel is followed");
+    if (input_.below(4) == 0) session_.refuse(id, StateErrc::forbidden, "");
+    if (!session_.follow(action.follow)) channels_.erase(id);
+  }
+  void operator()(const wire::DiffAsked& action) {
+    expect_action();
+    expect_new(action.ask.request);
+    require(state_of(action.ask.channel) == State::open, "only of an open channel diffs are asked for");
+    session_.send_diff(action.ask);
+  }
+  void operator()(const wire::HeadAsked& action) {
+    expect_action();
+    expect_new(action.ask.request);
+    require(state_of(action.ask.channel) == State::open, "only of an open channel the head is asked for");
+    session_.send_head(action.ask);
+  }
   void operator()(const wire::FetchAsked& action) {
     expect_action();
     expect_new(action.fetch.request);
@@ -86,10 +105,14 @@ class Script {
   }
   void operator()(const wire::EventCame& action) {
     expect_action();
-    require(state_of(action.channel) == State::open, "events come on open channels only");
+    require(state_of(action.ticket.channel) == State::open, "events come on open channels only");
     require(action.bytes.size() <= limits_.event_bytes, "no event is beyond the limit");
-    events_.push_back({action.channel, action.number});
+    require(action.ticket.bytes == action.bytes.size(), "an event's ticket says what it takes");
+    events_.push_back(action.ticket);
     require(events_.size() <= limits_.events_in_flight, "the events in flight are bounded");
+    std::size_t bytes = 0;
+    for (const wire::EventTicket& event : events_) bytes += event.bytes;
+    require(events_.size() == 1 || bytes <= limits_.event_bytes_in_flight, "and so are their bytes");
     thrower_.maybe_throw();
     if (answers_at_once_) answer_event();
   }
@@ -109,10 +132,6 @@ class Script {
     wire::Open open;
     std::optional<Position> at;    ///< of the stream; none if there is none, or we do not know
     std::deque<Expected> answers;  ///< that the role gave and the client has not got
-  };
-  struct Event {
-    ChannelId channel;
-    std::uint64_t number;
   };
 
   void expect_action() {
@@ -157,6 +176,7 @@ class Script {
     has_said_hello_ = true;
     feed(testing::hello_frame());
   }
+  void say_wrong_hello() { feed(testing::hello_frame("guess")); }
 
   ChannelId take_new_id() {
     if (input_.below(16) == 0) return input_.take_number();
@@ -256,7 +276,7 @@ class Script {
     switch (input_.below(16)) {
       case 0: return feed(input_.take_bytes());
       case 1: return feed(take_frame(input_));
-      case 2: return say_hello();
+      case 2: return input_.below(4) == 0 ? say_wrong_hello() : say_hello();
       case 3: now_ += take_pause(input_); return tick();
       case 4:
       case 5: return produce();
@@ -312,17 +332,17 @@ class Script {
   void answer_event() {
     if (events_.empty()) return;
     const auto which = events_.begin() + static_cast<std::ptrdiff_t>(input_.below(events_.size()));
-    const Event event = *which;
+    const wire::EventTicket event = *which;
     events_.erase(which);
     const auto channel = channels_.find(event.channel);
     if (input_.flip()) {
       const UpdateId head = map_->head().update_id;
       if (channel != channels_.end()) channel->second.answers.push_back({event.number, head});
-      session_.answer(event.channel, event.number, head);
+      session_.answer(event, head);
     } else {
       if (channel != channels_.end()) channel->second.answers.push_back({event.number, std::nullopt});
       const StateErrc reason = take_reason(input_);
-      session_.answer_error(event.channel, event.number, reason, take_text(input_));
+      session_.answer_error(event, reason, take_text(input_));
     }
   }
 
@@ -473,7 +493,7 @@ class Script {
   wire::FrameReader watcher_{limits_.frame_bytes};
   Thrower thrower_;
   std::map<ChannelId, Channel> channels_;
-  std::vector<Event> events_;
+  std::vector<wire::EventTicket> events_;
   ChannelId last_id_ = 0;  // that the role has heard of
   ChannelId next_id_ = 0;  // that the client has used
   std::size_t piece_ = 0;

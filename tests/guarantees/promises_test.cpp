@@ -19,16 +19,6 @@ namespace {
 
 using Texts = std::vector<std::string>;
 
-protocol::Open open_of(const MapHash& hash, protocol::ChannelId channel) {
-  protocol::Open open;
-  open.channel = channel;
-  open.hash = hash;
-  open.key_type = type_name<std::string>();
-  open.value_type = type_name<std::string>();
-  open.mode = protocol::FollowMode::merged;
-  return open;
-}
-
 }  // namespace
 
 TEST_CASE("promise: every lost link leads back to a live one, wherever it was lost") {
@@ -247,8 +237,8 @@ TEST_CASE("promise: frames of different maps take turns, at most 64 KiB each") {
   });
   const auto peer = connect_raw(world.time, *world.port, password);
   world.port->faults().buffer_bytes = 1;
-  peer->send(open_of(large.hash(), 1));
-  peer->send(open_of(small.hash(), 2));
+  peer->send(open_of(large.hash(), 1, protocol::FollowMode::merged));
+  peer->send(open_of(small.hash(), 2, protocol::FollowMode::merged));
   REQUIRE(world.wait([&] { return peer->find<protocol::Transfer>().has_value(); }));
   small.modify([](Map& map) { map.set("key00", "urgent"); });
   world.time.run_ready();

@@ -356,6 +356,18 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     client.feed(frame_of(wire::Opened{1, {9, 0}, 1}));
     client.feed(frame_of(wire::UploadWanted{1}));
   }
+  SECTION("an answer to what was never asked") {
+    const auto kind = GENERATE(0, 1, 2, 3, 4, 5);
+    wire::StatePiece piece;
+    piece.request = 9;
+    const Bytes answers[] = {frame_of(wire::Refused{9, StateErrc::busy, "", {}}),
+                             frame_of(wire::UpdateIdMessage{9, {9, 0}}),
+                             frame_of(piece),
+                             frame_of(wire::StateEnd{9}),
+                             frame_of(wire::Answer{9, 1, 1}),
+                             frame_of(wire::AnswerError{9, 1, StateErrc::busy, ""})};
+    client.feed(answers[kind]);
+  }
   SECTION("a list") { client.feed(frame_of(wire::Hosted{2, false, {}})); }
   SECTION("a part of a value without its beginning") {
     part.offset = 5;

@@ -470,7 +470,7 @@ std::vector<Bytes> server_script() {
   script.push_back(frame_of(hosted));
   hosted.more = false;
   script.push_back(frame_of(hosted));
-  script.push_back(frame_of(wire::UpdateIdMessage{9, {epoch, 5}}));
+  script.push_back(frame_of(wire::UpdateIdMessage{6, {epoch, 5}}));
   script.push_back(frame_of(wire::Answer{1, 1, 5}));
   script.push_back(frame_of(wire::AnswerError{1, 2, StateErrc::hook_failed, "no"}));
   script.push_back(frame_of(wire::Refused{2, StateErrc::hash_mismatch, "the keys are the same", MapHash()}));
@@ -490,6 +490,7 @@ void prepare(ClientSide& client, const Hosted& map) {
   client.session.get_diff(1, {}, 9);
   client.session.fetch(map.hash(), "string", "string");
   client.session.list();
+  client.session.get_update_id(1);
   client.take_all();
 }
 

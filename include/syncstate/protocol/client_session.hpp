@@ -342,21 +342,29 @@ class ClientSession {
       }
       case FrameKind::refused: {
         auto m = decode_body<Refused>(frame.body);
+        expect_asked(m.channel);
         forget(m.channel);
         sink(ChannelRefused{m.channel, m.reason, std::move(m.detail), m.other});
         return;
       }
       case FrameKind::update_id: {
         const auto m = decode_body<UpdateIdMessage>(frame.body);
+        expect_asked(m.request);
         sink(UpdateIdCame{m.request, m.head});
         return;
       }
       case FrameKind::state: {
         const auto m = decode_body<StatePiece>(frame.body);
+        expect_asked(m.request);
         sink(StateCame{m.request, m.bytes});
         return;
       }
-      case FrameKind::state_end: sink(StateEnded{decode_body<StateEnd>(frame.body).channel}); return;
+      case FrameKind::state_end: {
+        const ChannelId request = decode_body<StateEnd>(frame.body).channel;
+        expect_asked(request);
+        sink(StateEnded{request});
+        return;
+      }
       case FrameKind::hosted: return on_hosted(decode_body<Hosted>(frame.body), sink);
       case FrameKind::step: return on_step(decode_body<Step>(frame.body), sink);
       case FrameKind::diff: return on_diff(decode_body<DiffMessage>(frame.body), sink);
@@ -372,11 +380,13 @@ class ClientSession {
       case FrameKind::value_part: return on_value_part(decode_body<ValuePart>(frame.body), sink);
       case FrameKind::answer: {
         const auto m = decode_body<Answer>(frame.body);
+        expect_asked(m.channel);
         sink(EventAnswered{m.channel, m.number, m.update_id});
         return;
       }
       case FrameKind::answer_error: {
         auto m = decode_body<AnswerError>(frame.body);
+        expect_asked(m.channel);
         sink(EventRefused{m.channel, m.number, m.reason, std::move(m.detail)});
         return;
       }
@@ -432,6 +442,11 @@ class ClientSession {
     HostedCame came{hosted.request, std::move(maps)};
     lists_.erase(asked);
     sink(std::move(came));
+  }
+
+  /// Ends the session for an answer to what was never asked; one to what we gave up may still be under way.
+  void expect_asked(ChannelId id) const {
+    if (id == 0 || id > last_id_) break_off("an answer to what was never asked");
   }
 
   /// Null for a channel that we gave up, or that was refused.

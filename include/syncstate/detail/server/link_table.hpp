@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <iterator>
 #include <list>
 #include <map>
@@ -14,6 +13,7 @@
 #include <optional>
 #include <ratio>
 #include <string>
+#include <vector>
 
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
@@ -83,7 +83,7 @@ class LinkTable {
     const std::lock_guard lock(mutex_);
     auto& failures = addresses_[address].failed_proofs;
     failures.push_back(now);
-    if (failures.size() > limits_->failed_proofs_per_minute) failures.pop_front();
+    if (failures.size() > limits_->failed_proofs_per_minute) failures.erase(failures.begin());
   }
 
   /// True while this address has used up its wrong proofs of a minute.
@@ -113,7 +113,7 @@ class LinkTable {
     // Links that have not proved themselves, yet or ever: falls by the limit in a minute.
     double unproven = 0;
     TimePoint unproven_as_of{};
-    std::deque<TimePoint> failed_proofs;
+    std::vector<TimePoint> failed_proofs;  // the oldest first, and few; empty it takes next to nothing
   };
   struct Pending {
     LinkId link;
@@ -123,7 +123,8 @@ class LinkTable {
 
   static void drop_old_failures(Address& address, TimePoint now) {
     auto& failures = address.failed_proofs;
-    while (!failures.empty() && now - failures.front() >= std::chrono::minutes(1)) failures.pop_front();
+    const auto is_old = [&](TimePoint at) { return now - at >= std::chrono::minutes(1); };
+    failures.erase(failures.begin(), std::find_if_not(failures.begin(), failures.end(), is_old));
   }
 
   void let_unproven_fall(Address& address, TimePoint now) const {

@@ -34,6 +34,9 @@ class InitialStateReader {
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(used));
   }
 
+  /// The keys that came so far.
+  [[nodiscard]] std::size_t size() const { return keys_.size(); }
+
   /// Begins anew.
   void drop() { *this = InitialStateReader(limits_); }
 
