@@ -12,9 +12,9 @@ namespace syncstate {
 
 /// What a peer wants to do with a map.
 enum class Action {
-  init,    ///< bring a map that the server does not host yet
-  follow,  ///< hear of every change
-  fetch,  ///< read without following: initial state, one diff, where the head is, the map's place in `hosted`
+  init,       ///< bring a map that the server does not host yet
+  follow,     ///< hear of every change
+  fetch,      ///< read without following: initial state, one diff, the head, the map's place in `hosted`
   send_event  ///< have the hooks run on an event
 };
 
@@ -33,8 +33,8 @@ constexpr std::string_view to_string(Action action) {
 /// link goes on. Without an authorizer everything is allowed.
 ///
 /// It is asked each time: for `init` and `follow` when a map is opened, for `fetch` and `send_event` at every one. A
-/// map that is hosted already is opened for whoever may do any of the four, `hosted` leaves out what may not be
-/// fetched.
+/// map that is hosted already is opened for whoever may do any of the four, and he is told its head then; `hosted`
+/// leaves out what may not be fetched.
 ///
 /// Threads: called on the I/O threads, on several at once where a server has them; it must not block.
 /// Errors : what it throws counts as false, and `on_error` is told.

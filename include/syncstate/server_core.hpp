@@ -272,7 +272,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       found->second.waiters.push_back(Waiter{link, open.channel, open.sender, may_init});
       return;
     }
-    if (!options_.allow_uploads) return refuse_upload(*link, open);
+    if (!options_.allow_uploads) {
+      const std::vector<MapHash> alike = hosted_with_keys(open.keys_hash);
+      lock.unlock();
+      return refuse_upload(*link, open, alike);
+    }
     if (!may_init) {
       lock.unlock();
       return link->refuse(open.channel, StateErrc::forbidden, "this map is not hosted yet");
@@ -328,7 +332,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     if (found == uploads_.end()) return;
     const auto upload = std::move(found->second);  // goes when the lock has
     uploads_.erase(found);
-    pass_upload_on(upload->hash, lock);
+    pass_upload_on(upload->hash, link.id(), lock);
     if (lock.owns_lock()) lock.unlock();
   }
 
@@ -401,8 +405,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         table_(options_.limits) {}
 
   void expect_usable(const protocol::Passwords& passwords) const {
-    if (options_.allow_empty_password) return;
     if (passwords.empty()) throw StateError(StateErrc::invalid_option, "a server needs a password");
+    if (options_.allow_empty_password) return;
     if (std::find(passwords.begin(), passwords.end(), std::string()) != passwords.end()) {
       throw StateError(StateErrc::invalid_option, "an empty password is allowed only with mutual TLS");
     }
@@ -467,12 +471,16 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     return found == uploads_.end() ? nullptr : found->second;
   }
 
-  /// The upload of this map came to nothing: the next who waits and may is asked, if there is one. May let go of the
-  /// lock.
-  void pass_upload_on(const MapHash& hash, std::unique_lock<std::mutex>& lock) {
+  /// The upload of this map by `failed` came to nothing: the next who waits and may is asked, if there is one, other
+  /// links first. May let go of the lock.
+  void pass_upload_on(const MapHash& hash, std::uint64_t failed, std::unique_lock<std::mutex>& lock) {
     const auto entry = entries_.find(hash);
     if (entry == entries_.end()) return;
     auto& waiters = entry->second.waiters;
+    std::stable_partition(waiters.begin(), waiters.end(), [failed](const Waiter& waiter) {
+      const auto link = waiter.link.lock();
+      return link && link->id() != failed;
+    });
     while (!waiters.empty()) {
       Waiter next = std::move(waiters.front());
       waiters.erase(waiters.begin());
@@ -506,8 +514,9 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       if (const auto link = upload.from.link.lock()) {
         on_lane_of(link, [why = protocol::close_for_exception()](detail::ServerLink& l) { l.end(why); });
       }
+      const auto from = upload.from.link.lock();
       std::unique_lock lock(mutex_);
-      pass_upload_on(upload.hash, lock);
+      pass_upload_on(upload.hash, from ? from->id() : 0, lock);
       return;
     }
     {
@@ -575,12 +584,21 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     return waiters;
   }
 
-  /// With the mutex held: says why a map that is not hosted can't be brought either.
-  void refuse_upload(detail::ServerLink& link, const protocol::Open& open) {
+  /// With the mutex held: the maps that differ from this one in their initial values alone.
+  [[nodiscard]] std::vector<MapHash> hosted_with_keys(const MapHash& keys_hash) const {
+    std::vector<MapHash> alike;
     for (const auto& [hash, entry] : entries_) {
-      if (entry.slot && entry.slot->hosted().keys_hash() == open.keys_hash) {
-        return link.refuse(open.channel, StateErrc::hash_mismatch, "the keys are the same", hash);
-      }
+      if (entry.slot && entry.slot->hosted().keys_hash() == keys_hash) alike.push_back(hash);
+    }
+    return alike;
+  }
+
+  /// Says why a map that is not hosted can't be brought either; names another one only to who may read that.
+  void refuse_upload(detail::ServerLink& link, const protocol::Open& open,
+                     const std::vector<MapHash>& alike) {
+    for (const MapHash& hash : alike) {
+      if (!is_allowed(link.peer(), Action::fetch, hash)) continue;
+      return link.refuse(open.channel, StateErrc::hash_mismatch, "the keys are the same", hash);
     }
     link.refuse(open.channel, StateErrc::not_hosted, "and this server takes no uploads");
   }

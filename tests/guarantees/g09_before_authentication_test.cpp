@@ -191,6 +191,30 @@ TEST_CASE("guarantee 9: after ten wrong proofs within a minute an address is ref
       connect_raw(world.time, *world.port, password, "198.51.100.1")->find<protocol::Welcome>().has_value());
 }
 
+TEST_CASE("guarantee 9: a password that is withdrawn is not taken from links that are open already") {
+  World world;
+  const auto early = RawPeer::connect(world.time, *world.port);
+  const auto proved = connect_raw(world.time, *world.port, password);
+  world.server->core().set_passwords({"the next one"});
+  early->send_hello(password);
+  world.time.run_ready();
+  CHECK(early->goodbye() == StateErrc::unauthorized);
+  CHECK(proved->is_open());
+  CHECK(connect_raw(world.time, *world.port, "the next one")->find<protocol::Welcome>().has_value());
+  for (const auto& unusable : {std::vector<std::string>{}, {""}, {"good", ""}}) {
+    CHECK(error_of([&] { world.server->core().set_passwords(unusable); }) == StateErrc::invalid_option);
+  }
+}
+
+TEST_CASE("guarantee 9: no password at all is not taken, even where an empty one is") {
+  ServerCoreOptions options;
+  options.allow_empty_password = true;
+  options.passwords = {""};
+  World world(options);
+  CHECK(error_of([&] { world.server->core().set_passwords({}); }) == StateErrc::invalid_option);
+  CHECK(connect_raw(world.time, *world.port, "")->find<protocol::Welcome>().has_value());
+}
+
 TEST_CASE("guarantee 9: who says nothing in time has not guessed a password") {
   World world;
   for (int i = 0; i < 12; ++i) RawPeer::connect(world.time, *world.port, "198.51.100.1");

@@ -337,6 +337,26 @@ TEST_CASE("answers are remembered within a number of bytes, and senders that nob
   CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::unknown);
 }
 
+TEST_CASE("senders that are all held share the room for answers", "[protocol][guarantee_5]") {
+  Limits limits;
+  limits.answer_bytes_per_map = 100'000;
+  SenderTable table(limits);
+  std::vector<std::uint64_t> held;
+  for (int i = 0; i < 20; ++i) held.push_back(table.hold(0));
+  EventOutcome outcome;
+  for (std::uint64_t number = 1; number <= 100; ++number) {
+    for (const std::uint64_t sender : held) {
+      table.record(sender, number, {0, StateErrc::hook_failed, std::string(500, '.')});
+      REQUIRE(table.look_up(sender, number, outcome) == SenderTable::Verdict::repeat);
+      REQUIRE(table.answer_bytes() <= 100'000);
+    }
+  }
+  for (const std::uint64_t sender : held) {
+    CHECK(table.look_up(sender, 1, outcome) ==
+          SenderTable::Verdict::unknown);  // forgotten, and never run again
+  }
+}
+
 TEST_CASE("answers and senders are remembered within bounds", "[protocol][guarantee_5]") {
   Limits limits;
   limits.answers_per_sender = 3;

@@ -216,6 +216,21 @@ TEST_CASE("following, a diff and the head are asked about each time, not when th
   CHECK(peer->is_open());
 }
 
+TEST_CASE("where uploads are refused, the map that has the same keys is named only to who may fetch it") {
+  Rules rules{{Action::fetch}};
+  ServerCoreOptions options = rules.options();
+  options.allow_uploads = false;
+  World world(options);
+  const Handle handle = world.host(4);
+  const auto freeze_error = [&](const std::shared_ptr<Remote>& remote) {
+    Map other(remote);
+    push_keys(other, 4, "another initial value");
+    return error_of([&] { other.freeze(); });
+  };
+  CHECK(freeze_error(connect_guest(world)) == StateErrc::not_hosted);
+  CHECK(freeze_error(world.connect()) == StateErrc::hash_mismatch);
+}
+
 TEST_CASE("an authorizer that throws has refused, and on_error is told") {
   ServerCoreOptions options;
   std::size_t reports = 0;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "syncstate/tcp/native_socket.hpp"
 
 namespace {
 
@@ -35,4 +36,15 @@ TEST_CASE("what is no endpoint is refused by name") {
     CHECK(error.code() == StateErrc::invalid_option);
     CHECK(error.detail().find("'" + text + "'") != std::string::npos);
   }
+}
+
+TEST_CASE("limits count a v4 address, and of a v6 address what its owner shares with nobody") {
+  const auto network = [](const std::string& host) { return syncstate::tcp::network_of({host, 1}); };
+  CHECK(network("192.0.2.1") == "192.0.2.1");
+  CHECK(network("2001:db8:1:2:3:4:5:6") == "2001:db8:1:2::/64");
+  CHECK(network("2001:db8:1:2::") == "2001:db8:1:2::/64");
+  CHECK(network("2001:db8:1:3::1") == "2001:db8:1:3::/64");
+  CHECK(network("fe80::1%eth0") == "fe80::1%eth0");
+  CHECK(network("64:ff9b::c000:201") == "192.0.2.1");
+  CHECK(network("64:ff9b::c000:202") == "192.0.2.2");
 }

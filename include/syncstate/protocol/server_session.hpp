@@ -123,6 +123,9 @@ class ServerSession {
     last_heard_ = now;
   }
 
+  /// As `passwords` of `on_open`, until the client has proved itself.
+  void set_passwords(std::shared_ptr<const Passwords> passwords) { passwords_ = std::move(passwords); }
+
   /// As `is_busy` of `on_open`, until the client has proved itself.
   void set_busy(bool is_busy) { is_busy_ = is_busy; }
 
@@ -669,7 +672,13 @@ class ServerSession {
     Request request = std::move(requests_.front());
     requests_.pop_front();
     const bool is_done = std::visit([&](auto& r) { return produce_from(r, out); }, request);
-    if (!is_done) requests_.push_back(std::move(request));
+    if (is_done) return;
+    // A list that was begun holds a copy of its own: there is one such at a time. All else takes turns.
+    if (std::holds_alternative<ListRequest>(request)) {
+      requests_.push_front(std::move(request));
+    } else {
+      requests_.push_back(std::move(request));
+    }
   }
 
   static bool produce_from(DiffStream& stream, Bytes& out) {

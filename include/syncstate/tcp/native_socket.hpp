@@ -96,6 +96,14 @@ inline std::string network_of(const Endpoint& endpoint) {
   if (::inet_pton(AF_INET6, endpoint.host.substr(0, endpoint.host.find('%')).c_str(), &v6) != 1) {
     return endpoint.host;
   }
+  // On one link everybody shares these bits; and behind a translator (RFC 6052) a v4 address says who it is.
+  if (IN6_IS_ADDR_LINKLOCAL(&v6)) return endpoint.host;
+  constexpr std::array<std::uint8_t, 12> translated{0, 0x64, 0xff, 0x9b};
+  if (std::equal(translated.begin(), translated.end(), std::begin(v6.s6_addr))) {
+    std::array<char, INET_ADDRSTRLEN> v4{};
+    ::inet_ntop(AF_INET, std::begin(v6.s6_addr) + 12, v4.data(), v4.size());
+    return v4.data();
+  }
   std::fill(std::begin(v6.s6_addr) + 8, std::end(v6.s6_addr), std::uint8_t{0});
   std::array<char, INET6_ADDRSTRLEN> text{};
   ::inet_ntop(AF_INET6, &v6, text.data(), text.size());

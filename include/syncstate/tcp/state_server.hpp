@@ -113,7 +113,7 @@ class TcpStateServer {
   ///         `already_started`; `stopped`.
   void start() {
     const std::lock_guard lock(mutex_);
-    desk_->set_context(std::make_shared<const TlsContext>(options_.tls));
+    reload_tls();
     if (!acceptor_) open_listener();
     {
       const std::lock_guard endpoint_lock(endpoint_mutex_);
@@ -130,7 +130,7 @@ class TcpStateServer {
   /// Errors: `invalid_option` for a certificate or key that can't be used, or where clients would need neither
   ///         password nor certificate any more; nothing has changed then.
   void reload_tls(ServerTls tls) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(tls_mutex_);
     if (options_.tls.requires_client_certificates() && !tls.requires_client_certificates()) {
       throw StateError(StateErrc::invalid_option, "reload_tls: clients must go on showing certificates");
     }
@@ -141,7 +141,7 @@ class TcpStateServer {
   /// Reads the files anew that the certificate, key and authorities in use came from.
   /// Errors: as above.
   void reload_tls() {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(tls_mutex_);
     desk_->set_context(std::make_shared<const TlsContext>(options_.tls));
   }
 
@@ -283,6 +283,7 @@ class TcpStateServer {
   }
 
   ServerOptions options_;
+  std::mutex tls_mutex_;  // of `options_.tls`; a hook may reload it while `stop` waits for that hook
   // `stop` holds the other mutex while it waits for hooks, which may ask where we listen.
   mutable std::mutex endpoint_mutex_;
   std::string endpoint_;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -89,7 +90,7 @@ class HostedSlot final : public HostedBase,
   void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came,
                   bool is_allowed) override {
     static const std::string our_type = type_name<E>();
-    if (*came.type != our_type) {
+    if (is_allowed && *came.type != our_type) {
       link->answer(came.ticket,
                    EventOutcome{0, StateErrc::type_mismatch,
                                 "the server's events are " + our_type + ", the client's " + *came.type});
@@ -107,7 +108,7 @@ class HostedSlot final : public HostedBase,
                     came.ticket,
                     came.sender,
                     is_allowed,
-                    Event<E>::deserialize(came.bytes),
+                    is_allowed ? std::optional(Event<E>::deserialize(came.bytes)) : std::nullopt,
                     EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()},
                     std::move(share)};
     serial_->post(
@@ -144,7 +145,7 @@ class HostedSlot final : public HostedBase,
     protocol::EventTicket ticket;
     std::uint64_t sender;
     bool is_allowed;
-    Event<E> event;
+    std::optional<Event<E>> event;  ///< none where it is not allowed
     EventContext context;
     ByteShare share;
   };
@@ -154,7 +155,8 @@ class HostedSlot final : public HostedBase,
   UpdateId commit(F& change, const Lane* answering = nullptr) {
     const UpdateId before = map_->head().update_id;
     const UpdateId id = map_->transact(change);
-    if (id != before) committed_(map_.get(), answering);
+    // The commit stands, whatever becomes of the news.
+    if (id != before) contain(on_error_, [&] { committed_(map_.get(), answering); });
     return id;
   }
 
@@ -188,7 +190,7 @@ class HostedSlot final : public HostedBase,
   EventOutcome run_hooks(const Pending& pending, bool& has_committed) {
     EventOutcome outcome;
     auto change = [&](Map& map) {
-      for (auto& hook : *hooks_) hook(map, pending.event, pending.context);
+      for (auto& hook : *hooks_) hook(map, *pending.event, pending.context);
     };
     try {
       const UpdateId before = map_->head().update_id;

@@ -49,7 +49,8 @@ class SenderTable {
   std::uint64_t hold(std::uint64_t sender) {
     const std::lock_guard lock(mutex_);
     sender = admit_locked(sender);
-    if (senders_[sender].holders++ == 0) --idle_senders_;
+    Sender& held = senders_[sender];
+    if (held.holders++ == 0) idle_.erase(held.use);
     return sender;
   }
 
@@ -57,7 +58,7 @@ class SenderTable {
     const std::lock_guard lock(mutex_);
     const auto found = senders_.find(sender);
     if (found == senders_.end() || found->second.holders == 0) return;
-    if (--found->second.holders == 0) ++idle_senders_;
+    if (--found->second.holders == 0) found->second.use = idle_.insert(idle_.begin(), sender);
   }
 
   /// What the table says of an event that is about to run.
@@ -86,11 +87,10 @@ class SenderTable {
     known->highest = number;
     answer_bytes_ += bytes_of(outcome);
     known->answers.emplace_back(number, std::move(outcome));
-    if (known->answers.size() > most_answers_) {
-      answer_bytes_ -= bytes_of(known->answers.front().second);
-      known->answers.pop_front();
-    }
-    while (answer_bytes_ > most_answer_bytes_ && idle_senders_ > 0) forget_one();
+    if (known->answers.size() > most_answers_) forget_answer(*known);
+    while (answer_bytes_ > most_answer_bytes_ && !idle_.empty() && idle_.back() != sender) forget_one();
+    // Senders that all have their channels open share the room, too.
+    while (answer_bytes_ > most_answer_bytes_ && known->answers.size() > 1) forget_answer(*known);
   }
 
   /// What the answers take that are kept.
@@ -103,7 +103,7 @@ class SenderTable {
   struct Sender {
     std::uint64_t highest = 0;
     std::deque<std::pair<std::uint64_t, EventOutcome>> answers;
-    std::list<std::uint64_t>::iterator use;
+    std::list<std::uint64_t>::iterator use;  // its place among the idle ones, if nobody holds it
     std::size_t holders = 0;
   };
 
@@ -112,10 +112,8 @@ class SenderTable {
     do {
       sender = random_u64();
     } while (sender == 0 || senders_.contains(sender));
-    if (senders_.size() >= most_senders_ && idle_senders_ > 0) forget_one();
-    by_use_.push_front(sender);
-    senders_[sender].use = by_use_.begin();
-    ++idle_senders_;
+    if (senders_.size() >= most_senders_ && !idle_.empty()) forget_one();
+    senders_[sender].use = idle_.insert(idle_.begin(), sender);
     return sender;
   }
 
@@ -123,26 +121,24 @@ class SenderTable {
     return sizeof(std::pair<std::uint64_t, EventOutcome>) + outcome.detail.size();
   }
 
-  /// Forgets the sender that was idle for longest, of those that nobody holds.
+  /// Forgets the sender that was idle for longest, of those that nobody holds; there is one.
   void forget_one() {
-    for (std::size_t left = by_use_.size(); left > 0; --left) {
-      const auto oldest = std::prev(by_use_.end());
-      const auto found = senders_.find(*oldest);
-      if (found->second.holders == 0) {
-        for (const auto& answer : found->second.answers) answer_bytes_ -= bytes_of(answer.second);
-        --idle_senders_;
-        senders_.erase(found);
-        by_use_.erase(oldest);
-        return;
-      }
-      by_use_.splice(by_use_.begin(), by_use_, oldest);  // not looked at again before all others
-    }
+    const auto found = senders_.find(idle_.back());
+    for (const auto& answer : found->second.answers) answer_bytes_ -= bytes_of(answer.second);
+    senders_.erase(found);
+    idle_.pop_back();
+  }
+
+  /// Forgets the sender's oldest answer.
+  void forget_answer(Sender& sender) {
+    answer_bytes_ -= bytes_of(sender.answers.front().second);
+    sender.answers.pop_front();
   }
 
   Sender* touch(std::uint64_t sender) {
     const auto found = senders_.find(sender);
     if (found == senders_.end()) return nullptr;
-    by_use_.splice(by_use_.begin(), by_use_, found->second.use);
+    if (found->second.holders == 0) idle_.splice(idle_.begin(), idle_, found->second.use);
     return &found->second;
   }
 
@@ -151,8 +147,7 @@ class SenderTable {
   std::size_t most_answers_;
   std::size_t most_answer_bytes_;
   std::size_t answer_bytes_ = 0;
-  std::size_t idle_senders_ = 0;     // those that nobody holds
-  std::list<std::uint64_t> by_use_;  // the latest first
+  std::list<std::uint64_t> idle_;  // those that nobody holds, the latest first
   std::unordered_map<std::uint64_t, Sender> senders_;
 };
 

@@ -44,14 +44,12 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   /// The map asked for on `channel` is hosted; its commits wake this link from now on.
   void opened(protocol::ChannelId channel, const std::shared_ptr<HostedBase>& map, std::uint64_t sender) {
     if (!link_ || session_.is_over()) return;
+    std::erase(asked_, channel);
     forget_map(channel);
     lane_->add_follower(map->source().get(), this);
     sender = map->hold_sender(sender);
     maps_[channel] = OpenMap{map, sender};
-    if (!session_.opened(channel, map->source(), sender)) {
-      std::erase(asked_, channel);
-      forget_map(channel);
-    }
+    if (!session_.opened(channel, map->source(), sender)) forget_map(channel);
     wake();
   }
 
@@ -122,7 +120,11 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     guard([&] {
       const TimePoint now = lane_->executor().now();
       // Links that were opened side by side have as many guesses together as one after the other.
-      if (!session_.is_authenticated()) session_.set_busy(host_->is_barred(address_, now));
+      // And a password that was withdrawn meanwhile is not taken any more.
+      if (!session_.is_authenticated()) {
+        session_.set_busy(host_->is_barred(address_, now));
+        session_.set_passwords(host_->passwords());
+      }
       session_.on_bytes(bytes, now, sink());
       wake();
     });
@@ -142,12 +144,14 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
 
   void on_closed(std::error_code, const std::string&) override {
     const auto self = shared_from_this();
-    // Uploads under way are given up through the same door as closed channels.
-    for (const protocol::ChannelId channel : std::exchange(asked_, {})) host_->channel_closed(*this, channel);
     lane_->remove(this);
     link_.reset();
     for (const auto& [channel, open] : std::exchange(maps_, {})) open.map->release_sender(open.sender);
     host_->closed(id_, address_, lane_->executor().now());
+    // Uploads under way are given up through the same door as closed channels.
+    for (const protocol::ChannelId channel : std::exchange(asked_, {})) {
+      contain(host_->on_error(), [&] { host_->channel_closed(*this, channel); });
+    }
   }
 
   struct OpenMap {
