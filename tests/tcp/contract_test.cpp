@@ -16,7 +16,10 @@
 namespace ss = syncstate;
 using namespace std::chrono_literals;
 
-TEST_CASE("a hook may ask where the server listens while that waits for the hook to end", "[tcp]") {
+TEST_CASE(
+    "a hook may ask where the server listens, and reload its certificate, while that waits for the hook to "
+    "end",
+    "[tcp]") {
   using Map = ss::StateMap<std::string, std::string>;
   auto server = std::make_unique<ss::tcp::TcpStateServer<std::string, std::string, int>>(
       ss::tcp::ServerOptions{.endpoint = "127.0.0.1:0",
@@ -42,6 +45,7 @@ TEST_CASE("a hook may ask where the server listens while that waits for the hook
       try {
         for (;;) other.modify([](Map&) {});  // until the server stops
       } catch (const ss::StateError&) {
+        server->reload_tls();
         asked.set_value(server->endpoint());
       }
     });
