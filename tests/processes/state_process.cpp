@@ -162,14 +162,14 @@ void run_second_hook(Map& map, const Act& act) {
 }
 
 int run_master(const Options& options) {
+  std::mutex mutex;  // these outlive the server, whose init hook may still run when it is told to end
+  std::optional<ss::MasterHandle<std::string, std::string>> handle;
   Server server(
       ss::tcp::ServerOptions{.endpoint = options.text("listen"),
                              .tls = ss::tcp::ServerTls::from_pem(options.certificate_pem, options.key_pem),
                              .password = password,
                              .io_threads = 2,
                              .limits = options.limits()});
-  std::mutex mutex;
-  std::optional<ss::MasterHandle<std::string, std::string>> handle;
   server.add_hook([](Map& map, const ss::Event<Act>& event) { run_first_hook(map, event.content); });
   server.add_hook([](Map& map, const ss::Event<Act>& event) { run_second_hook(map, event.content); });
   server.add_init_hook([&](ss::MasterHandle<std::string, std::string> hosted) {
