@@ -39,7 +39,8 @@ struct Event {
 /// What `send_event` sends.
 template <class E>
 [[nodiscard]] SerializedEvent serialize_event(const Event<E>& event) {
-  return SerializedEvent{type_name<E>(), event.serialize()};
+  static const std::string type = type_name<E>();
+  return SerializedEvent{type, event.serialize()};
 }
 
 }  // namespace syncstate

@@ -24,6 +24,7 @@
 #include "syncstate/error.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
+#include "syncstate/tcp/asio_executor.hpp"
 #include "syncstate/tcp/socket_bio.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_error.hpp"
@@ -55,20 +56,24 @@ struct TlsLinkOptions {
 /// is kept.
 class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> {
  public:
-  /// A server's end of an accepted connection.
+  /// A server's end of an accepted connection. With the executor of the socket's owner, where there is one, what links
+  /// and owners have to do for each other takes fewer ways through Asio.
   static std::shared_ptr<TlsLink> make_server(asio::ip::tcp::socket socket, const TlsContext& context,
-                                              std::string peer_address, TlsLinkOptions options = {}) {
+                                              std::string peer_address, TlsLinkOptions options = {},
+                                              std::shared_ptr<AsioExecutor> executor = nullptr) {
     return std::shared_ptr<TlsLink>(new TlsLink(Side::server, std::move(socket), context.make_server_ssl(),
-                                                std::move(peer_address), std::string(), options));
+                                                std::move(peer_address), std::string(), options,
+                                                std::move(executor)));
   }
 
   /// A client's end of a connection to `host`, the endpoint's host as configured.
   static std::shared_ptr<TlsLink> make_client(asio::ip::tcp::socket socket, const TlsContext& context,
                                               const std::string& host, std::string peer_address,
-                                              TlsLinkOptions options = {}) {
+                                              TlsLinkOptions options = {},
+                                              std::shared_ptr<AsioExecutor> executor = nullptr) {
     return std::shared_ptr<TlsLink>(new TlsLink(Side::client, std::move(socket),
                                                 context.make_client_ssl(host), std::move(peer_address),
-                                                context.name_for(host), options));
+                                                context.name_for(host), options, std::move(executor)));
   }
 
   /// Begins the handshake. `owner` hears `on_open`, then the rest; never from inside this call.
@@ -137,9 +142,10 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   static constexpr std::size_t most_unsent_bytes = std::size_t{64} << 10;
 
   TlsLink(Side side, asio::ip::tcp::socket socket, detail::SslPtr ssl, std::string peer_address,
-          std::string expected_name, TlsLinkOptions options)
+          std::string expected_name, TlsLinkOptions options, std::shared_ptr<AsioExecutor> executor)
       : side_(side),
         options_(options),
+        executor_(std::move(executor)),
         peer_address_(std::move(peer_address)),
         expected_name_(std::move(expected_name)),
         socket_(std::move(socket)),
@@ -381,6 +387,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     socket_->async_wait(what, [held, &is_pending](std::error_code error) {
       is_pending = false;  // a member of *held->link
       if (error == asio::error::operation_aborted) return;
+      const AsioExecutor::Handler handler(held->link->executor_);
       held->link->take_turn(held, true);
     });
   }
@@ -388,10 +395,15 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   void post_turn(const HeldPtr& held) {
     if (is_turn_posted_) return;
     is_turn_posted_ = true;
-    asio::post(socket_->get_executor(), [held] {
+    auto turn = [held] {
       held->link->is_turn_posted_ = false;
       held->link->take_turn(held, false);
-    });
+    };
+    if (executor_) {
+      executor_->defer(std::move(turn));
+    } else {
+      asio::post(socket_->get_executor(), std::move(turn));
+    }
   }
 
   void start_timer(const HeldPtr& held, std::chrono::milliseconds time) {
@@ -448,6 +460,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   const Side side_;
   const TlsLinkOptions options_;
+  const std::shared_ptr<AsioExecutor> executor_;  // or null
   const std::string peer_address_;
   const std::string expected_name_;
 
