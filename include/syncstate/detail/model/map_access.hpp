@@ -26,7 +26,7 @@ class AnyRemote;
 
 /// Reaches what `StateMap` and `Diff` keep to themselves.
 ///
-/// Threads: `value`, `changed_at`, `for_each_changed_since`, `step_after`, copying the map and `update_id()`
+/// Threads: `value`, `changed_at`, `for_each_changed_since`, `log`, copying the map and `update_id()`
 /// read the committed state only. Other threads may use them while one thread has a transaction open; whoever
 /// commits excludes them for as long as `commit_transaction` takes.
 struct MapAccess {
@@ -78,12 +78,6 @@ struct MapAccess {
     for (std::uint32_t at = recency.newest(); at != RecencyList::npos; at = recency.older(at)) {
       if (recency.changed_at(at) <= from || !f(at, std::as_const(map).values_[at])) return;
     }
-  }
-
-  /// The log entry that leads on from `id`, or null. It lives until the map next changes.
-  template <class K, class V>
-  [[nodiscard]] static const DiffLogEntry<V>* step_after(const StateMap<K, V>& map, UpdateId id) {
-    return map.log_.step_after(id);
   }
 
   /// The diffs kept one by one; as old as the map's last change.
