@@ -9,10 +9,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <limits>
+#include <memory>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -38,6 +42,9 @@ void keep(const T& value) {
   asm volatile("" : : "r"(&value) : "memory");
 }
 
+/// The figure of what could not be measured, as of a server that is not installed.
+inline constexpr double missing = std::numeric_limits<double>::quiet_NaN();
+
 struct Settings {
   bool is_quick = false;  ///< only to see that it works: the figures mean nothing
 
@@ -51,7 +58,7 @@ class Report {
  public:
   explicit Report(std::FILE* out) : out_(out) {}
 
-  /// `name` must not hold a tab. `bar` says what is expected, if anything is.
+  /// `name` must not hold a tab. `bar` says what is asked for, if anything is: `"≤ 1.25"`, with `<`, `≤`, `>` or `≥`.
   void add(std::string_view name, std::string_view unit, double value, std::string_view bar = "") {
     std::fprintf(out_, "%.*s\t%.*s\t%.*s\t%.9g\n", static_cast<int>(name.size()), name.data(),
                  static_cast<int>(unit.size()), unit.data(), static_cast<int>(bar.size()), bar.data(), value);
@@ -141,22 +148,56 @@ inline void run_once(const Case& what, const Settings& settings, std::vector<Row
   }
 }
 
+[[nodiscard]] inline std::string write_or_missing(double value) {
+  return std::isnan(value) ? "not installed" : write_figure(value);
+}
+
+/// Whether a bar is met; nothing where it is none.
+[[nodiscard]] inline std::optional<bool> is_met(const std::string& bar, double value) {
+  const std::size_t space = bar.find(' ');
+  if (space == std::string::npos) return std::nullopt;
+  const std::string relation = bar.substr(0, space);
+  const double limit = std::stod(bar.substr(space + 1));
+  if (relation == "<") return value < limit;
+  if (relation == "≤") return value <= limit;
+  if (relation == ">") return value > limit;
+  if (relation == "≥") return value >= limit;
+  throw std::runtime_error("a bar that can't be read: " + bar);
+}
+
+/// Appends the rows with a bar to `file`, as rows of a Markdown table: case, what, median, min, max, bar, met or not.
+inline void append_bars(const char* path, const Case& what, const std::vector<Row>& rows) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path, "a"), std::fclose);
+  if (!file) throw std::runtime_error(std::string("can't write ") + path);
+  for (const Row& row : rows) {
+    const double value = median(row.values);
+    const std::optional<bool> met = is_met(row.bar, value);
+    if (!met) continue;
+    const auto [min, max] = std::minmax_element(row.values.begin(), row.values.end());
+    std::fprintf(file.get(), "| %.*s: %s | %s | %s | %s | %s | %s |\n", static_cast<int>(what.title.size()),
+                 what.title.data(), row.name.c_str(), write_or_missing(value).c_str(),
+                 write_or_missing(*min).c_str(), write_or_missing(*max).c_str(), row.bar.c_str(),
+                 *met ? "met" : "**not met**");
+  }
+}
+
 inline void print_table(const Case& what, const std::vector<Row>& rows) {
   std::printf("\n### %.*s\n\n", static_cast<int>(what.title.size()), what.title.data());
   std::printf("| | unit | median | min | max | expected |\n| --- | --- | ---: | ---: | ---: | --- |\n");
   for (const Row& row : rows) {
     const auto [min, max] = std::minmax_element(row.values.begin(), row.values.end());
     std::printf("| %s | %s | %s | %s | %s | %s |\n", row.name.c_str(), row.unit.c_str(),
-                write_figure(median(row.values)).c_str(), write_figure(*min).c_str(),
-                write_figure(*max).c_str(), row.bar.c_str());
+                write_or_missing(median(row.values)).c_str(), write_or_missing(*min).c_str(),
+                write_or_missing(*max).c_str(), row.bar.c_str());
   }
 }
 
 inline int print_usage(const char* program, const std::vector<Case>& cases) {
   std::printf(
-      "usage: %s [--quick] [--runs N] [--case NAME]...\n\n"
+      "usage: %s [--quick] [--runs N] [--bars FILE] [--case NAME]...\n\n"
       "  --quick      one short run of everything, to see that it works; the figures mean nothing\n"
       "  --runs N     how often each case is run, in turn with the others; 5 if not said\n"
+      "  --bars FILE  appends what is asked for, and whether it is met, to this file\n"
       "  --case NAME  only this one; one of:",
       program);
   for (const Case& one : cases) std::printf(" %.*s", static_cast<int>(one.name.size()), one.name.data());
@@ -171,6 +212,7 @@ inline int print_usage(const char* program, const std::vector<Case>& cases) {
 inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases) {
   Settings settings;
   std::size_t runs = 5;
+  const char* bars = nullptr;
   std::vector<std::string_view> wanted;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
@@ -179,6 +221,8 @@ inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases)
       runs = 1;
     } else if (argument == "--runs" && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
       runs = static_cast<std::size_t>(std::atoi(argv[++i]));
+    } else if (argument == "--bars" && i + 1 < argc) {
+      bars = argv[++i];
     } else if (argument == "--case" && i + 1 < argc &&
                std::any_of(cases.begin(), cases.end(),
                            [&](const Case& c) { return c.name == argv[i + 1]; })) {
@@ -211,7 +255,9 @@ inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases)
     return 1;
   }
   for (std::size_t i = 0; i < cases.size(); ++i) {
-    if (!rows[i].empty()) detail::print_table(cases[i], rows[i]);
+    if (rows[i].empty()) continue;
+    detail::print_table(cases[i], rows[i]);
+    if (bars != nullptr) detail::append_bars(bars, cases[i], rows[i]);
   }
   return 0;
 }

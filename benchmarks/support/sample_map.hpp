@@ -2,11 +2,13 @@
 #ifndef SYNCSTATE_BENCHMARKS_SUPPORT_SAMPLE_MAP_HPP
 #define SYNCSTATE_BENCHMARKS_SUPPORT_SAMPLE_MAP_HPP
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string>
 
+#include "syncstate/executor.hpp"
 #include "syncstate/state_map.hpp"
 
 namespace benchmarks {
@@ -25,10 +27,10 @@ using Map = syncstate::StateMap<std::string, std::string>;
   return text;
 }
 
-/// Gives a map `keys` keys, and freezes it.
-inline Map fill(Map map, std::size_t keys) {
+/// Gives a map `keys` keys, and freezes it, which waits that long for its server.
+inline Map fill(Map map, std::size_t keys, syncstate::Duration timeout = std::chrono::seconds(5)) {
   for (std::size_t i = 0; i < keys; ++i) map.push(sample_key(i), sample_value(i));
-  map.freeze();
+  map.freeze(timeout);
   return map;
 }
 
