@@ -2,11 +2,13 @@
 #ifndef SYNCSTATE_BENCHMARKS_SUPPORT_SAMPLE_MAP_HPP
 #define SYNCSTATE_BENCHMARKS_SUPPORT_SAMPLE_MAP_HPP
 
+#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 #include "syncstate/executor.hpp"
 #include "syncstate/state_map.hpp"
@@ -25,6 +27,13 @@ using Map = syncstate::StateMap<std::string, std::string>;
   char text[64];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
   return text;
+}
+
+/// The number that a value of `sample_value` tells.
+[[nodiscard]] inline std::uint64_t sample_number(std::string_view value) {
+  std::uint64_t number = 0;
+  std::from_chars(value.data(), value.data() + value.size(), number, 16);
+  return number;
 }
 
 /// Gives a map `keys` keys, and freezes it, which waits that long for its server.

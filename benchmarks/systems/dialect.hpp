@@ -27,12 +27,14 @@ class Dialect {
   virtual void greet_as_subscriber(wire::Wire& wire, SSL_CTX* context) = 0;
 
   /// Appends the update `number` to `out`.
-  virtual void write_update(std::uint64_t number, std::string& out) = 0;
+  virtual void write_update(std::size_t publisher, std::uint64_t number, std::string& out) = 0;
   /// Appends what is said after the `count` updates that go in one write.
-  virtual void write_end_of_batch(std::size_t /*count*/, std::string& /*out*/) {}
+  virtual void write_end_of_batch(std::size_t /*publisher*/, std::size_t /*count*/, std::string& /*out*/) {}
 
-  /// Reads what a publisher hears; adds to `answered`. Returns how much was whole.
-  virtual std::size_t read_answers(std::string_view text, std::size_t& answered) = 0;
+  /// Reads what a publisher hears; adds to `answered`, and what is to be answered to `reply`. Returns how much was
+  /// whole.
+  virtual std::size_t read_answers(std::size_t publisher, std::string_view text, std::size_t& answered,
+                                   std::string& reply) = 0;
   /// Reads what a subscriber hears; adds the numbers to `delivered`, and what is to be answered to `reply`. Returns how
   /// much was whole.
   virtual std::size_t read_deliveries(std::string_view text, std::vector<std::uint64_t>& delivered,

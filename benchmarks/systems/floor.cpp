@@ -137,13 +137,14 @@ class FloorDialect final : public Dialect {
   }
   void greet_as_subscriber(wire::Wire& wire, SSL_CTX* context) override { greet(wire, context, subscriber); }
 
-  void write_update(std::uint64_t number, std::string& out) override {
+  void write_update(std::size_t /*publisher*/, std::uint64_t number, std::string& out) override {
     std::array<char, message_bytes> message{};
     std::memcpy(message.data(), &number, sizeof number);
     out.append(message.data(), message.size());
   }
 
-  std::size_t read_answers(std::string_view text, std::size_t& answered) override {
+  std::size_t read_answers(std::size_t /*publisher*/, std::string_view text, std::size_t& answered,
+                           std::string& /*reply*/) override {
     const std::size_t count = text.size() / message_bytes;
     answered += count;
     return count * message_bytes;

@@ -42,7 +42,7 @@ class WireSystem final : public System {
 
   void publish(std::size_t publisher, std::uint64_t number) override {
     Link& link = links_[publishers_[publisher]];
-    dialect_->write_update(number, link.out);
+    dialect_->write_update(publisher, number, link.out);
     ++link.published;
   }
 
@@ -50,7 +50,7 @@ class WireSystem final : public System {
     for (const std::size_t at : publishers_) {
       Link& link = links_[at];
       if (link.published == 0) continue;
-      dialect_->write_end_of_batch(std::exchange(link.published, 0), link.out);
+      dialect_->write_end_of_batch(link.index, std::exchange(link.published, 0), link.out);
       send(at);
     }
   }
@@ -114,7 +114,7 @@ class WireSystem final : public System {
   std::size_t read(Link& link, std::string_view text, Witness& witness) {
     if (link.is_publisher) {
       std::size_t answered = 0;
-      const std::size_t size = dialect_->read_answers(text, answered);
+      const std::size_t size = dialect_->read_answers(link.index, text, answered, link.out);
       if (answered > 0) witness.answered(link.index, answered);
       return size;
     }
