@@ -21,6 +21,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "support/statistics.hpp"
@@ -60,11 +61,24 @@ class Report {
 
   /// `name` must not hold a tab. `bar` says what is asked for, if anything is: `"≤ 1.25"`, with `<`, `≤`, `>` or `≥`.
   void add(std::string_view name, std::string_view unit, double value, std::string_view bar = "") {
-    std::fprintf(out_, "%.*s\t%.*s\t%.*s\t%.9g\n", static_cast<int>(name.size()), name.data(),
-                 static_cast<int>(unit.size()), unit.data(), static_cast<int>(bar.size()), bar.data(), value);
+    write("", name, unit, bar, value);
+  }
+
+  /// A figure of one of several that stand beside each other: `column` says whose it is, `name` what.
+  void add_beside(std::string_view column, std::string_view name, std::string_view unit, double value) {
+    write(column, name, unit, "", value);
   }
 
  private:
+  void write(std::string_view column, std::string_view name, std::string_view unit, std::string_view bar,
+             double value) {
+    for (const std::string_view text : {column, name, unit, bar}) {
+      std::fwrite(text.data(), 1, text.size(), out_);
+      std::fputc('\t', out_);
+    }
+    std::fprintf(out_, "%.9g\n", value);
+  }
+
   std::FILE* out_;
 };
 
@@ -73,12 +87,14 @@ struct Case {
   std::string_view title;  ///< above its table
   void (*run)(const Settings&, Report&);
   bool is_on_one_cpu = false;  ///< everything the case starts stays on one CPU
+  bool is_once = false;        ///< in the first run only, for it takes long
 };
 
 namespace detail {
 
 /// One figure, over all runs.
 struct Row {
+  std::string column;  // whose, where several stand beside each other
   std::string name;
   std::string unit;
   std::string bar;
@@ -139,11 +155,12 @@ inline void run_once(const Case& what, const Settings& settings, std::vector<Row
   if (status != 0) throw std::runtime_error("the case '" + std::string(what.name) + "' failed");
 
   std::istringstream lines(text);
-  for (std::string name, unit, bar, value; std::getline(lines, name, '\t') &&
-                                           std::getline(lines, unit, '\t') &&
-                                           std::getline(lines, bar, '\t') && std::getline(lines, value);) {
-    auto row = std::find_if(rows.begin(), rows.end(), [&](const Row& known) { return known.name == name; });
-    if (row == rows.end()) row = rows.insert(rows.end(), Row{name, unit, bar, {}});
+  for (std::string column, name, unit, bar, value;
+       std::getline(lines, column, '\t') && std::getline(lines, name, '\t') &&
+       std::getline(lines, unit, '\t') && std::getline(lines, bar, '\t') && std::getline(lines, value);) {
+    auto row = std::find_if(rows.begin(), rows.end(),
+                            [&](const Row& known) { return known.name == name && known.column == column; });
+    if (row == rows.end()) row = rows.insert(rows.end(), Row{column, name, unit, bar, {}});
     row->values.push_back(std::stod(value));
   }
 }
@@ -181,10 +198,52 @@ inline void append_bars(const char* path, const Case& what, const std::vector<Ro
   }
 }
 
-inline void print_table(const Case& what, const std::vector<Row>& rows) {
-  std::printf("\n### %.*s\n\n", static_cast<int>(what.title.size()), what.title.data());
-  std::printf("| | unit | median | min | max | expected |\n| --- | --- | ---: | ---: | ---: | --- |\n");
+/// `median (min to max)`, the latter where there are several.
+[[nodiscard]] inline std::string write_cell(const Row& row) {
+  const auto [min, max] = std::minmax_element(row.values.begin(), row.values.end());
+  const std::string middle = write_or_missing(median(row.values));
+  if (row.values.size() == 1 || std::isnan(*min)) return middle;
+  return middle + " (" + write_figure(*min) + " to " + write_figure(*max) + ")";
+}
+
+/// Those with a column: what is measured downwards, whose it is beside each other.
+inline void print_columns(const std::vector<Row>& rows) {
+  std::vector<std::string> columns;
+  std::vector<std::pair<std::string, std::string>> names;
   for (const Row& row : rows) {
+    if (row.column.empty()) continue;
+    if (std::find(columns.begin(), columns.end(), row.column) == columns.end()) columns.push_back(row.column);
+    const std::pair name(row.name, row.unit);
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  if (columns.empty()) return;
+  std::printf("\n| | unit |");
+  for (const std::string& column : columns) std::printf(" %s |", column.c_str());
+  std::printf("\n| --- | --- |");
+  for (std::size_t i = 0; i < columns.size(); ++i) std::printf(" ---: |");
+  std::printf("\n");
+  for (const auto& [name, unit] : names) {
+    std::printf("| %s | %s |", name.c_str(), unit.c_str());
+    for (const std::string& column : columns) {
+      const auto cell = std::find_if(rows.begin(), rows.end(), [&, what = &name](const Row& row) {
+        return row.column == column && row.name == *what;
+      });
+      std::printf(" %s |", cell == rows.end() ? "" : write_cell(*cell).c_str());
+    }
+    std::printf("\n");
+  }
+}
+
+inline void print_table(const Case& what, const std::vector<Row>& rows) {
+  std::printf("\n### %.*s\n", static_cast<int>(what.title.size()), what.title.data());
+  print_columns(rows);
+  bool is_first = true;
+  for (const Row& row : rows) {
+    if (!row.column.empty()) continue;
+    if (std::exchange(is_first, false)) {
+      std::printf(
+          "\n| | unit | median | min | max | asked for |\n| --- | --- | ---: | ---: | ---: | --- |\n");
+    }
     const auto [min, max] = std::minmax_element(row.values.begin(), row.values.end());
     std::printf("| %s | %s | %s | %s | %s | %s |\n", row.name.c_str(), row.unit.c_str(),
                 write_or_missing(median(row.values)).c_str(), write_or_missing(*min).c_str(),
@@ -245,6 +304,7 @@ inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases)
       for (std::size_t i = 0; i < cases.size(); ++i) {
         if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), cases[i].name) == wanted.end())
           continue;
+        if (cases[i].is_once && run > 0) continue;
         std::fprintf(stderr, "run %zu of %zu: %.*s\n", run + 1, runs, static_cast<int>(cases[i].name.size()),
                      cases[i].name.data());
         detail::run_once(cases[i], settings, rows[i]);

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -17,16 +16,19 @@ namespace benchmarks {
 
 using Map = syncstate::StateMap<std::string, std::string>;
 
+/// `/service/0000017/limit`.
 [[nodiscard]] inline std::string sample_key(std::size_t number) {
-  char text[64];
-  std::snprintf(text, sizeof text, "/service/%07zu/limit", number);
-  return text;
+  std::string key = "/service/0000000/limit";
+  for (std::size_t at = 16; number > 0 && at > 9; number /= 10)
+    key[--at] = static_cast<char>('0' + number % 10);
+  return key;
 }
 
+/// 16 hexadecimal digits.
 [[nodiscard]] inline std::string sample_value(std::uint64_t number) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
-  return text;
+  std::string value(16, '0');
+  for (std::size_t at = value.size(); number > 0; number >>= 4) value[--at] = "0123456789abcdef"[number & 15];
+  return value;
 }
 
 /// The number that a value of `sample_value` tells.

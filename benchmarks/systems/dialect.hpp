@@ -20,8 +20,6 @@ class Dialect {
   Dialect& operator=(const Dialect&) = delete;
   virtual ~Dialect() = default;
 
-  [[nodiscard]] virtual std::string name() const = 0;
-
   /// Makes a new connection that of a publisher or a subscriber, while it is blocking; `context` for TLS.
   virtual void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) = 0;
   virtual void greet_as_subscriber(wire::Wire& wire, SSL_CTX* context) = 0;

@@ -130,8 +130,6 @@ class FloorDialect final : public Dialect {
  public:
   FloorDialect(bool is_tls, bool has_answers) : is_tls_(is_tls), has_answers_(has_answers) {}
 
-  [[nodiscard]] std::string name() const override { return is_tls_ ? "bare TLS" : "bare TCP"; }
-
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override {
     greet(wire, context, has_answers_ ? publisher_with_answers : publisher);
   }

@@ -116,8 +116,6 @@ class CoreDialect final : public NatsDialect {
  public:
   explicit CoreDialect(bool has_answers) : has_answers_(has_answers) {}
 
-  [[nodiscard]] std::string name() const override { return "NATS"; }
-
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override {
     greet_nats(wire, context);
     batches_.emplace_back();
@@ -154,8 +152,6 @@ class CoreDialect final : public NatsDialect {
 /// Puts to a bucket in memory, each acknowledged; its watchers get every one.
 class KvDialect final : public NatsDialect {
  public:
-  [[nodiscard]] std::string name() const override { return "JetStream KV"; }
-
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override {
     greet_nats(wire, context);
     make_bucket(wire, publishers_ == 0);

@@ -55,11 +55,7 @@ bool take_reply(std::string_view text, std::size_t& at, std::string_view& last) 
 
 class RedisDialect final : public Dialect {
  public:
-  explicit RedisDialect(bool keeps_state) : keeps_state_(keeps_state) {}
-
-  [[nodiscard]] std::string name() const override {
-    return keeps_state_ ? "Redis SET + PUBLISH" : "Redis PUBLISH";
-  }
+  explicit RedisDialect(RedisWrites writes) : writes_(writes) {}
 
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override { wire.start_tls_client(context); }
 
@@ -73,8 +69,8 @@ class RedisDialect final : public Dialect {
 
   void write_update(std::size_t /*publisher*/, std::uint64_t number, std::string& out) override {
     const std::string value = sample_value(number);
-    if (keeps_state_) write_command({"SET", sample_channel, value}, out);
-    write_command({"PUBLISH", sample_channel, value}, out);
+    if (writes_ != RedisWrites::publish) write_command({"SET", sample_channel, value}, out);
+    if (writes_ != RedisWrites::set) write_command({"PUBLISH", sample_channel, value}, out);
   }
 
   std::size_t read_answers(std::size_t /*publisher*/, std::string_view text, std::size_t& answered,
@@ -82,7 +78,8 @@ class RedisDialect final : public Dialect {
     std::size_t at = 0;
     std::string_view last;
     // SET answers +OK, PUBLISH the number of subscribers.
-    for (std::size_t here = 0; take_reply(text, here, last); at = here) answered += text[at] == ':' ? 1 : 0;
+    const char sign = writes_ == RedisWrites::set ? '+' : ':';
+    for (std::size_t here = 0; take_reply(text, here, last); at = here) answered += text[at] == sign ? 1 : 0;
     return at;
   }
 
@@ -95,12 +92,12 @@ class RedisDialect final : public Dialect {
   }
 
  private:
-  bool keeps_state_;
+  RedisWrites writes_;
 };
 
 }  // namespace
 
-std::unique_ptr<System> start_redis(bool keeps_state, const SystemOptions& /*options*/) {
+std::unique_ptr<System> start_redis(RedisWrites writes, const SystemOptions& /*options*/) {
   const auto program = find_program("redis-server");
   if (!program) return nullptr;
   std::signal(SIGPIPE, SIG_IGN);
@@ -114,7 +111,7 @@ std::unique_ptr<System> start_redis(bool keeps_state, const SystemOptions& /*opt
       "--save", "", "--appendonly", "no", "--dir", place->path_of("")};
   // clang-format on
   auto server = std::make_unique<Program>(std::move(place), port, command, "Ready to accept connections");
-  return std::make_unique<WireSystem>(std::move(server), std::make_unique<RedisDialect>(keeps_state));
+  return std::make_unique<WireSystem>(std::move(server), std::make_unique<RedisDialect>(writes));
 }
 
 }  // namespace benchmarks

@@ -8,9 +8,12 @@
 
 namespace benchmarks {
 
+/// What an update is to Redis.
+enum class RedisWrites { publish, set, set_and_publish };
+
 [[nodiscard]] std::unique_ptr<System> start_floor(bool is_tls, const SystemOptions& options);
 /// Null where redis-server is not installed.
-[[nodiscard]] std::unique_ptr<System> start_redis(bool keeps_state, const SystemOptions& options);
+[[nodiscard]] std::unique_ptr<System> start_redis(RedisWrites writes, const SystemOptions& options);
 /// Null where nats-server is not installed.
 [[nodiscard]] std::unique_ptr<System> start_nats(bool keeps_state, const SystemOptions& options);
 [[nodiscard]] std::unique_ptr<System> start_syncstate(const SystemOptions& options);

@@ -37,7 +37,7 @@ class Syncstate final : public System {
     context_.run();
   }
 
-  [[nodiscard]] std::string name() const override { return "syncstate"; }
+  [[nodiscard]] bool merges() const override { return true; }
   [[nodiscard]] double server_cpu_seconds() const override { return server_.cpu_seconds(); }
   [[nodiscard]] double server_resident_bytes() const override { return server_.resident_bytes(); }
 

@@ -6,8 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/harness.hpp"
@@ -36,7 +35,8 @@ class System {
   System& operator=(const System&) = delete;
   virtual ~System() = default;
 
-  [[nodiscard]] virtual std::string name() const = 0;
+  /// True where a subscriber that is behind gets one state in place of many updates.
+  [[nodiscard]] virtual bool merges() const { return false; }
 
   /// Connects one more, and returns once it is ready.
   virtual void add_publisher() = 0;
@@ -57,13 +57,14 @@ class System {
 
 /// What there is to measure.
 enum class SystemKind {
-  bare_tcp,   ///< the floor without TLS
-  bare_tls,   ///< the floor
-  redis,      ///< PUBLISH to SUBSCRIBE
-  redis_set,  ///< SET and PUBLISH in one write, so that the state is kept, too
-  nats,       ///< core NATS: PUB to SUB
-  nats_kv,    ///< JetStream KV in memory: put, acknowledged, to a watch
-  syncstate,  ///< an event, through a hook and a commit, to a replica
+  bare_tcp,     ///< the floor without TLS
+  bare_tls,     ///< the floor
+  redis,        ///< PUBLISH to SUBSCRIBE
+  redis_set,    ///< SET, which nobody hears of
+  redis_state,  ///< SET and PUBLISH in one write, so that the state is kept, too
+  nats,         ///< core NATS: PUB to SUB
+  nats_kv,      ///< JetStream KV in memory: put, acknowledged, to a watch
+  syncstate,    ///< an event, through a hook and a commit, to a replica
 };
 
 /// What a system is asked to do besides.
@@ -71,6 +72,9 @@ struct SystemOptions {
   /// Publishers hear of each update that the server has it. Redis and syncstate always say so.
   bool answers = false;
 };
+
+/// How a system is called in a table.
+[[nodiscard]] std::string_view name_of(SystemKind kind);
 
 /// Starts the server of a system; nothing where that is not installed.
 [[nodiscard]] std::unique_ptr<System> start_system(SystemKind kind, const SystemOptions& options = {});

@@ -21,7 +21,6 @@ class WireSystem final : public System {
   WireSystem(std::unique_ptr<Server> server, std::unique_ptr<Dialect> dialect)
       : server_(std::move(server)), dialect_(std::move(dialect)), context_(wire::make_client_context()) {}
 
-  [[nodiscard]] std::string name() const override { return dialect_->name(); }
   [[nodiscard]] double server_cpu_seconds() const override { return server_->cpu_seconds(); }
   [[nodiscard]] double server_resident_bytes() const override { return server_->resident_bytes(); }
 
@@ -63,7 +62,7 @@ class WireSystem final : public System {
         watch(at);
       }
       if (!link.wire.receive([&](std::string_view bytes) { take(link, bytes, witness); })) {
-        throw std::runtime_error(name() + " has closed a connection");
+        throw std::runtime_error("a server has closed a connection");
       }
       if (!link.out.empty() && link.published == 0) send(at);
     });

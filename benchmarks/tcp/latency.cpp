@@ -1,7 +1,7 @@
 // One update in flight: from its publisher through the server to a subscriber on another connection, and to the answer.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -67,66 +67,64 @@ class OneInFlight final : public Witness {
   std::vector<double> answered_;
 };
 
-void add_row(Report& report, const std::string& name, const std::vector<double>& samples) {
-  for (const auto& [rank, text] : {std::pair{0.5, ", p50"}, {0.99, ", p99"}, {0.999, ", p99.9"}}) {
-    report.add(name + text, "µs", samples.empty() ? missing : percentile(samples, rank));
+/// A system with clients of its own for each way that is measured.
+struct Way {
+  SystemKind kind;
+  bool has_subscriber;
+  bool waits_for_answer;
+  System* system = nullptr;
+  std::unique_ptr<OneInFlight> updates = nullptr;
+
+  [[nodiscard]] const std::vector<double>& samples() const {
+    return has_subscriber ? updates->seen() : updates->answered();
   }
-}
+  [[nodiscard]] double percentile(double rank) const {
+    return samples().empty() ? missing : benchmarks::percentile(samples(), rank);
+  }
+};
 
 void measure(const Settings& settings, Report& report, bool is_barred) {
+  std::vector<Way> ways;
+  for (const bool has_subscriber : {true, false}) {
+    for (const SystemKind kind :
+         {SystemKind::bare_tcp, SystemKind::bare_tls, SystemKind::redis, SystemKind::redis_state,
+          SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate}) {
+      // Where the floor and core NATS bring an update to a subscriber, nothing is said to its publisher.
+      const bool is_silent =
+          kind == SystemKind::bare_tcp || kind == SystemKind::bare_tls || kind == SystemKind::nats;
+      ways.push_back(Way{kind, has_subscriber, !has_subscriber || !is_silent});
+    }
+  }
   Systems systems;
-  struct Row {
-    std::string name;
-    System* system;
-    bool has_subscriber;
-    bool waits_for_answer;
-  };
-  // All servers first, then the clients.
-  std::vector<Row> rows;
-  const auto add = [&](const char* name, SystemKind kind, bool has_subscriber, bool waits_for_answer) {
-    rows.push_back(
-        Row{name, systems.start(kind, {.answers = waits_for_answer}), has_subscriber, waits_for_answer});
-  };
-  add("visible: bare TLS", SystemKind::bare_tls, true, false);
-  add("visible: bare TCP", SystemKind::bare_tcp, true, false);
-  add("visible: Redis PUBLISH", SystemKind::redis, true, true);
-  add("visible: Redis SET + PUBLISH", SystemKind::redis_set, true, true);
-  add("visible: NATS", SystemKind::nats, true, false);
-  add("visible: JetStream KV", SystemKind::nats_kv, true, true);
-  add("visible: syncstate", SystemKind::syncstate, true, true);
-  add("answered: bare TLS", SystemKind::bare_tls, false, true);
-  add("answered: bare TCP", SystemKind::bare_tcp, false, true);
-  add("answered: Redis PUBLISH", SystemKind::redis, false, true);
-  add("answered: Redis SET + PUBLISH", SystemKind::redis_set, false, true);
-  add("answered: JetStream KV", SystemKind::nats_kv, false, true);
-  add("answered: syncstate", SystemKind::syncstate, false, true);
-
-  std::vector<std::unique_ptr<OneInFlight>> all;
-  for (const Row& row : rows) {
-    all.push_back(std::make_unique<OneInFlight>(row.system, row.waits_for_answer, row.has_subscriber));
+  for (Way& way : ways) way.system = systems.start(way.kind, {.answers = way.waits_for_answer});
+  for (Way& way : ways) {
+    way.updates = std::make_unique<OneInFlight>(way.system, way.waits_for_answer, way.has_subscriber);
   }
   // In short turns, so that what else the machine does hits all of them alike.
   const std::size_t turns = settings.count(20, 1);
   const std::size_t per_turn = settings.count(250, 20);
   for (std::size_t turn = 0; turn < turns; ++turn) {
-    for (const auto& one : all) one->run(per_turn);
+    for (const Way& way : ways) way.updates->run(per_turn);
   }
-  std::map<std::string, double> p50;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto& samples = rows[i].has_subscriber ? all[i]->seen() : all[i]->answered();
-    add_row(report, rows[i].name, samples);
-    p50[rows[i].name] = samples.empty() ? missing : median(samples);
+
+  for (const Way& way : ways) {
+    const std::string what = way.has_subscriber ? "visible to another client" : "answered, nobody follows";
+    for (const auto& [rank, text] : {std::pair{0.5, ", p50"}, {0.99, ", p99"}, {0.999, ", p99.9"}}) {
+      report.add_beside(name_of(way.kind), what + text, "µs", way.percentile(rank));
+    }
   }
-  const auto compare = [&](const std::string& what, const std::string& other, const char* bar) {
-    report.add(what + ", p50: syncstate : " + other, "",
-               p50.at(what + ": syncstate") / p50.at(what + ": " + other), is_barred ? bar : "");
-  };
-  compare("visible", "bare TLS", "≤ 1.25");
-  compare("visible", "Redis PUBLISH", "< 1");
-  compare("visible", "Redis SET + PUBLISH", "< 1");
-  compare("visible", "NATS", "< 1");
-  compare("visible", "JetStream KV", "< 1");
-  compare("answered", "bare TLS", "");
+  for (const Way& way : ways) {
+    if (way.kind == SystemKind::syncstate) continue;
+    const Way& ours = *std::find_if(ways.begin(), ways.end(), [&](const Way& other) {
+      return other.kind == SystemKind::syncstate && other.has_subscriber == way.has_subscriber;
+    });
+    const char* bar = way.kind == SystemKind::bare_tls   ? "≤ 1.25"
+                      : way.kind == SystemKind::bare_tcp ? ""
+                                                         : "< 1";
+    report.add((way.has_subscriber ? "visible, p50: syncstate : " : "answered, p50: syncstate : ") +
+                   std::string(name_of(way.kind)),
+               "", ours.percentile(0.5) / way.percentile(0.5), is_barred && way.has_subscriber ? bar : "");
+  }
 }
 
 }  // namespace
