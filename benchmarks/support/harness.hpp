@@ -9,14 +9,19 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <limits>
+#include <memory>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "support/statistics.hpp"
@@ -38,6 +43,9 @@ void keep(const T& value) {
   asm volatile("" : : "r"(&value) : "memory");
 }
 
+/// The figure of what could not be measured, as of a server that is not installed.
+inline constexpr double missing = std::numeric_limits<double>::quiet_NaN();
+
 struct Settings {
   bool is_quick = false;  ///< only to see that it works: the figures mean nothing
 
@@ -51,13 +59,26 @@ class Report {
  public:
   explicit Report(std::FILE* out) : out_(out) {}
 
-  /// `name` must not hold a tab. `bar` says what is expected, if anything is.
+  /// `name` must not hold a tab. `bar` says what is asked for, if anything is: `"≤ 1.25"`, with `<`, `≤`, `>` or `≥`.
   void add(std::string_view name, std::string_view unit, double value, std::string_view bar = "") {
-    std::fprintf(out_, "%.*s\t%.*s\t%.*s\t%.9g\n", static_cast<int>(name.size()), name.data(),
-                 static_cast<int>(unit.size()), unit.data(), static_cast<int>(bar.size()), bar.data(), value);
+    write("", name, unit, bar, value);
+  }
+
+  /// A figure of one of several that stand beside each other: `column` says whose it is, `name` what.
+  void add_beside(std::string_view column, std::string_view name, std::string_view unit, double value) {
+    write(column, name, unit, "", value);
   }
 
  private:
+  void write(std::string_view column, std::string_view name, std::string_view unit, std::string_view bar,
+             double value) {
+    for (const std::string_view text : {column, name, unit, bar}) {
+      std::fwrite(text.data(), 1, text.size(), out_);
+      std::fputc('\t', out_);
+    }
+    std::fprintf(out_, "%.9g\n", value);
+  }
+
   std::FILE* out_;
 };
 
@@ -66,12 +87,14 @@ struct Case {
   std::string_view title;  ///< above its table
   void (*run)(const Settings&, Report&);
   bool is_on_one_cpu = false;  ///< everything the case starts stays on one CPU
+  bool is_once = false;        ///< in the first run only, for it takes long
 };
 
 namespace detail {
 
 /// One figure, over all runs.
 struct Row {
+  std::string column;  // whose, where several stand beside each other
   std::string name;
   std::string unit;
   std::string bar;
@@ -132,31 +155,108 @@ inline void run_once(const Case& what, const Settings& settings, std::vector<Row
   if (status != 0) throw std::runtime_error("the case '" + std::string(what.name) + "' failed");
 
   std::istringstream lines(text);
-  for (std::string name, unit, bar, value; std::getline(lines, name, '\t') &&
-                                           std::getline(lines, unit, '\t') &&
-                                           std::getline(lines, bar, '\t') && std::getline(lines, value);) {
-    auto row = std::find_if(rows.begin(), rows.end(), [&](const Row& known) { return known.name == name; });
-    if (row == rows.end()) row = rows.insert(rows.end(), Row{name, unit, bar, {}});
+  for (std::string column, name, unit, bar, value;
+       std::getline(lines, column, '\t') && std::getline(lines, name, '\t') &&
+       std::getline(lines, unit, '\t') && std::getline(lines, bar, '\t') && std::getline(lines, value);) {
+    auto row = std::find_if(rows.begin(), rows.end(),
+                            [&](const Row& known) { return known.name == name && known.column == column; });
+    if (row == rows.end()) row = rows.insert(rows.end(), Row{column, name, unit, bar, {}});
     row->values.push_back(std::stod(value));
   }
 }
 
-inline void print_table(const Case& what, const std::vector<Row>& rows) {
-  std::printf("\n### %.*s\n\n", static_cast<int>(what.title.size()), what.title.data());
-  std::printf("| | unit | median | min | max | expected |\n| --- | --- | ---: | ---: | ---: | --- |\n");
+[[nodiscard]] inline std::string write_or_missing(double value) {
+  return std::isnan(value) ? "not installed" : write_figure(value);
+}
+
+/// Whether a bar is met; nothing where it is none.
+[[nodiscard]] inline std::optional<bool> is_met(const std::string& bar, double value) {
+  const std::size_t space = bar.find(' ');
+  if (space == std::string::npos) return std::nullopt;
+  const std::string relation = bar.substr(0, space);
+  const double limit = std::stod(bar.substr(space + 1));
+  if (relation == "<") return value < limit;
+  if (relation == "≤") return value <= limit;
+  if (relation == ">") return value > limit;
+  if (relation == "≥") return value >= limit;
+  throw std::runtime_error("a bar that can't be read: " + bar);
+}
+
+/// Appends the rows with a bar to `file`, as rows of a Markdown table: case, what, median, min, max, bar, met or not.
+inline void append_bars(const char* path, const Case& what, const std::vector<Row>& rows) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path, "a"), std::fclose);
+  if (!file) throw std::runtime_error(std::string("can't write ") + path);
   for (const Row& row : rows) {
+    const double value = median(row.values);
+    const std::optional<bool> met = is_met(row.bar, value);
+    if (!met) continue;
+    const auto [min, max] = std::minmax_element(row.values.begin(), row.values.end());
+    std::fprintf(file.get(), "| %.*s: %s | %s | %s | %s | %s | %s |\n", static_cast<int>(what.title.size()),
+                 what.title.data(), row.name.c_str(), write_or_missing(value).c_str(),
+                 write_or_missing(*min).c_str(), write_or_missing(*max).c_str(), row.bar.c_str(),
+                 *met ? "met" : "**not met**");
+  }
+}
+
+/// `median (min to max)`, the latter where there are several.
+[[nodiscard]] inline std::string write_cell(const Row& row) {
+  const auto [min, max] = std::minmax_element(row.values.begin(), row.values.end());
+  const std::string middle = write_or_missing(median(row.values));
+  if (row.values.size() == 1 || std::isnan(*min)) return middle;
+  return middle + " (" + write_figure(*min) + " to " + write_figure(*max) + ")";
+}
+
+/// Those with a column: what is measured downwards, whose it is beside each other.
+inline void print_columns(const std::vector<Row>& rows) {
+  std::vector<std::string> columns;
+  std::vector<std::pair<std::string, std::string>> names;
+  for (const Row& row : rows) {
+    if (row.column.empty()) continue;
+    if (std::find(columns.begin(), columns.end(), row.column) == columns.end()) columns.push_back(row.column);
+    const std::pair name(row.name, row.unit);
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  if (columns.empty()) return;
+  std::printf("\n| | unit |");
+  for (const std::string& column : columns) std::printf(" %s |", column.c_str());
+  std::printf("\n| --- | --- |");
+  for (std::size_t i = 0; i < columns.size(); ++i) std::printf(" ---: |");
+  std::printf("\n");
+  for (const auto& [name, unit] : names) {
+    std::printf("| %s | %s |", name.c_str(), unit.c_str());
+    for (const std::string& column : columns) {
+      const auto cell = std::find_if(rows.begin(), rows.end(), [&, what = &name](const Row& row) {
+        return row.column == column && row.name == *what;
+      });
+      std::printf(" %s |", cell == rows.end() ? "" : write_cell(*cell).c_str());
+    }
+    std::printf("\n");
+  }
+}
+
+inline void print_table(const Case& what, const std::vector<Row>& rows) {
+  std::printf("\n### %.*s\n", static_cast<int>(what.title.size()), what.title.data());
+  print_columns(rows);
+  bool is_first = true;
+  for (const Row& row : rows) {
+    if (!row.column.empty()) continue;
+    if (std::exchange(is_first, false)) {
+      std::printf(
+          "\n| | unit | median | min | max | asked for |\n| --- | --- | ---: | ---: | ---: | --- |\n");
+    }
     const auto [min, max] = std::minmax_element(row.values.begin(), row.values.end());
     std::printf("| %s | %s | %s | %s | %s | %s |\n", row.name.c_str(), row.unit.c_str(),
-                write_figure(median(row.values)).c_str(), write_figure(*min).c_str(),
-                write_figure(*max).c_str(), row.bar.c_str());
+                write_or_missing(median(row.values)).c_str(), write_or_missing(*min).c_str(),
+                write_or_missing(*max).c_str(), row.bar.c_str());
   }
 }
 
 inline int print_usage(const char* program, const std::vector<Case>& cases) {
   std::printf(
-      "usage: %s [--quick] [--runs N] [--case NAME]...\n\n"
+      "usage: %s [--quick] [--runs N] [--bars FILE] [--case NAME]...\n\n"
       "  --quick      one short run of everything, to see that it works; the figures mean nothing\n"
       "  --runs N     how often each case is run, in turn with the others; 5 if not said\n"
+      "  --bars FILE  appends what is asked for, and whether it is met, to this file\n"
       "  --case NAME  only this one; one of:",
       program);
   for (const Case& one : cases) std::printf(" %.*s", static_cast<int>(one.name.size()), one.name.data());
@@ -171,6 +271,7 @@ inline int print_usage(const char* program, const std::vector<Case>& cases) {
 inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases) {
   Settings settings;
   std::size_t runs = 5;
+  const char* bars = nullptr;
   std::vector<std::string_view> wanted;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
@@ -179,6 +280,8 @@ inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases)
       runs = 1;
     } else if (argument == "--runs" && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
       runs = static_cast<std::size_t>(std::atoi(argv[++i]));
+    } else if (argument == "--bars" && i + 1 < argc) {
+      bars = argv[++i];
     } else if (argument == "--case" && i + 1 < argc &&
                std::any_of(cases.begin(), cases.end(),
                            [&](const Case& c) { return c.name == argv[i + 1]; })) {
@@ -201,6 +304,7 @@ inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases)
       for (std::size_t i = 0; i < cases.size(); ++i) {
         if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), cases[i].name) == wanted.end())
           continue;
+        if (cases[i].is_once && run > 0) continue;
         std::fprintf(stderr, "run %zu of %zu: %.*s\n", run + 1, runs, static_cast<int>(cases[i].name.size()),
                      cases[i].name.data());
         detail::run_once(cases[i], settings, rows[i]);
@@ -211,7 +315,9 @@ inline int run_benchmarks(int argc, char** argv, const std::vector<Case>& cases)
     return 1;
   }
   for (std::size_t i = 0; i < cases.size(); ++i) {
-    if (!rows[i].empty()) detail::print_table(cases[i], rows[i]);
+    if (rows[i].empty()) continue;
+    detail::print_table(cases[i], rows[i]);
+    if (bars != nullptr) detail::append_bars(bars, cases[i], rows[i]);
   }
   return 0;
 }

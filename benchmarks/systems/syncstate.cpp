@@ -1,0 +1,138 @@
+// syncstate as it is measured beside the floor and the peers: everything of the clients on one user's io_context.
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "support/sample_map.hpp"
+#include "syncstate/syncstate.hpp"
+#include "syncstate/tcp.hpp"
+#include "systems/server.hpp"
+#include "systems/start.hpp"
+#include "systems/syncstate_server.hpp"
+
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+
+namespace benchmarks {
+namespace {
+
+namespace ss = syncstate;
+using namespace std::chrono_literals;
+
+class Syncstate final : public System {
+ public:
+  explicit Syncstate(const SystemOptions& /*options*/)
+      : server_([](ChildDuty& duty) { serve_sample_map(duty); }), work_(context_.get_executor()) {}
+
+  ~Syncstate() override {
+    subscribers_.clear();
+    publishers_.clear();
+    work_.reset();
+    context_.run();
+  }
+
+  [[nodiscard]] bool merges() const override { return true; }
+  [[nodiscard]] double server_cpu_seconds() const override { return server_.cpu_seconds(); }
+  [[nodiscard]] double server_resident_bytes() const override { return server_.resident_bytes(); }
+
+  void add_publisher() override {
+    // To freeze waits for the server, and so wants another thread to run the context.
+    std::thread thread([this] { context_.run(); });
+    auto remote = connect();
+    Map map = fill(Map(remote), sample_keys);
+    context_.stop();
+    thread.join();
+    context_.restart();
+    publishers_.push_back({std::move(remote), std::move(map)});
+  }
+
+  void add_subscribers(std::size_t count) override {
+    // So many at a time: a server takes so many newcomers at once.
+    constexpr std::size_t together = 64;
+    while (count > 0) {
+      const std::size_t newcomers = std::min(count, together);
+      count -= newcomers;
+      for (std::size_t i = 0; i < newcomers; ++i) {
+        Map map = fill(Map(connect()), sample_keys, ss::Duration::zero());
+        subscribers_.push_back(std::make_unique<Replica>(std::move(map)));
+      }
+      for (std::size_t i = subscribers_.size() - newcomers; i < subscribers_.size(); ++i) {
+        run_until([&] { return subscribers_[i]->epoch() != 0; });
+        wait_for_news(i);
+      }
+    }
+  }
+
+  void publish(std::size_t publisher, std::uint64_t number) override {
+    auto& [remote, map] = publishers_[publisher];
+    remote->async_send_event(map.hash(), set_sample(number),
+                             [this, publisher](std::error_code error, ss::UpdateId) {
+                               if (error) throw std::system_error(error, "an event");
+                               witness_->answered(publisher, 1);
+                             });
+  }
+  void flush() override {}
+
+  void turn(Clock::duration limit, Witness& witness) override {
+    witness_ = &witness;
+    if (limit == endless) {
+      context_.run_one();
+    } else if (limit <= Clock::duration::zero()) {
+      context_.poll_one();
+    } else {
+      context_.run_one_for(limit);
+    }
+  }
+
+ private:
+  using Replica = ss::Replica<std::string, std::string>;
+  struct Publisher {
+    std::shared_ptr<ss::tcp::TcpStateRemote> remote;
+    Map map;
+  };
+
+  std::shared_ptr<ss::tcp::TcpStateRemote> connect() {
+    return std::make_shared<ss::tcp::TcpStateRemote>(context_, sample_remote_options(server_.endpoint()));
+  }
+
+  template <class F>
+  void run_until(F is_done) {
+    const auto end = Clock::now() + 60s;
+    while (!is_done()) {
+      context_.run_one_for(100ms);
+      if (Clock::now() > end) throw std::runtime_error("syncstate's clients did not get through");
+    }
+  }
+
+  /// Tells the witness of the next state that the subscriber shows, and so on.
+  void wait_for_news(std::size_t subscriber) {
+    const Replica& shown = *subscribers_[subscriber];
+    subscribers_[subscriber]->on_reached(shown.update_id() + 1,
+                                         [this, subscriber, &shown](std::error_code error) {
+                                           if (error) return;
+                                           witness_->delivered(subscriber, shown.update_id());
+                                           wait_for_news(subscriber);
+                                         });
+  }
+
+  ForkedServer server_;
+  asio::io_context context_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> work_;
+  std::vector<Publisher> publishers_;
+  std::vector<std::unique_ptr<Replica>> subscribers_;
+  Witness* witness_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<System> start_syncstate(const SystemOptions& options) {
+  return std::make_unique<Syncstate>(options);
+}
+
+}  // namespace benchmarks

@@ -1,0 +1,15 @@
+// The cases of benchmark_tcp.
+#ifndef SYNCSTATE_BENCHMARKS_TCP_CASES_HPP
+#define SYNCSTATE_BENCHMARKS_TCP_CASES_HPP
+
+#include "support/harness.hpp"
+
+namespace benchmarks {
+
+/// One update in flight: until another client has it, and until it is answered.
+void measure_latency(const Settings& settings, Report& report);
+void measure_latency_on_one_cpu(const Settings& settings, Report& report);
+
+}  // namespace benchmarks
+
+#endif
