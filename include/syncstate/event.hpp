@@ -28,6 +28,7 @@ struct Event {
 
   [[nodiscard]] Bytes serialize() const {
     Bytes bytes;
+    bytes.reserve(64);  // many take no more: one allocation
     encode_whole(content, bytes);
     return bytes;
   }

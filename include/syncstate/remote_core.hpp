@@ -216,14 +216,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   /// Sends an event; `call` hears the update id or the error. Events of one caller keep their order.
   void send_event(const MapHash& hash, std::shared_ptr<EventCall> call) {
-    const TimePoint deadline = executor_->now() + options_.event_timeout;
     std::shared_ptr<AskedEvents> asked;
     {
       const std::lock_guard lock(mutex_);
       if (!is_stopped_) {
         const bool is_first = asked_ == nullptr;
         if (is_first) asked_ = std::make_shared<AskedEvents>();
-        asked_->push_back(AskedEvent{hash, std::move(call), deadline});
+        asked_->push_back(AskedEvent{hash, std::move(call)});
         if (!is_first) return;
         asked = asked_;
       }
@@ -255,7 +254,6 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   struct AskedEvent {
     MapHash hash;
     std::shared_ptr<EventCall> call;
-    TimePoint deadline;
   };
   using AskedEvents = std::vector<AskedEvent>;
 
@@ -748,6 +746,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       const std::lock_guard lock(mutex_);
       if (asked_ == asked) asked_.reset();
     }
+    const TimePoint deadline = executor_->now() + options_.event_timeout;
     Entry* entry = nullptr;
     for (AskedEvent& event : *asked) {
       if (event.call->is_finished()) continue;
@@ -765,7 +764,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         finish(*event.call, status.reason, status.detail);
       } else {
         auto bytes = EventCall::event_of(event.call);
-        entry->events.push_back(PendingEvent{std::move(bytes), std::move(event.call), event.deadline, 0});
+        entry->events.push_back(PendingEvent{std::move(bytes), std::move(event.call), deadline, 0});
       }
     }
     if (entry != nullptr) send_events(*entry);
@@ -802,14 +801,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     auto& events = entry->events;
     const auto end_of_sent = events.begin() + static_cast<std::ptrdiff_t>(entry->sent_events);
     // As a rule they are answered in their order.
-    const auto found = entry->sent_events > 0 && events.front().number == number
-                           ? events.begin()
-                           : std::find_if(events.begin(), end_of_sent,
-                                          [&](const PendingEvent& e) { return e.number == number; });
-    if (found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
+    const bool is_first = entry->sent_events > 0 && events.front().number == number;
+    const auto found = is_first ? events.begin()
+                                : std::find_if(events.begin(), end_of_sent,
+                                               [&](const PendingEvent& e) { return e.number == number; });
+    if (!is_first && found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
     const auto done = std::move(found->done);
     event_bytes_in_flight_ -= found->event->bytes.size();
-    events.erase(found);
+    is_first ? events.pop_front() : static_cast<void>(events.erase(found));
     --entry->sent_events;
     --events_in_flight_;
     has_answers_ = true;

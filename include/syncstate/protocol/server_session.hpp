@@ -662,7 +662,7 @@ class ServerSession {
 
   void append_heartbeat(Bytes& out) {
     is_heartbeat_due_ = false;
-    const std::size_t start = out.size();
+    const std::size_t start = open_frame(out);
     ByteWriter writer(out);
     writer.put_u8(static_cast<std::uint8_t>(FrameKind::heartbeat));
     for (const auto& [id, channel] : channels_) {

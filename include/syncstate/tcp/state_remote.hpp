@@ -54,6 +54,9 @@ struct RemoteOptions {
   /// How long the steps of one attempt to connect may take.
   ConnectorOptions connect{};
   Limits limits{};
+  /// On a context of the user's: only one thread ever runs it. That spares a strand, and a blocking call in any of the
+  /// context's handlers is refused (`would_deadlock`) instead of failing after its time limit.
+  bool context_has_one_thread = false;
   /// Told what status callbacks and codecs throw, on the remote's thread. Without it that is dropped.
   ErrorHandler on_error = nullptr;
 };
@@ -73,10 +76,14 @@ class TcpStateRemote final : public RemoteClient {
 
   /// The same on the user's context, which any number of threads may run.
   /// Blocking calls need a thread of the context besides their own: where one thread runs it, call none of them in a
-  /// handler (only those on the remote's own strand are refused, with `would_deadlock`).
+  /// handler (only those on the remote's own strand are refused, with `would_deadlock`, unless the option
+  /// `context_has_one_thread` says so).
   TcpStateRemote(asio::io_context& context, RemoteOptions options)
-      : TcpStateRemote(Runner{AsioExecutor::on_strand(context.get_executor()), nullptr}, std::move(options)) {
-  }
+      : TcpStateRemote(
+            Runner{options.context_has_one_thread ? AsioExecutor::on_single_thread(context)
+                                                  : AsioExecutor::on_strand(context.get_executor()),
+                   nullptr},
+            std::move(options)) {}
 
   ~TcpStateRemote() {
     core().stop();
