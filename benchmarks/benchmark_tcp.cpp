@@ -5,8 +5,13 @@
 
 int main(int argc, char** argv) {
   using namespace benchmarks;
-  return run_benchmarks(argc, argv,
-                        {{"latency", "Latency over TLS, one in flight", measure_latency},
-                         {"latency_one_cpu", "Latency over TLS, one in flight, everything on one CPU",
-                          measure_latency_on_one_cpu, true}});
+  return run_benchmarks(
+      argc, argv,
+      {{"latency", "Latency over TLS, one in flight", measure_latency},
+       {"latency_one_cpu", "Latency over TLS, one in flight, everything on one CPU",
+        measure_latency_on_one_cpu, true},
+       {"events", "Updates over TLS, pipelined", measure_events},
+       {"fan_out_100", "Fan-out over TLS to 100 subscribers", measure_fan_out_100},
+       {"fan_out_1000", "Fan-out over TLS to 1,000 subscribers", measure_fan_out_1000},
+       {"fan_out_4000", "Fan-out over TLS to 4,000 subscribers", measure_fan_out_4000, false, true}});
 }

@@ -166,7 +166,7 @@ inline void run_once(const Case& what, const Settings& settings, std::vector<Row
 }
 
 [[nodiscard]] inline std::string write_or_missing(double value) {
-  return std::isnan(value) ? "not installed" : write_figure(value);
+  return std::isnan(value) ? "not installed" : std::isinf(value) ? "never" : write_figure(value);
 }
 
 /// Whether a bar is met; nothing where it is none.

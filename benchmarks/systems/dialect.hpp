@@ -20,6 +20,9 @@ class Dialect {
   Dialect& operator=(const Dialect&) = delete;
   virtual ~Dialect() = default;
 
+  /// As `System::merges`.
+  [[nodiscard]] virtual bool merges() const { return false; }
+
   /// Makes a new connection that of a publisher or a subscriber, while it is blocking; `context` for TLS.
   virtual void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) = 0;
   virtual void greet_as_subscriber(wire::Wire& wire, SSL_CTX* context) = 0;

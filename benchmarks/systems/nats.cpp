@@ -38,7 +38,7 @@ void write_publication(std::string_view subject, std::string_view reply, std::st
 /// What a client hears.
 struct Word {
   enum Kind { message, ping, pong, other } kind = other;
-  std::string_view subject;
+  std::string_view reply;  // the subject to answer to; may be none
   std::string_view content;
 };
 
@@ -54,7 +54,9 @@ bool take_word(std::string_view text, std::size_t& at, Word& word) {
     const std::string_view digits = line.substr(line.rfind(' ') + 1);
     std::from_chars(digits.data(), digits.data() + digits.size(), size);
     if (text.size() < here + size + 2) return false;
-    word = {Word::message, line.substr(4, line.find(' ', 4) - 4), text.substr(here, size)};
+    // MSG subject id [reply] size
+    const std::string_view front = line.substr(0, line.rfind(' '));
+    word = {Word::message, front.substr(front.rfind(' ') + 1), text.substr(here, size)};
     here += size + 2;
   } else if (line == "PING") {
     word.kind = Word::ping;
@@ -103,12 +105,6 @@ class NatsDialect : public Dialect {
   }
 
  public:
-  std::size_t read_deliveries(std::string_view text, std::vector<std::uint64_t>& delivered,
-                              std::string& reply) override {
-    return read_words(text, reply, [&](const Word& word) {
-      if (word.kind == Word::message) delivered.push_back(sample_number(word.content));
-    });
-  }
 };
 
 /// PUB to SUB; a PING behind each write tells when the server has taken it.
@@ -144,14 +140,24 @@ class CoreDialect final : public NatsDialect {
     });
   }
 
+  std::size_t read_deliveries(std::string_view text, std::vector<std::uint64_t>& delivered,
+                              std::string& reply) override {
+    return read_words(text, reply, [&](const Word& word) {
+      if (word.kind == Word::message) delivered.push_back(sample_number(word.content));
+    });
+  }
+
  private:
   bool has_answers_;
   std::vector<std::deque<std::size_t>> batches_;  // sizes, of each publisher's that are not answered
 };
 
-/// Puts to a bucket in memory, each acknowledged; its watchers get every one.
+/// Puts to a bucket in memory, each acknowledged. It keeps the newest value of a key, so a watcher that is behind gets
+/// that.
 class KvDialect final : public NatsDialect {
  public:
+  [[nodiscard]] bool merges() const override { return true; }
+
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override {
     greet_nats(wire, context);
     make_bucket(wire, publishers_ == 0);
@@ -185,7 +191,23 @@ class KvDialect final : public NatsDialect {
     });
   }
 
+  std::size_t read_deliveries(std::string_view text, std::vector<std::uint64_t>& delivered,
+                              std::string& reply) override {
+    return read_words(text, reply, [&](const Word& word) {
+      if (word.kind == Word::message) delivered.push_back(stream_sequence(word.reply));
+    });
+  }
+
  private:
+  /// `$JS.ACK.<stream>.<consumer>.<tries>.<stream sequence>....`: how many updates the bucket has seen. Its value alone
+  /// would not tell where several publishers overtake each other.
+  static std::uint64_t stream_sequence(std::string_view reply) {
+    for (int dots = 0; dots < 5; ++dots) reply.remove_prefix(std::min(reply.find('.') + 1, reply.size()));
+    std::uint64_t sequence = 0;
+    std::from_chars(reply.data(), reply.data() + reply.size(), sequence);
+    return sequence;
+  }
+
   static std::string ack_subject(std::size_t publisher) { return "_INBOX.ack" + std::to_string(publisher); }
 
   static void make_bucket(wire::Wire& wire, bool is_first) {

@@ -3,8 +3,11 @@
 #define SYNCSTATE_BENCHMARKS_SYSTEMS_SERVER_HPP
 
 #include <netinet/in.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "support/child_process.hpp"
 
@@ -31,7 +34,12 @@ class Server {
 class ForkedServer final : public Server {
  public:
   template <class F>
-  explicit ForkedServer(F serve) : process_(serve) {}
+  explicit ForkedServer(F serve)
+      : process_([serve, inherited = open_handles()](ChildDuty& duty) {
+          // Else it would keep connections of this process open, and what tells other servers to end.
+          for (const int handle : inherited) ::close(handle);
+          serve(duty);
+        }) {}
 
   [[nodiscard]] const std::string& endpoint() const { return process_.endpoint(); }
   [[nodiscard]] in_port_t port() const override {
@@ -42,6 +50,16 @@ class ForkedServer final : public Server {
   [[nodiscard]] double resident_bytes() const override { return process_.resident_bytes(); }
 
  private:
+  /// All but the standard ones.
+  static std::vector<int> open_handles() {
+    std::vector<int> handles;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      const int handle = std::stoi(entry.path().filename().string());
+      if (handle > STDERR_FILENO) handles.push_back(handle);
+    }
+    return handles;
+  }
+
   ChildProcess process_;
 };
 

@@ -76,7 +76,8 @@ struct SystemOptions {
 /// How a system is called in a table.
 [[nodiscard]] std::string_view name_of(SystemKind kind);
 
-/// Starts the server of a system; nothing where that is not installed.
+/// Starts the server of a system; null where that is not installed. Before this process has used much memory: what a
+/// server of ours finds free there counts as its own.
 [[nodiscard]] std::unique_ptr<System> start_system(SystemKind kind, const SystemOptions& options = {});
 
 }  // namespace benchmarks

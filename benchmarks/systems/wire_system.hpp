@@ -21,6 +21,7 @@ class WireSystem final : public System {
   WireSystem(std::unique_ptr<Server> server, std::unique_ptr<Dialect> dialect)
       : server_(std::move(server)), dialect_(std::move(dialect)), context_(wire::make_client_context()) {}
 
+  [[nodiscard]] bool merges() const override { return dialect_->merges(); }
   [[nodiscard]] double server_cpu_seconds() const override { return server_->cpu_seconds(); }
   [[nodiscard]] double server_resident_bytes() const override { return server_->resident_bytes(); }
 

@@ -10,6 +10,14 @@ namespace benchmarks {
 void measure_latency(const Settings& settings, Report& report);
 void measure_latency_on_one_cpu(const Settings& settings, Report& report);
 
+/// Updates as fast as they are answered.
+void measure_events(const Settings& settings, Report& report);
+
+/// One publisher and so many subscribers.
+void measure_fan_out_100(const Settings& settings, Report& report);
+void measure_fan_out_1000(const Settings& settings, Report& report);
+void measure_fan_out_4000(const Settings& settings, Report& report);
+
 }  // namespace benchmarks
 
 #endif

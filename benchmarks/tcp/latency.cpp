@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "support/statistics.hpp"
-#include "systems/systems.hpp"
+#include "systems/system.hpp"
 #include "tcp/cases.hpp"
 
 namespace benchmarks {
@@ -72,7 +72,7 @@ struct Way {
   SystemKind kind;
   bool has_subscriber;
   bool waits_for_answer;
-  System* system = nullptr;
+  std::unique_ptr<System> system = nullptr;
   std::unique_ptr<OneInFlight> updates = nullptr;
 
   [[nodiscard]] const std::vector<double>& samples() const {
@@ -95,10 +95,9 @@ void measure(const Settings& settings, Report& report, bool is_barred) {
       ways.push_back(Way{kind, has_subscriber, !has_subscriber || !is_silent});
     }
   }
-  Systems systems;
-  for (Way& way : ways) way.system = systems.start(way.kind, {.answers = way.waits_for_answer});
+  for (Way& way : ways) way.system = start_system(way.kind, {.answers = way.waits_for_answer});
   for (Way& way : ways) {
-    way.updates = std::make_unique<OneInFlight>(way.system, way.waits_for_answer, way.has_subscriber);
+    way.updates = std::make_unique<OneInFlight>(way.system.get(), way.waits_for_answer, way.has_subscriber);
   }
   // In short turns, so that what else the machine does hits all of them alike.
   const std::size_t turns = settings.count(20, 1);
