@@ -24,6 +24,8 @@ class ChangeSet {
 
   [[nodiscard]] std::size_t size() const { return changes_.size(); }
   [[nodiscard]] bool empty() const { return changes_.empty(); }
+  /// In ascending order, as far as it is known.
+  [[nodiscard]] bool is_sorted() const { return is_sorted_; }
   [[nodiscard]] auto begin() const { return changes_.begin(); }
   [[nodiscard]] auto end() const { return changes_.end(); }
   [[nodiscard]] auto begin() { return changes_.begin(); }
