@@ -52,7 +52,8 @@ class ChangeSet {
     is_sorted_ = false;
   }
 
-  /// Makes room for this many keys that are to be appended.
+  [[nodiscard]] std::size_t capacity() const { return changes_.capacity(); }
+  /// Makes room for this many keys in all.
   void reserve(std::size_t count) { changes_.reserve(count); }
 
   /// Sets the value of a key beyond all that are set already.
