@@ -24,6 +24,8 @@ class ChangeSet {
 
   [[nodiscard]] std::size_t size() const { return changes_.size(); }
   [[nodiscard]] bool empty() const { return changes_.empty(); }
+  /// In ascending order, as far as it is known.
+  [[nodiscard]] bool is_sorted() const { return is_sorted_; }
   [[nodiscard]] auto begin() const { return changes_.begin(); }
   [[nodiscard]] auto end() const { return changes_.end(); }
   [[nodiscard]] auto begin() { return changes_.begin(); }
@@ -50,7 +52,8 @@ class ChangeSet {
     is_sorted_ = false;
   }
 
-  /// Makes room for this many keys that are to be appended.
+  [[nodiscard]] std::size_t capacity() const { return changes_.capacity(); }
+  /// Makes room for this many keys in all.
   void reserve(std::size_t count) { changes_.reserve(count); }
 
   /// Sets the value of a key beyond all that are set already.

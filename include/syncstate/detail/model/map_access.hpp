@@ -126,6 +126,10 @@ struct MapAccess {
     return diff.changes_;
   }
   template <class K, class V>
+  [[nodiscard]] static ChangeSet<V>& diff_ordinals(Diff<K, V>& diff) {
+    return diff.changes_;
+  }
+  template <class K, class V>
   [[nodiscard]] static Diff<K, V> make_diff(std::shared_ptr<const FrozenState<K, V>> frozen, Epoch epoch,
                                             UpdateId from, UpdateId upto, bool is_full,
                                             ChangeSet<V>&& changes) {
