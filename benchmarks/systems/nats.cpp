@@ -17,8 +17,6 @@
 namespace benchmarks {
 namespace {
 
-const std::string kv_subject = "$KV.b." + std::string(sample_channel);
-
 /// `PUB subject [reply] size`, then the content.
 void write_publication(std::string_view subject, std::string_view reply, std::string_view content,
                        std::string& out) {
@@ -179,7 +177,7 @@ class KvDialect final : public NatsDialect {
   }
 
   void write_update(std::size_t publisher, std::uint64_t number, std::string& out) override {
-    write_publication(kv_subject, ack_subject(publisher), sample_value(number), out);
+    write_publication("$KV.b." + short_key(number), ack_subject(publisher), sample_value(number), out);
   }
 
   std::size_t read_answers(std::size_t /*publisher*/, std::string_view text, std::size_t& answered,

@@ -69,7 +69,7 @@ class RedisDialect final : public Dialect {
 
   void write_update(std::size_t /*publisher*/, std::uint64_t number, std::string& out) override {
     const std::string value = sample_value(number);
-    if (writes_ != RedisWrites::publish) write_command({"SET", sample_channel, value}, out);
+    if (writes_ != RedisWrites::publish) write_command({"SET", short_key(number), value}, out);
     if (writes_ != RedisWrites::set) write_command({"PUBLISH", sample_channel, value}, out);
   }
 

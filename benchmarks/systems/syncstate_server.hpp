@@ -21,8 +21,6 @@ struct SetOne {
 };
 using SetEvent = syncstate::Event<SetOne>;
 
-inline constexpr std::size_t sample_keys = 1'000;
-
 /// Another key each time, as the number says, and a value that tells the number.
 [[nodiscard]] inline SetEvent set_sample(std::uint64_t number) {
   return SetEvent{SetOne{sample_key(number % sample_keys), sample_value(number)}};
