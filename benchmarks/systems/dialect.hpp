@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "support/sample_map.hpp"
+#include "systems/system.hpp"
 #include "systems/wire.hpp"
 
 namespace benchmarks {
@@ -47,8 +48,13 @@ class Dialect {
 inline constexpr std::string_view sample_channel = "limit.17";
 
 /// Where the peers keep the value that an update sets: in turn each of as many keys as our map has, named short.
-[[nodiscard]] inline std::string short_key(std::uint64_t number) {
-  return "limit." + std::to_string(number % sample_keys);
+[[nodiscard]] inline std::string short_key(std::uint64_t number, const SystemOptions& options) {
+  return "limit." + std::to_string(number % options.keys);
+}
+
+/// The value that an update sets, which tells its number.
+[[nodiscard]] inline std::string short_value(std::uint64_t number, const SystemOptions& options) {
+  return sample_value(number).substr(16 - options.value_bytes);
 }
 
 /// Takes up to and with `end` from `text` at `at`; false if that has not come yet.
