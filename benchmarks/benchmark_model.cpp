@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <shared_mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -17,6 +18,11 @@
 
 #include "support/harness.hpp"
 #include "support/sample_map.hpp"
+#include "support/statistics.hpp"
+#include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/remote/diff_assembler.hpp"
+#include "syncstate/detail/server/hosted_map.hpp"
+#include "syncstate/protocol/diff_source.hpp"
 #include "syncstate/replica.hpp"
 #include "syncstate/syncstate.hpp"
 
@@ -58,6 +64,8 @@ class Feed {
     return ss::Subscription(std::make_shared<int>());
   }
 
+  [[nodiscard]] const std::shared_ptr<ss::DiffSink<std::string, std::string>>& sink() const { return sink_; }
+
   void bring(Diff diff) {
     if (sink_->on_diff(std::move(diff))) throw std::runtime_error("the replica refused a diff");
   }
@@ -83,10 +91,17 @@ void measure_lookups(const Settings& settings, Report& report) {
 
   const double by_key = time_calls(calls, size, [&](std::size_t i) { keep(*map.get(keys[i])); });
   const double by_hand = time_calls(calls, size, [&](std::size_t i) { keep(plain.find(keys[i])->second); });
+  std::shared_mutex mutex;
+  const double by_hand_locked = time_calls(calls, size, [&](std::size_t i) {
+    const std::shared_lock lock(mutex);
+    keep(plain.find(keys[i])->second);
+  });
   const double by_ordinal = time_calls(calls, size, [&](std::size_t i) { keep(map[ordinals[i]]); });
   report.add("`map.get(key)`", "ns", by_key);
   report.add("`std::unordered_map::find(key)`, beside it", "ns", by_hand);
-  report.add("`map[ordinal]`", "ns", by_ordinal);
+  report.add("the same under a `std::shared_mutex` that nobody else takes", "ns", by_hand_locked);
+  report.add("`std::unordered_map::find(key)` / `map.get(key)`", "", by_hand / by_key, "≥ 3");
+  report.add("`map[ordinal]`", "ns", by_ordinal, "≤ 2");
 }
 
 /// Reads a replica, perhaps while a thread brings it one diff of one change after the other.
@@ -140,7 +155,14 @@ void measure_commits(const Settings& settings, Report& report) {
   const std::string value = sample_value(7);
 
   const double one = time_calls(calls, size, [&](std::size_t i) { map.set(keys[i], value); });
-  report.add("`map.set(key, value)`, each a commit", "commits/s", 1e9 / one);
+  report.add("`map.set(key, value)`, each a commit", "commits/s", 1e9 / one, "≥ 5,000,000");
+
+  ss::StateMap<std::string, std::int64_t> numbers(ss::Role::master);
+  for (std::size_t i = 0; i < size; ++i) numbers.push(sample_key(i), 0);
+  numbers.freeze();
+  const double number =
+      time_calls(calls, size, [&](std::size_t i) { numbers.set(keys[i], static_cast<std::int64_t>(i)); });
+  report.add("the same with a number for the value", "commits/s", 1e9 / number, "≥ 5,000,000");
 
   constexpr std::size_t batch = 100;
   const double many = time_calls(calls / batch, size / batch, [&](std::size_t i) {
@@ -149,12 +171,90 @@ void measure_commits(const Settings& settings, Report& report) {
     change.commit();
   });
   report.add("`begin_modification`, 100 times `set`, `commit`", "changes/s", batch * 1e9 / many);
+}
 
-  const std::size_t behind = settings.count(1'000, 100);
-  const double diff = time_calls(settings.count(1'000, 10), 1, [&](std::size_t) {
-    keep(map.diff(map.update_id() - behind / batch, map.update_id()));
-  });
-  report.add("`map.diff(from, head)` of some 1,000 changed keys", "µs", diff / 1e3);
+/// `map.diff(from, head)` that names `changed` of `size` keys, spread evenly.
+double time_diff(std::size_t calls, std::size_t size, std::size_t changed) {
+  Map map = fill(Map(ss::Role::master), size);
+  std::vector<std::string> keys;
+  for (const std::size_t number : shuffled(size)) keys.push_back(sample_key(number));
+  for (const std::string& key : keys) map.set(key, sample_value(1));  // every key is in the recency list
+  const ss::UpdateId from = map.update_id();
+  for (std::size_t i = 0; i < changed; ++i) map.set(keys[i], sample_value(2));
+  return time_calls(calls, 1, [&](std::size_t) { keep(map.diff(from, map.update_id())); });
+}
+
+void measure_diffs(const Settings& settings, Report& report) {
+  for (const std::size_t size : {std::size_t{100}, std::size_t{10'000}, settings.count(1'000'000, 20'000)}) {
+    report.add("`map.diff(from, head)` of 100 changed keys among " + write_figure(static_cast<double>(size)),
+               "µs", time_diff(settings.count(10'000, 10), size, 100) / 1e3);
+  }
+  for (const std::size_t changed : {10, 1'000, 10'000, 100'000}) {
+    const std::size_t size = settings.count(1'000'000, 100'000);
+    report.add("of " + write_figure(static_cast<double>(changed)) + " among " +
+                   write_figure(static_cast<double>(size)) + ", a key",
+               "ns",
+               time_diff(settings.count(1'000'000, 100'000) / changed, size, changed) /
+                   static_cast<double>(changed));
+  }
+}
+
+/// A transfer without the network in between: the server's pieces, what the client makes of them, and the
+/// moment they show.
+void time_join(std::size_t size, std::size_t changed, const std::string& what, Report& report) {
+  Map master = fill(Map(ss::Role::master), size);
+  {
+    auto change = master.begin_modification();
+    for (std::size_t i = 0; i < changed; ++i) {
+      change.set(sample_key(i * (size / changed)), sample_value(size + i));
+    }
+    change.commit();
+  }
+  const ss::UpdateId head = master.update_id();
+  const ss::Epoch epoch = master.epoch();
+  ss::detail::HostedMap<std::string, std::string> hosted(std::move(master), ss::Limits{});
+
+  const auto feed = std::make_shared<Feed>();
+  Map map = fill(Map(feed), size);
+  const auto frozen = ss::detail::MapAccess::frozen(map);
+  Replica replica(std::move(map));
+  ss::detail::SinkReceiver<std::string, std::string> receiver(frozen, feed->sink());
+
+  const std::size_t budget = ss::Limits{}.piece_bytes;
+  std::vector<ss::Bytes> pieces;
+  ss::Bytes piece;
+  ss::protocol::PassCursor cursor{.from = 0, .target = head};
+  Clock::duration encoding_time{};
+  for (;;) {
+    const auto begin = Clock::now();
+    const auto what_came = hosted.encode_pass(cursor, budget, piece);
+    encoding_time += Clock::now() - begin;
+    if (what_came != ss::protocol::PassPiece::entries) break;
+    pieces.push_back(piece);
+    piece.clear();
+  }
+  const double encoding = seconds(encoding_time);
+
+  auto start = Clock::now();
+  for (const ss::Bytes& bytes : pieces) receiver.stage(bytes);
+  const double staging = seconds(Clock::now() - start);
+
+  start = Clock::now();
+  if (receiver.close({.epoch = epoch, .from = 0, .upto = head, .is_full = false}, {}))
+    throw std::runtime_error("the replica refused the diff");
+  const double showing = seconds(Clock::now() - start);
+  if (replica.view().update_id() != head) throw std::runtime_error("the replica does not show the diff");
+
+  report.add(what + ": encoding", "ms", encoding * 1e3);
+  report.add(what + ": decoding and staging", "ms", staging * 1e3);
+  report.add(what + ": applying and showing", "ms", showing * 1e3);
+  report.add(what + ": all three", "ms", (encoding + staging + showing) * 1e3);
+}
+
+void measure_join(const Settings& settings, Report& report) {
+  const std::size_t size = settings.count(1'000'000, 10'000);
+  time_join(size, size, "all keys", report);
+  time_join(size, size / 100, "1 % of the keys", report);
 }
 
 /// What can't be avoided: to sort, and to hash all bytes once.
@@ -223,5 +323,7 @@ int main(int argc, char** argv) {
                         {{"lookups", "Lookups, 100,000 string keys, random", measure_lookups},
                          {"views", "Reading a replica, 100,000 string keys, random", measure_views},
                          {"commits", "Commits without network, 100,000 string keys, random", measure_commits},
+                         {"diffs", "Diffs up to the head, without network", measure_diffs},
+                         {"join", "A replica joins with 1,000,000 keys, without network", measure_join},
                          {"freeze", "Freezing 1,000,000 string keys", measure_freeze}});
 }

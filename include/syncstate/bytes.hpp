@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_BYTES_HPP
 #define SYNCSTATE_BYTES_HPP
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -38,16 +39,19 @@ class ByteWriter {
 
   /// LEB128: seven bits a byte, least significant first, the shortest form only.
   void put_varint(std::uint64_t v) {
-    while (v >= 0x80) {
-      put_u8(static_cast<std::uint8_t>(v | 0x80));
-      v >>= 7;
-    }
-    put_u8(static_cast<std::uint8_t>(v));
+    if (v < 0x80) return put_u8(static_cast<std::uint8_t>(v));
+    std::array<std::byte, 10> bytes;
+    std::size_t size = 0;
+    for (; v >= 0x80; v >>= 7) bytes[size++] = static_cast<std::byte>(v | 0x80);
+    bytes[size++] = static_cast<std::byte>(v);
+    put(ByteView(bytes.data(), size));
   }
 
   /// Eight bytes, most significant first.
   void put_u64_be(std::uint64_t v) {
-    for (int shift = 56; shift >= 0; shift -= 8) put_u8(static_cast<std::uint8_t>(v >> shift));
+    std::array<std::byte, 8> bytes;
+    for (std::size_t i = 8; i-- > 0; v >>= 8) bytes[i] = static_cast<std::byte>(v);
+    put(bytes);
   }
 
   /// A varint length, then the bytes.

@@ -28,6 +28,7 @@ struct Event {
 
   [[nodiscard]] Bytes serialize() const {
     Bytes bytes;
+    bytes.reserve(64);  // many take no more: one allocation
     encode_whole(content, bytes);
     return bytes;
   }
@@ -39,7 +40,8 @@ struct Event {
 /// What `send_event` sends.
 template <class E>
 [[nodiscard]] SerializedEvent serialize_event(const Event<E>& event) {
-  return SerializedEvent{type_name<E>(), event.serialize()};
+  static const std::string type = type_name<E>();
+  return SerializedEvent{type, event.serialize()};
 }
 
 }  // namespace syncstate

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <utility>
 
 #include "syncstate/detail/unique_function.hpp"
 
@@ -33,6 +34,10 @@ class Executor {
 
   /// Runs `task` later, never inside this call. A task must not throw.
   virtual void post(Task task) = 0;
+
+  /// As `post`; but from a task of this very executor it needs no wake-up: `task` runs soon after that one has
+  /// returned.
+  virtual void defer(Task task) { post(std::move(task)); }
 
   /// Runs `task` at `when` or soon after. Can't be taken back: a task that may have become pointless
   /// holds a weak pointer and looks.

@@ -3,6 +3,7 @@
 #define SYNCSTATE_EXECUTOR_POOL_HPP
 
 #include <memory>
+#include <utility>
 
 #include "syncstate/executor.hpp"
 
@@ -19,6 +20,9 @@ class SerialExecutor : public Executor {
   ///         this executor waits for, over any number of executors and pools; `stopped` after `stop()`, also
   ///         when that comes during the wait. `task` has not run then.
   virtual void run_blocking(Task task) = 0;
+
+  /// Runs `task` on the calling thread, before it returns, if the executor is idle; else as `post`. Never waits.
+  virtual void dispatch(Task task) { post(std::move(task)); }
 };
 
 /// Where serial executors come from.

@@ -185,8 +185,8 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   }
   UpdateId send_event(const MapHash& hash, const SerializedEvent& event) {
     refuse_own_thread();
-    const auto done = detail::Operation::create();
-    start_event(hash, event, done);
+    const auto done = std::make_shared<detail::EventCall>(event);
+    start_event(hash, event.bytes.size(), done);
     // The core ends it at its deadline; a little later nobody is there to do so.
     return await(done, core_->options().event_timeout + std::chrono::seconds(1));
   }
@@ -211,13 +211,13 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
 
   [[nodiscard]] std::weak_ptr<detail::RemoteCore> weak_core() const { return core_; }
 
-  /// Hands an event to the core; `done` hears how it ended.
-  void start_event(const MapHash& hash, SerializedEvent event,
-                   const std::shared_ptr<detail::Operation>& done) {
-    if (event.bytes.size() > core_->options().limits.event_bytes) {
+  /// Hands an event to the core; `call` hears how it ended.
+  /// Errors: `too_large`.
+  void start_event(const MapHash& hash, std::size_t bytes, std::shared_ptr<detail::EventCall> call) {
+    if (bytes > core_->options().limits.event_bytes) {
       throw StateError(StateErrc::too_large, "an event beyond Limits::event_bytes");
     }
-    core_->send_event(hash, std::make_shared<const SerializedEvent>(std::move(event)), done);
+    core_->send_event(hash, std::move(call));
   }
 
  private:

@@ -214,24 +214,25 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     });
   }
 
-  /// Sends an event; `done` hears the update id or the error. Events of one caller keep their order.
-  void send_event(const MapHash& hash, std::shared_ptr<const SerializedEvent> event,
-                  std::shared_ptr<Operation> done) {
-    const TimePoint deadline = executor_->now() + options_.event_timeout;
-    post_operation(done, [hash, event = std::move(event), done, deadline](RemoteCore& self) mutable {
-      const auto found = self.entries_.find(hash);
-      if (found == self.entries_.end()) {
-        return self.finish(*done, StateErrc::not_hosted,
-                           "this remote does not know the map: freeze or attach it first");
+  /// Sends an event; `call` hears the update id or the error. Events of one caller keep their order.
+  void send_event(const MapHash& hash, std::shared_ptr<EventCall> call) {
+    std::shared_ptr<AskedEvents> asked;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!is_stopped_) {
+        const bool is_first = asked_ == nullptr;
+        if (is_first) asked_ = std::make_shared<AskedEvents>();
+        asked_->push_back(AskedEvent{hash, std::move(call)});
+        if (!is_first) return;
+        asked = asked_;
       }
-      Entry& entry = found->second;
-      if (const Status s = self.status_for(entry); s.state == LinkState::failed) {
-        return self.finish(*done, s.reason, s.detail);
-      }
-      entry.events.push_back(PendingEvent{std::move(event), std::move(done), deadline, 0});
-      self.open_entry(entry);
-      self.send_events(entry);
-      self.wake();
+    }
+    if (!asked) return finish(*call, StateErrc::stopped);
+    executor_->post([weak = weak_from_this(), asked = std::move(asked)] {
+      const auto self = weak.lock();
+      if (self && !self->is_shut_down_) return self->take_events(asked);
+      for (const AskedEvent& event : *asked) event.call->finish(StateErrc::stopped);
+      if (self) self->executor_->wake_waiters();
     });
   }
 
@@ -248,6 +249,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   using Follower = RemoteFollower;
   using Entry = RemoteEntry;
   using Request = RemoteRequest;
+
+  /// An event on its way to the executor.
+  struct AskedEvent {
+    MapHash hash;
+    std::shared_ptr<EventCall> call;
+  };
+  using AskedEvents = std::vector<AskedEvent>;
 
   /// Hears of one link; deaf once the core has let go of it.
   class LinkEar final : public LinkOwner {
@@ -291,6 +299,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   template <class F>
   void post_always(F f) {
+    {
+      // Events asked for after this are not to overtake it.
+      const std::lock_guard lock(mutex_);
+      asked_.reset();
+    }
     executor_->post([weak = weak_from_this(), f = std::move(f)]() mutable {
       if (const auto self = weak.lock()) f(*self);
     });
@@ -320,6 +333,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         finish(*done, StateErrc::stopped);
         return;
       }
+      asked_.reset();  // as above
     }
     executor_->post([weak = weak_from_this(), f = std::move(f), done]() mutable {
       const auto self = weak.lock();
@@ -359,6 +373,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (!session_) return;
     guard([&] {
       session_->on_bytes(bytes, executor_->now(), sink());
+      if (std::exchange(has_answers_, false)) {
+        executor_->wake_waiters();
+        for (auto& [hash, entry] : entries_) send_events(entry);
+      }
       wake();
     });
   }
@@ -722,6 +740,37 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   // Events.
 
+  /// What was asked for together, in the order of the calls.
+  void take_events(const std::shared_ptr<AskedEvents>& asked) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (asked_ == asked) asked_.reset();
+    }
+    const TimePoint deadline = executor_->now() + options_.event_timeout;
+    Entry* entry = nullptr;
+    for (AskedEvent& event : *asked) {
+      if (event.call->is_finished()) continue;
+      if (entry == nullptr || entry->identity.hash != event.hash) {
+        if (entry != nullptr) send_events(*entry);
+        const auto found = entries_.find(event.hash);
+        entry = found == entries_.end() ? nullptr : &found->second;
+        if (entry != nullptr) open_entry(*entry);
+      }
+      if (entry == nullptr) {
+        finish(*event.call, StateErrc::not_hosted,
+               "this remote does not know the map: freeze or attach it first");
+      } else if (entry->refusal || status_.state == LinkState::failed) {
+        const Status status = status_for(*entry);
+        finish(*event.call, status.reason, status.detail);
+      } else {
+        auto bytes = EventCall::event_of(event.call);
+        entry->events.push_back(PendingEvent{std::move(bytes), std::move(event.call), deadline, 0});
+      }
+    }
+    if (entry != nullptr) send_events(*entry);
+    wake();
+  }
+
   void send_events(Entry& entry) {
     if (!is_ready() || !entry.is_open) return;
     const auto most = std::min<std::uint64_t>(options_.limits.events_in_flight, session_->events_in_flight());
@@ -751,17 +800,19 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (entry == nullptr) return;
     auto& events = entry->events;
     const auto end_of_sent = events.begin() + static_cast<std::ptrdiff_t>(entry->sent_events);
-    const auto found =
-        std::find_if(events.begin(), end_of_sent, [&](const PendingEvent& e) { return e.number == number; });
-    if (found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
-    const auto done = found->done;
+    // As a rule they are answered in their order.
+    const bool is_first = entry->sent_events > 0 && events.front().number == number;
+    const auto found = is_first ? events.begin()
+                                : std::find_if(events.begin(), end_of_sent,
+                                               [&](const PendingEvent& e) { return e.number == number; });
+    if (!is_first && found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
+    const auto done = std::move(found->done);
     event_bytes_in_flight_ -= found->event->bytes.size();
-    events.erase(found);
+    is_first ? events.pop_front() : static_cast<void>(events.erase(found));
     --entry->sent_events;
     --events_in_flight_;
+    has_answers_ = true;
     done->finish(error, detail, update_id);
-    executor_->wake_waiters();
-    for (auto& [hash, other] : entries_) send_events(other);
   }
 
   // What the session wants done.
@@ -988,9 +1039,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   RemoteCoreOptions options_;
   std::mt19937_64 rng_;
 
-  mutable std::mutex mutex_;  // guards status_ and is_stopped_, which other threads read
+  mutable std::mutex mutex_;  // guards these three, which other threads use
   Status status_;
   bool is_stopped_ = false;
+  std::shared_ptr<AskedEvents>
+      asked_;  // those that the executor has not come to, if nothing was posted since
 
   // On the executor only:
   std::shared_ptr<Link> link_;
@@ -1006,6 +1059,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   std::deque<Request> requests_;
   std::size_t events_in_flight_ = 0;
   std::size_t event_bytes_in_flight_ = 0;
+  bool has_answers_ = false;  // came with the bytes that are being taken
   std::vector<std::shared_ptr<UniqueFunction<void(const Status&)>>> status_callbacks_;
 };
 

@@ -45,6 +45,9 @@ struct ServerCoreOptions {
   bool allow_empty_password = false;
   /// Whether clients may bring maps; if not, only maps given to `host` are served.
   bool allow_uploads = true;
+  /// Runs hooks where their events come in, on the lane's executor, as long as nobody else changes the map; see
+  /// `tcp::ServerOptions`.
+  bool hooks_on_io_threads = false;
   /// How maps that clients bring are kept.
   MapOptions map_options{};
   Limits limits{};
@@ -446,6 +449,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
     return std::make_shared<Slot>(
         std::move(map), options_.limits, std::move(serial), hooks_, options_.on_error, waiting_event_bytes_,
+        options_.hooks_on_io_threads,
         [weak = this->weak_from_this()](const protocol::DiffSource* source, const detail::Lane* answering) {
           if (const auto self = weak.lock()) self->committed(source, answering);
         });

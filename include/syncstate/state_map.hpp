@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <iosfwd>
 #include <memory>
+#include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -175,17 +177,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// Setting an equal value is a change.
   /// Errors    : `unfrozen` before `freeze`, `frozen` on a replica, `key_not_found`.
   /// Complexity: O(1).
-  UpdateId set(Key key, V value) {
-    require_writable();
-    const std::uint32_t ordinal = frozen_->find(key);
-    if (ordinal == FrozenState::npos) throw StateError(StateErrc::key_not_found);
-    if (transaction_ != nullptr) {
-      transaction_->set(ordinal, std::move(value));
-    } else {
-      commit_one(ordinal, std::move(value));
-    }
-    return update_id_;
-  }
+  UpdateId set(Key key, V&& value) { return set_at(writable_ordinal(key), std::move(value)); }
+  UpdateId set(Key key, const V& value) { return set_at(writable_ordinal(key), value); }
 
   /// Changes several values by one commit: `begin_modification().set(...).set(...).commit()`.
   /// Errors: `unfrozen` before `freeze`, `frozen` on a replica.
@@ -266,8 +259,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// longer reaches back to `from`. In ascending order of the keys; empty if `upto <= from`.
   ///
   /// Errors    : `unfrozen`; `wrong_position` if `from` is beyond the head.
-  /// Complexity: O(m log m) for m keys changed since `from`, however old it is; below the head, m changes in
-  /// the log.
+  /// Complexity: O(m log m) for m keys changed since `from`, however old it is and however many keys there
+  /// are; below the head, m changes in the log.
   /// Source    : docs/design.md, the recency list.
   [[nodiscard]] Diff<K, V> diff(UpdateId from, UpdateId upto) const {
     (void)this->frozen_ref();
@@ -276,9 +269,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     detail::ChangeSet<V> changes;
     UpdateId reached = from;
     if (upto > from && upto < update_id_ && log_.reaches_back_to(from)) {
-      reached = log_.for_each_between(from, upto, [&](const detail::DiffLogEntry<V>& entry) {
-        for (const auto& change : entry.changes) changes.set(change.first, change.second);
-      });
+      reached = log_.for_each_between(
+          from, upto, [&](std::uint32_t ordinal, const V& value) { changes.set(ordinal, value); });
       changes.sort();
     } else if (upto > from) {
       changes = changed_since(from);
@@ -323,6 +315,13 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     (void)frozen_ref();
     if (role_ != Role::master)
       throw StateError(StateErrc::frozen, "a replica is changed by its master alone");
+  }
+
+  [[nodiscard]] std::uint32_t writable_ordinal(Key key) const {
+    require_writable();
+    const std::uint32_t ordinal = frozen_->find(key);
+    if (ordinal == FrozenState::npos) throw StateError(StateErrc::key_not_found);
+    return ordinal;
   }
 
   [[nodiscard]] Epoch first_epoch() const { return role_ == Role::master ? detail::random_nonzero_u64() : 0; }
@@ -388,22 +387,53 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   // The three that follow do everything that may throw first; only then do they touch the state.
 
+  template <class Value>
+  UpdateId set_at(std::uint32_t ordinal, Value&& value) {
+    if (transaction_ != nullptr) {
+      transaction_->set(ordinal, std::forward<Value>(value));
+    } else {
+      commit_one(ordinal, std::forward<Value>(value));
+    }
+    return update_id_;
+  }
+
   void commit_one(std::uint32_t ordinal, V&& value) {
+    log_one(ordinal, value);
+    values_[ordinal] = std::move(value);
+    finish_one(ordinal);
+  }
+
+  void commit_one(std::uint32_t ordinal, const V& value) {
+    if constexpr (std::is_nothrow_copy_assignable_v<V>) {
+      log_one(ordinal, value);
+      values_[ordinal] = value;
+      finish_one(ordinal);
+    } else if constexpr (detail::HasCapacity<V>) {
+      // Where bytes fit into what is there, and do not leave most of it empty, copying them can't fail.
+      const std::size_t room = values_[ordinal].capacity();
+      if (value.size() > room || value.size() + 64 < room / 2) return commit_one(ordinal, V(value));
+      log_one(ordinal, value);
+      values_[ordinal] = value;
+      finish_one(ordinal);
+    } else {
+      commit_one(ordinal, V(value));
+    }
+  }
+
+  void log_one(std::uint32_t ordinal, const V& value) {
     recency_.prepare(frozen_->size());
-    const UpdateId upto = update_id_ + 1;
-    if (const std::size_t bytes = log_overhead_bytes + logged_bytes(value); log_.takes(bytes)) {
-      detail::DiffLogEntry<V> entry = log_.take_spare();
-      entry.from = update_id_;
-      entry.upto = upto;
-      entry.bytes = bytes;
-      entry.changes.emplace_back(ordinal, std::as_const(value));
-      log_.append(std::move(entry));
+    const std::size_t bytes = log_overhead_bytes + logged_bytes(value);
+    if (log_.takes(bytes)) {
+      const std::pair<std::uint32_t, const V&> change(ordinal, value);
+      log_.append(update_id_, update_id_ + 1, bytes, std::span(&change, 1));
     } else {
       log_.clear();
     }
-    values_[ordinal] = std::move(value);
-    recency_.touch(ordinal, upto);
-    update_id_ = upto;
+  }
+
+  void finish_one(std::uint32_t ordinal) noexcept {
+    ++update_id_;
+    recency_.touch(ordinal, update_id_);
   }
 
   void install(detail::ChangeSet<V>& changes, UpdateId upto) {
@@ -411,12 +441,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     std::size_t bytes = log_overhead_bytes;
     for (const auto& change : std::as_const(changes)) bytes += logged_bytes(change.second);
     if (log_.takes(bytes)) {
-      detail::DiffLogEntry<V> entry = log_.take_spare();
-      entry.from = update_id_;
-      entry.upto = upto;
-      entry.bytes = bytes;
-      entry.changes.assign(std::as_const(changes).begin(), std::as_const(changes).end());
-      log_.append(std::move(entry));
+      log_.append(update_id_, upto, bytes, std::as_const(changes));
     } else {
       log_.clear();
     }
@@ -444,15 +469,25 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   }
 
   [[nodiscard]] detail::ChangeSet<V> changed_since(UpdateId from) const {
+    // The list is in no order that memory likes. Of what is not much less than the map, the map itself is the
+    // quicker index, and still no more than some times the answer.
+    const std::size_t many = frozen_->size() / 16;
     std::vector<std::uint32_t> ordinals;
     detail::MapAccess::for_each_changed_since(*this, from, [&](std::uint32_t ordinal, const V&) {
       ordinals.push_back(ordinal);
-      return true;
+      return ordinals.size() <= many;
     });
-    std::sort(ordinals.begin(), ordinals.end());
     detail::ChangeSet<V> changes;
-    changes.prepare(ordinals.size());
-    for (const std::uint32_t ordinal : ordinals) changes.set(ordinal, values_[ordinal]);
+    if (ordinals.size() > many) {
+      changes.reserve(recency_.size());
+      for (std::uint32_t ordinal = 0; ordinal < frozen_->size(); ++ordinal) {
+        if (recency_.changed_at(ordinal) > from) changes.append(ordinal, values_[ordinal]);
+      }
+    } else {
+      std::sort(ordinals.begin(), ordinals.end());
+      changes.reserve(ordinals.size());
+      for (const std::uint32_t ordinal : ordinals) changes.append(ordinal, values_[ordinal]);
+    }
     return changes;
   }
 

@@ -28,7 +28,7 @@ class View : public detail::ReadInterface<View<K, V>, K, V> {
 
  public:
   View(const View& other) noexcept : Base(), slot_(other.slot_) {
-    if (slot_ != nullptr) slot_->add_ref();
+    if (slot_ != nullptr) slot_->add_view();
   }
   View(View&& other) noexcept : Base(), slot_(std::exchange(other.slot_, nullptr)) {}
   View& operator=(View other) noexcept {
@@ -36,7 +36,7 @@ class View : public detail::ReadInterface<View<K, V>, K, V> {
     return *this;
   }
   ~View() {
-    if (slot_ != nullptr) slot_->release();
+    if (slot_ != nullptr) slot_->drop_view();
   }
 
   [[nodiscard]] Position position() const { return slot_->position; }
@@ -49,7 +49,7 @@ class View : public detail::ReadInterface<View<K, V>, K, V> {
   template <class, class, class>
   friend class detail::ViewStore;
 
-  /// Takes over a reference that was counted already.
+  /// Of a slot that has counted it already.
   explicit View(detail::ViewSlot<K, V>* slot) noexcept : slot_(slot) {}
 
   [[nodiscard]] const detail::FrozenState<K, V>& frozen_ref() const { return *slot_->frozen; }

@@ -178,7 +178,7 @@ void check_any_body(FrameKind kind, ByteView body) {
 Bytes make_stream(Input& input) {
   Bytes stream;
   while (!input.is_empty()) {
-    const std::size_t start = stream.size();
+    const std::size_t start = open_frame(stream);
     stream.push_back(static_cast<std::byte>(input.take_byte()));
     const ByteView body = input.take_bytes();
     stream.insert(stream.end(), body.begin(), body.end());

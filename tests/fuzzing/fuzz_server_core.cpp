@@ -169,11 +169,9 @@ class Script {
     const std::string value = "honest event " + std::to_string(honest_.size());
     const bool fails = input_.below(8) == 0;
     Change event{{fails ? "fail" : "set", key_name(input_.below(honest_keys)), value}};
-    Sent sent;
-    sent.done = detail::Operation::create();
-    remote_->core().send_event(known_maps()[0].map.hash(),
-                               std::make_shared<const SerializedEvent>(serialize_event(event)), sent.done);
-    honest_.push_back({sent, value, fails});
+    const auto call = std::make_shared<detail::EventCall>(serialize_event(event));
+    remote_->core().send_event(known_maps()[0].map.hash(), call);
+    honest_.push_back({Sent{call}, value, fails});
   }
 
   void heal() {

@@ -511,11 +511,14 @@ TEST_CASE("hostile: random bytes of a client in any state of its session end tha
   };
   // A whole frame of a kind that clients send, whose body is random but for the channel it begins with.
   const auto random_frame = [&] {
-    ss::Bytes body{static_cast<std::byte>(1 + random() % 28), static_cast<std::byte>(random() % 3)};
+    ss::Bytes frame;
+    const std::size_t start = protocol::open_frame(frame);
+    frame.push_back(static_cast<std::byte>(1 + random() % 28));
+    frame.push_back(static_cast<std::byte>(random() % 3));
     const ss::Bytes rest = random_bytes(40);
-    body.insert(body.end(), rest.begin(), rest.end());
-    protocol::close_frame(body, 0);
-    return body;
+    frame.insert(frame.end(), rest.begin(), rest.end());
+    protocol::close_frame(frame, start);
+    return frame;
   };
   Target target;
   target.remember_memory();

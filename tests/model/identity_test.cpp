@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/catch.hpp"
+#include "syncstate/detail/model/packed_keys.hpp"
 #include "syncstate/detail/model/random.hpp"
 #include "syncstate/detail/model/sha256.hpp"
 #include "syncstate/state_map.hpp"
@@ -164,6 +165,43 @@ TEST_CASE("any keys are sorted, however long what they have in common") {
   std::vector<std::string> shuffled = nested;
   std::shuffle(shuffled.begin(), shuffled.end(), random);
   CHECK(keys_in_order(shuffled) == nested);
+}
+
+TEST_CASE("keys that differ in any one byte, or in their length, are told apart") {
+  for (std::size_t size = 0; size < 70; ++size) {
+    const std::string text(size, 'k');
+    std::string other = text;
+    REQUIRE(detail::are_equal_bytes(text.data(), other.data(), size));
+    for (char& c : other) {
+      c = 'x';
+      REQUIRE_FALSE(detail::are_equal_bytes(text.data(), other.data(), size));
+      c = 'k';
+    }
+  }
+  // On average short, then long: compared in one block, and one by one.
+  for (const std::size_t longest : {40u, 300u}) {
+    StateMap<std::string, int> map(Role::master);
+    std::vector<std::string> keys;
+    for (std::size_t size = 0; size <= longest; ++size) keys.push_back(std::string(size, 'k'));
+    for (std::size_t at = 0; at < longest; ++at) {
+      keys.push_back(std::string(longest, 'k'));
+      keys.back()[at] = 'x';
+    }
+    for (std::size_t i = 0; i < keys.size(); ++i) map.push(keys[i], static_cast<int>(i));
+    map.freeze();
+    for (std::size_t i = 0; i < keys.size(); ++i) CHECK(*map.get(keys[i]) == static_cast<int>(i));
+    CHECK(map.get(std::string(longest + 1, 'k')) == nullptr);
+
+    const auto& frozen = *detail::MapAccess::frozen(map);
+    detail::PackedKeys packed;
+    packed.prepare(frozen.keys());
+    for (const std::string& key : frozen.keys()) packed.add(as_byte_view(key));
+    CHECK(packed.has_block() == (longest == 40));
+    for (std::uint32_t i = 0; packed.has_block() && i < frozen.size(); ++i) {
+      for (std::uint32_t k = 0; k < frozen.size(); ++k)
+        REQUIRE(packed.is(i, as_byte_view(frozen.key(k))) == (i == k));
+    }
+  }
 }
 
 TEST_CASE("keys are found by key and by ordinal, whatever their type") {

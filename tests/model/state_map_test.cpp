@@ -537,13 +537,15 @@ TEST_CASE("a value that can't be copied leaves the map as it was") {
 TEST_CASE("the log keeps what its bounds allow") {
   Map map = make_map(Role::master, {.log_diffs = 3});
   for (int i = 1; i <= 5; ++i) map.set("a", std::to_string(i));
-  CHECK(MapAccess::step_after(map, 1) == nullptr);
+  CHECK_FALSE(MapAccess::log(map).reaches_back_to(1));
   for (UpdateId id = 2; id < 5; ++id) {
-    REQUIRE(MapAccess::step_after(map, id) != nullptr);
-    CHECK(MapAccess::step_after(map, id)->upto == id + 1);
-    CHECK(MapAccess::step_after(map, id)->changes.at(0).second == std::to_string(id + 1));
+    const auto step = map.diff(id, id + 1);
+    CHECK(step.upto_update_id() == id + 1);
+    REQUIRE(step.size() == 1);
+    CHECK((*step.changes().begin()).second == std::to_string(id + 1));
   }
-  CHECK(MapAccess::step_after(map, 5) == nullptr);
+  CHECK(MapAccess::log(map).reach(2, 4) == 4);
+  CHECK(MapAccess::log(map).reach(5, 9) == 5);
   CHECK(map.diff(2, 3).upto_update_id() == 3);
   CHECK(map.diff(1, 2).upto_update_id() == 5);
 

@@ -51,9 +51,11 @@ Bytes frame_of(const Message& message) {
 
 /// A frame with any kind and body, also such as no message has.
 inline Bytes raw_frame(unsigned kind, ByteView body = {}) {
-  Bytes out{static_cast<std::byte>(kind)};
+  Bytes out;
+  const std::size_t start = wire::open_frame(out);
+  out.push_back(static_cast<std::byte>(kind));
   out.insert(out.end(), body.begin(), body.end());
-  wire::close_frame(out, 0);
+  wire::close_frame(out, start);
   return out;
 }
 

@@ -645,10 +645,8 @@ TEST_CASE("one map's slow hook does not hold up another map, nor the link they s
     const auto remote = std::make_shared<ThreadRemote>(thread, port);
     Map slow_map = remote->attach<std::string, std::string>(slow.hash());
     Map quick_map = remote->attach<std::string, std::string>(quick.hash());
-    const auto done = detail::Operation::create();
-    remote->core().send_event(
-        slow.hash(), std::make_shared<const SerializedEvent>(serialize_event(Change{{"slow", "", "s"}})),
-        done);
+    const auto done = std::make_shared<detail::EventCall>(serialize_event(Change{{"slow", "", "s"}}));
+    remote->core().send_event(slow.hash(), done);
     REQUIRE(is_slow_running.get_future().wait_for(test_limit) == std::future_status::ready);
     for (UpdateId id = 1; id <= 20; ++id)
       CHECK(remote->send_event(quick.hash(), set_key("key00", "q")) == id);

@@ -79,14 +79,14 @@ class Client {
     command.sender = mine.sender;
     command.number = ++mine.last_number;
     const MapHash hash = mine.maps.front().hash();
-    auto done = detail::Operation::create([this, alive = std::weak_ptr<void>(alive_), map, command](
-                                              std::error_code error, const std::string& detail, UpdateId id) {
-      if (!alive.expired()) answered(map, command, error, detail, id);  // a dead process is told nothing
-    });
+    auto done = std::make_shared<detail::EventCall>(
+        serialize_event(Event<Command>{command}),
+        [this, alive = std::weak_ptr<void>(alive_), map, command](std::error_code error,
+                                                                  const std::string& detail, UpdateId id) {
+          if (!alive.expired()) answered(map, command, error, detail, id);  // a dead process is told nothing
+        });
     sent_.push_back({hash, command, done});
-    const Event<Command> event{command};
-    remote_->core().send_event(hash, std::make_shared<const SerializedEvent>(serialize_event(event)),
-                               std::move(done));
+    remote_->core().send_event(hash, std::move(done));
   }
 
   /// A replica of a copy of the map that is anywhere between the initial state and the newest it was moved to.

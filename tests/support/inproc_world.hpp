@@ -156,9 +156,9 @@ inline Change set_all(const std::string& value) { return Change{{"all", "", valu
 struct Sent {
   static Sent send(World&, const std::shared_ptr<Remote>& remote, const MapHash& hash, const Change& event) {
     Sent sent;
-    sent.done = detail::Operation::create();
-    remote->core().send_event(hash, std::make_shared<const SerializedEvent>(serialize_event(event)),
-                              sent.done);
+    const auto call = std::make_shared<detail::EventCall>(serialize_event(event));
+    sent.done = call;
+    remote->core().send_event(hash, call);
     return sent;
   }
   [[nodiscard]] bool is_finished() const { return done->is_finished(); }

@@ -62,7 +62,7 @@ class RawPeer final : public std::enable_shared_from_this<RawPeer> {
   }
   /// A frame of any kind and body.
   void send_frame(std::uint8_t kind, ByteView body) {
-    const std::size_t start = out_.size();
+    const std::size_t start = protocol::open_frame(out_);
     out_.push_back(static_cast<std::byte>(kind));
     out_.insert(out_.end(), body.begin(), body.end());
     protocol::close_frame(out_, start);

@@ -25,24 +25,23 @@ namespace detail {
 template <class Handler>
 class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
  public:
-  explicit AsyncWait(Handler handler)
-      : call_(std::make_shared<Call>(std::move(handler), asio::system_executor())) {}
+  explicit AsyncWait(Handler handler) : call_(std::move(handler), asio::system_executor()) {}
 
   template <class K, class V>
   void start(Replica<K, V>& replica, UpdateId id) {
-    call_->on_cancel([weak = this->weak_from_this()] {
+    set_cancel(call_.handler(), [weak = this->weak_from_this()] {
       const auto self = weak.lock();
       if (self && self->pending_.cancel())
-        self->call_->complete(std::error_code(asio::error::operation_aborted));
+        self->call_.complete(self, std::error_code(asio::error::operation_aborted));
     });
     pending_ = replica.on_reached(
-        id, [self = this->shared_from_this()](std::error_code code) { self->call_->complete(code); });
+        id, [self = this->shared_from_this()](std::error_code code) { self->call_.complete(self, code); });
   }
 
  private:
   using Call = AsyncCall<Handler, asio::system_executor>;
 
-  std::shared_ptr<Call> call_;
+  Call call_;
   PendingCall pending_;
 };
 

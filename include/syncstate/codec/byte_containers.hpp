@@ -42,6 +42,14 @@ template <class T>
 inline constexpr bool is_byte_like =
     detail::is_byte_string<T> || detail::is_byte_vector<T> || detail::is_byte_array<T>;
 
+namespace detail {
+
+/// Strings and byte vectors: assigning one to another copies bytes, and allocates only if they do not fit.
+template <class T>
+concept HasCapacity = is_byte_string<T> || is_byte_vector<T>;
+
+}  // namespace detail
+
 /// The contents of a string or byte container, without a copy.
 /// Lifetime: as good as `value`.
 template <class T>

@@ -381,7 +381,11 @@ class ClientSession {
       case FrameKind::answer: {
         const auto m = decode_body<Answer>(frame.body);
         expect_asked(m.channel);
-        sink(EventAnswered{m.channel, m.number, m.update_id});
+        if (m.more >= std::max<std::uint64_t>(events_in_flight_, limits_->events_in_flight))
+          break_off("more answers than events");
+        for (std::uint64_t i = 0; i <= m.more && !is_over_; ++i) {
+          sink(EventAnswered{m.channel, m.number + i, m.update_id + i});
+        }
         return;
       }
       case FrameKind::answer_error: {
@@ -533,7 +537,7 @@ class ClientSession {
 
   void append_heartbeat(Bytes& out) {
     is_heartbeat_due_ = false;
-    const std::size_t start = out.size();
+    const std::size_t start = open_frame(out);
     ByteWriter writer(out);
     writer.put_u8(static_cast<std::uint8_t>(FrameKind::heartbeat));
     for (const auto& [id, stream] : streams_) {

@@ -168,7 +168,7 @@ class DiffStream {
 
   void append_piece(FrameKind kind, Bytes& out) {
     ++pieces_sent_;
-    const std::size_t start = out.size();
+    const std::size_t start = open_frame(out);
     ByteWriter writer(out);
     writer.put_u8(static_cast<std::uint8_t>(kind));
     writer.put_varint(id_);

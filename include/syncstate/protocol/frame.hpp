@@ -58,24 +58,32 @@ struct Frame {
   ByteView body;
 };
 
-/// Puts a frame's length before the kind and body that stand in `out` from `start` on.
+/// Leaves room for the length of a frame, whose kind and body are to follow. Returns where it begins.
+inline std::size_t open_frame(Bytes& out) {
+  out.push_back(std::byte{0});
+  return out.size() - 1;
+}
+
+/// Ends the frame that begins at `start`: its length is known now.
 inline void close_frame(Bytes& out, std::size_t start) {
+  std::uint64_t length = out.size() - start - 1;
+  if (length < 0x80) {  // most are so short, and the others pay for moving
+    out[start] = static_cast<std::byte>(length);
+    return;
+  }
   std::array<std::byte, 10> head{};
   std::size_t used = 0;
-  std::uint64_t length = out.size() - start;
-  while (length >= 0x80) {
-    head[used++] = static_cast<std::byte>(length | 0x80);
-    length >>= 7;
-  }
+  for (; length >= 0x80; length >>= 7) head[used++] = static_cast<std::byte>(length | 0x80);
   head[used++] = static_cast<std::byte>(length);
-  out.insert(out.begin() + static_cast<std::ptrdiff_t>(start), head.begin(),
+  out[start] = head[0];
+  out.insert(out.begin() + static_cast<std::ptrdiff_t>(start + 1), head.begin() + 1,
              head.begin() + static_cast<std::ptrdiff_t>(used));
 }
 
 /// Appends one message as a frame. `Message` has `kind` and `encode(ByteWriter&)`.
 template <class Message>
 void append_frame(Bytes& out, const Message& message) {
-  const std::size_t start = out.size();
+  const std::size_t start = open_frame(out);
   ByteWriter writer(out);
   writer.put_u8(static_cast<std::uint8_t>(Message::kind));
   message.encode(writer);

@@ -639,23 +639,32 @@ struct ValuePart {
   }
 };
 
-/// The event was run. Body: channel varint, number varint, update id varint.
+/// The event was run, and perhaps those that follow it, too.
+///
+/// Body: channel varint, number varint, update id varint, then nothing, or more varint, above 0: so many events with the
+/// next numbers were run as well, each committed by the next update id.
 struct Answer {
   static constexpr FrameKind kind = FrameKind::answer;
   ChannelId channel = 0;
   std::uint64_t number = 0;
   UpdateId update_id = 0;
+  std::uint64_t more = 0;
 
   void encode(ByteWriter& out) const {
     out.put_varint(channel);
     out.put_varint(number);
     out.put_varint(update_id);
+    if (more != 0) out.put_varint(more);
   }
   static Answer decode(ByteReader& in) {
     Answer m;
     m.channel = in.read_varint();
     m.number = in.read_varint();
     m.update_id = in.read_varint();
+    if (in.is_at_end()) return m;
+    m.more = in.read_varint();
+    const std::uint64_t room = ~std::max(m.number, m.update_id);
+    if (m.more == 0 || m.more > room) ByteReader::fail("an impossible number of answers");
     return m;
   }
 };

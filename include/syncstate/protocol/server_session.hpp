@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -182,10 +183,10 @@ class ServerSession {
     if (!control_.empty()) return true;
     if (is_over_ || !is_authenticated_) return false;
     if (is_heartbeat_due_ || !requests_.empty()) return true;
-    return std::any_of(channels_.begin(), channels_.end(), [this](const auto& entry) {
-      const Channel& channel = entry.second;
-      return (channel.stream && channel.stream->is_behind()) || has_answer_due(channel);
+    const bool is_behind = std::any_of(channels_.begin(), channels_.end(), [](const auto& entry) {
+      return entry.second.stream && entry.second.stream->is_behind();
     });
+    return is_behind || has_answer_due();
   }
 
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
@@ -197,7 +198,7 @@ class ServerSession {
   [[nodiscard]] std::size_t buffered_bytes() const {
     std::size_t bytes = control_.size() + frames_.pending_bytes() + partial_event_bytes_;
     for (const auto& [id, channel] : channels_) {
-      for (const PendingAnswer& answer : channel.answers) bytes += sizeof answer + answer.detail.size();
+      for (const PendingAnswers& answers : channel.answers) bytes += sizeof answers + answers.detail.size();
     }
     return bytes;
   }
@@ -281,12 +282,12 @@ class ServerSession {
 
   /// The event committed as `update_id`, or changed nothing and met the head `update_id`.
   void answer(const EventTicket& event, UpdateId update_id) {
-    queue_answer(event, PendingAnswer{event.number, update_id, update_id, StateErrc{}, {}});
+    queue_answer(event, PendingAnswers{event.number, 1, update_id, update_id, StateErrc{}, {}});
   }
 
   /// The event had no effect, or its effect is not known.
   void answer_error(const EventTicket& event, StateErrc reason, std::string detail) {
-    queue_answer(event, PendingAnswer{event.number, 0, 0, reason, shorten(std::move(detail))});
+    queue_answer(event, PendingAnswers{event.number, 1, 0, 0, reason, shorten(std::move(detail))});
   }
 
   /// Ends the session from this side, for this reason.
@@ -303,13 +304,25 @@ class ServerSession {
   }
 
  private:
-  struct PendingAnswer {
+  /// Answers to events in a row, each committed by the update after that of the one before; or one error.
+  struct PendingAnswers {
     std::uint64_t number;
+    std::uint64_t count;
     UpdateId update_id;
-    UpdateId due_at;  ///< not before the peer has this update
+    UpdateId due_at;  ///< the first not before the peer has this update, each other one an update later
     StateErrc error;
     std::string detail;
+
+    [[nodiscard]] bool is_followed_by(const PendingAnswers& next) const {
+      return error == StateErrc{} && next.error == StateErrc{} && next.number == number + count &&
+             next.update_id == update_id + count;
+    }
   };
+
+  static const std::shared_ptr<const std::string>& no_type() {
+    static const auto empty = std::make_shared<const std::string>();
+    return empty;
+  }
 
   struct Channel {
     enum class State { asked, uploading, uploaded, open };
@@ -318,9 +331,10 @@ class ServerSession {
     FollowMode mode = FollowMode::none;
     std::shared_ptr<DiffSource> source;
     std::optional<DiffStream> stream;
-    std::string event_type;
+    std::shared_ptr<const std::string> event_type = no_type();
     Bytes event_bytes;  ///< the parts that came of an event that is not whole
-    std::deque<PendingAnswer> answers;
+    std::deque<PendingAnswers> answers;
+    std::size_t unanswered = 0;  ///< how many events they answer
     bool was_followed = false;
     std::optional<TimePoint> upload_wanted_at;  ///< as of the first tick after it was
     TimePoint upload_heard_at{};
@@ -425,6 +439,7 @@ class ServerSession {
     is_over_ = true;
     channels_.clear();
     requests_.clear();
+    answers_waiting_ = 0;
     uploads_ = 0;
     partial_event_bytes_ = 0;
   }
@@ -507,7 +522,8 @@ class ServerSession {
   void drop_channel(ChannelId id) {
     const auto found = channels_.find(id);
     if (found == channels_.end()) return;
-    events_in_flight_ -= found->second.answers.size();
+    events_in_flight_ -= found->second.unanswered;
+    answers_waiting_ -= found->second.unanswered;
     partial_event_bytes_ -= found->second.event_bytes.size();
     if (found->second.state == Channel::State::uploading) --uploads_;
     channels_.erase(found);
@@ -580,7 +596,9 @@ class ServerSession {
   }
 
   void on_event_type(EventType type) {
-    if (Channel* channel = open_channel(type.channel)) channel->event_type = std::move(type.type);
+    if (Channel* channel = open_channel(type.channel)) {
+      channel->event_type = std::make_shared<const std::string>(std::move(type.type));
+    }
   }
 
   void on_event_part(const EventPart& part) {
@@ -606,7 +624,7 @@ class ServerSession {
     if (event.bytes.size() > limits_->event_bytes)
       throw StateError(StateErrc::too_large, "an event is beyond the limit");
     // The channel may be gone when the sink returns, so what the action shows lives here.
-    const std::string type = channel->event_type;
+    const std::shared_ptr<const std::string> type = channel->event_type;
     Bytes whole;
     ByteView bytes = event.bytes;
     if (!channel->event_bytes.empty()) {
@@ -621,10 +639,10 @@ class ServerSession {
     }
     ++events_in_flight_;
     event_bytes_in_flight_ += bytes.size();
-    sink(EventCame{{event.channel, event.number, bytes.size()}, event.sender, &type, bytes});
+    sink(EventCame{{event.channel, event.number, bytes.size()}, event.sender, type.get(), bytes});
   }
 
-  void queue_answer(const EventTicket& event, PendingAnswer answer) {
+  void queue_answer(const EventTicket& event, PendingAnswers answer) {
     if (is_over_) return;
     event_bytes_in_flight_ -= std::min(event_bytes_in_flight_, event.bytes);  // it has run, and is gone
     const auto found = channels_.find(event.channel);
@@ -632,12 +650,19 @@ class ServerSession {
       --events_in_flight_;
       return;
     }
-    found->second.answers.push_back(std::move(answer));  // answers keep the order of their events
+    Channel& channel = found->second;
+    ++channel.unanswered;
+    ++answers_waiting_;
+    if (!channel.answers.empty() && channel.answers.back().is_followed_by(answer)) {
+      ++channel.answers.back().count;
+    } else {
+      channel.answers.push_back(std::move(answer));  // answers keep the order of their events
+    }
   }
 
   void append_heartbeat(Bytes& out) {
     is_heartbeat_due_ = false;
-    const std::size_t start = out.size();
+    const std::size_t start = open_frame(out);
     ByteWriter writer(out);
     writer.put_u8(static_cast<std::uint8_t>(FrameKind::heartbeat));
     for (const auto& [id, channel] : channels_) {
@@ -712,30 +737,63 @@ class ServerSession {
     return !hosted.more;
   }
 
-  /// True when the channel's next answer may go out: every stream of its map on this link has the effect.
-  [[nodiscard]] bool has_answer_due(const Channel& channel) const {
-    if (channel.answers.empty()) return false;
-    const UpdateId due_at = channel.answers.front().due_at;
-    const Epoch epoch = channel.source->head().epoch;
-    return std::all_of(channels_.begin(), channels_.end(), [&](const auto& entry) {
-      const Channel& other = entry.second;
-      if (!other.stream || other.source != channel.source) return true;
-      return other.stream->at().epoch == epoch && other.stream->at().update_id >= due_at;
-    });
+  /// Up to which update id the answers about each map may go: every stream of that map on this link has their effect.
+  /// Maps that are not followed here are not named.
+  using AnswerBounds = std::unordered_map<const DiffSource*, UpdateId>;
+
+  [[nodiscard]] AnswerBounds answer_bounds() const {
+    AnswerBounds bounds;
+    for (const auto& [id, channel] : channels_) {
+      if (!channel.stream) continue;
+      const Position at = channel.stream->at();
+      const UpdateId reached = at.epoch == channel.source->head().epoch ? at.update_id : 0;
+      const auto [found, is_new] = bounds.emplace(channel.source.get(), reached);
+      if (!is_new) found->second = std::min(found->second, reached);
+    }
+    return bounds;
+  }
+
+  /// How many of the channel's next answers may go out.
+  static std::uint64_t due_answers(const Channel& channel, const AnswerBounds& bounds) {
+    if (channel.answers.empty()) return 0;
+    const PendingAnswers& next = channel.answers.front();
+    const auto bound = bounds.find(channel.source.get());
+    if (bound == bounds.end()) return next.count;
+    return next.due_at > bound->second ? 0 : std::min(next.count, bound->second - next.due_at + 1);
+  }
+
+  [[nodiscard]] bool has_answer_due() const {
+    if (answers_waiting_ == 0) return false;
+    const AnswerBounds bounds = answer_bounds();
+    return std::any_of(channels_.begin(), channels_.end(),
+                       [&](const auto& entry) { return due_answers(entry.second, bounds) > 0; });
   }
 
   /// Answers go out once the peer has the diff that holds their effect.
   void append_answers(Bytes& out) {
+    if (answers_waiting_ == 0) return;
+    const AnswerBounds bounds = answer_bounds();
     for (auto& [id, channel] : channels_) {
-      while (has_answer_due(channel) && out.size() < 2 * limits_->piece_bytes) {
-        const PendingAnswer answer = std::move(channel.answers.front());
-        channel.answers.pop_front();
-        --events_in_flight_;
-        if (answer.error == StateErrc{}) {
-          append_frame(out, Answer{id, answer.number, answer.update_id});
+      while (out.size() < 2 * limits_->piece_bytes) {
+        const std::uint64_t count = due_answers(channel, bounds);
+        if (count == 0) break;
+        PendingAnswers& next = channel.answers.front();
+        if (next.error == StateErrc{}) {
+          append_frame(out, Answer{id, next.number, next.update_id, count - 1});
         } else {
-          append_frame(out, AnswerError{id, answer.number, answer.error, answer.detail});
+          append_frame(out, AnswerError{id, next.number, next.error, next.detail});
         }
+        channel.unanswered -= count;
+        answers_waiting_ -= count;
+        events_in_flight_ -= count;
+        if (next.count == count) {
+          channel.answers.pop_front();
+          continue;
+        }
+        next.number += count;
+        next.update_id += count;
+        next.due_at += count;
+        next.count -= count;
       }
     }
   }
@@ -752,6 +810,7 @@ class ServerSession {
   std::deque<Request> requests_;
   ChannelId last_id_ = 0;                 // the newest channel or request of the client
   std::optional<ChannelId> last_served_;  // none: the turn begins anew
+  std::size_t answers_waiting_ = 0;
   std::size_t events_in_flight_ = 0;
   std::size_t event_bytes_in_flight_ = 0;  // of those whose hooks have not run
   std::size_t partial_event_bytes_ = 0;    // of those that are not whole, over all channels

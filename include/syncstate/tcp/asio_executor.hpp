@@ -49,6 +49,28 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
 
   ~AsioExecutor() override { stop(); }
 
+  /// A handler of the context that is one of this executor's tasks, as long as it runs: what it defers runs at its end,
+  /// without another way through the context.
+  class Handler {
+   public:
+    /// With null it is an ordinary handler.
+    explicit Handler(std::shared_ptr<AsioExecutor> executor)
+        : executor_(std::move(executor)), outer_(running()) {
+      if (executor_) running() = executor_.get();
+    }
+    Handler(const Handler&) = delete;
+    Handler& operator=(const Handler&) = delete;
+    ~Handler() {
+      if (!executor_) return;
+      executor_->run_waiting();
+      running() = outer_;
+    }
+
+   private:
+    std::shared_ptr<AsioExecutor> executor_;
+    AsioExecutor* outer_;  // a handler may run the context of another one
+  };
+
   /// What sockets and timers that belong to this executor are made with. Serial. Not after `stop`.
   [[nodiscard]] asio::any_io_executor asio_executor() const {
     const std::lock_guard lock(mutex_);
@@ -62,6 +84,12 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     if (is_stopped_) return;
     tasks_.push_back(std::move(task));
     schedule(lock);
+  }
+
+  void defer(Task task) override {
+    if (running() != this) return post(std::move(task));
+    const std::lock_guard lock(mutex_);
+    if (!is_stopped_) tasks_.push_back(std::move(task));
   }
 
   void post_at(TimePoint when, Task task) override {
@@ -104,6 +132,8 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
 
  private:
   using Strand = asio::strand<asio::any_io_executor>;
+
+  static constexpr int rounds_per_handler = 4;
 
   struct Timed {
     TimePoint when;
@@ -171,9 +201,14 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     if (--scheduling_ == 0) scheduling_.notify_all();
   }
 
+  /// The executor whose handler this thread is in.
+  static AsioExecutor*& running() {
+    thread_local AsioExecutor* executor = nullptr;
+    return executor;
+  }
+
   // On the executor.
   void run() {
-    std::vector<Task> batch;
     {
       const std::lock_guard lock(mutex_);
       if (is_stopped_) return;
@@ -183,27 +218,34 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
         tasks_.push_back(std::move(timed_.back().task));
         timed_.pop_back();
       }
-      batch.swap(tasks_);
     }
-    // What these tasks post waits for the next round, so that the links have their turn in between.
-    for (Task& task : batch) {
-      {
-        const std::lock_guard lock(mutex_);
-        if (is_stopped_) return;
-      }
-      task();
-      task = {};
-    }
-    batch.clear();
+    { const Handler handler(shared_from_this()); }
 
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (is_stopped_) return;
     is_scheduled_ = false;
-    if (!tasks_.empty()) {
-      is_scheduled_ = true;
-      asio::post(executor_, Round(shared_from_this()));
-    }
     arm();
+    if (!tasks_.empty()) schedule(lock);
+  }
+
+  // On the executor: runs the tasks that wait, and what those defer, some rounds long. What is left then waits until
+  // other handlers of the context had a turn.
+  void run_waiting() {
+    std::unique_lock lock(mutex_);
+    for (int round = 0; !tasks_.empty(); ++round) {
+      if (round == rounds_per_handler) return schedule(lock);
+      std::vector<Task> batch = std::move(spare_);
+      batch.swap(tasks_);
+      lock.unlock();
+      for (Task& task : batch) {
+        if (is_stopped_) return;
+        task();
+        task = {};
+      }
+      batch.clear();
+      lock.lock();
+      spare_ = std::move(batch);
+    }
   }
 
   // Under the lock, on the executor: has `run` called when the earliest timed task is due.
@@ -236,13 +278,14 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   asio::any_io_executor executor_;
   mutable syncstate::detail::UniqueFunction<bool()> runs_here_;
   std::vector<Task> tasks_;
+  std::vector<Task> spare_;   // no task: room for the next ones
   std::vector<Timed> timed_;  // a heap
   std::uint64_t timed_count_ = 0;
   TimePoint armed_for_ = TimePoint::max();
   std::weak_ptr<asio::steady_timer> timer_;
   bool is_scheduled_ = false;
-  std::atomic<int> scheduling_{0};  // threads that wake the context right now
-  bool is_stopped_ = false;
+  std::atomic<int> scheduling_{0};       // threads that wake the context right now
+  std::atomic<bool> is_stopped_{false};  // set under the lock
   syncstate::detail::Waiters waiters_;
 };
 

@@ -47,6 +47,7 @@ struct DialPlan {
   std::vector<Endpoint> endpoints;
   TlsContext tls;
   ConnectorOptions options;
+  std::shared_ptr<AsioExecutor> serial;  // what `executor` belongs to, or null
 };
 
 /// A client's link: first the search for an address that answers, then the TlsLink it was found for.
@@ -206,7 +207,7 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
       // Anew: an Asio socket that has waited to write once is woken for that beside every read from then on.
       NativeSocket connected(socket_->release());
       tls_ = TlsLink::make_client(adopt(plan_->executor, std::move(connected)), plan_->tls, host,
-                                  numeric_endpoint(address).host, plan_->options.link);
+                                  numeric_endpoint(address).host, plan_->options.link, plan_->serial);
     } catch (const StateError& failure) {
       note_failure(failure.code(), failure.detail());
       return try_next(held);
@@ -291,8 +292,24 @@ class TlsConnector final : public Connector {
   /// Errors: StateErrc::invalid_option if there is no endpoint, or one with port 0.
   TlsConnector(asio::any_io_executor executor, std::vector<Endpoint> endpoints, TlsContext tls,
                ConnectorOptions options = {})
-      : plan_(std::make_shared<detail::DialPlan>(
-            detail::DialPlan{std::move(executor), std::move(endpoints), std::move(tls), options})) {
+      : TlsConnector(
+            detail::DialPlan{std::move(executor), std::move(endpoints), std::move(tls), options, {}}) {}
+
+  /// The same for an owner whose tasks run on `executor`, too.
+  /// Errors: as above.
+  TlsConnector(const std::shared_ptr<AsioExecutor>& executor, std::vector<Endpoint> endpoints, TlsContext tls,
+               ConnectorOptions options = {})
+      : TlsConnector(detail::DialPlan{executor->asio_executor(), std::move(endpoints), std::move(tls),
+                                      options, executor}) {}
+
+  std::shared_ptr<Link> connect(std::shared_ptr<LinkOwner> owner) override {
+    auto link = std::make_shared<detail::DialingLink>(plan_);
+    link->start(std::move(owner));
+    return link;
+  }
+
+ private:
+  explicit TlsConnector(detail::DialPlan plan) : plan_(std::make_shared<detail::DialPlan>(std::move(plan))) {
     if (plan_->endpoints.empty()) throw StateError(StateErrc::invalid_option, "no endpoint to connect to");
     for (const Endpoint& endpoint : plan_->endpoints) {
       if (endpoint.port == 0) {
@@ -302,13 +319,6 @@ class TlsConnector final : public Connector {
     }
   }
 
-  std::shared_ptr<Link> connect(std::shared_ptr<LinkOwner> owner) override {
-    auto link = std::make_shared<detail::DialingLink>(plan_);
-    link->start(std::move(owner));
-    return link;
-  }
-
- private:
   std::shared_ptr<const detail::DialPlan> plan_;
 };
 

@@ -82,6 +82,9 @@ class SocketIo {
     share_ = most_per_look;
   }
 
+  /// The socket gave less than there was room for: it was empty then.
+  [[nodiscard]] bool is_drained() const { return is_drained_; }
+
   /// No more will come.
   [[nodiscard]] bool is_at_end() const { return is_at_end_; }
 

@@ -54,6 +54,9 @@ struct RemoteOptions {
   /// How long the steps of one attempt to connect may take.
   ConnectorOptions connect{};
   Limits limits{};
+  /// On a context of the user's: only one thread ever runs it. That spares a strand, and a blocking call in any of the
+  /// context's handlers is refused (`would_deadlock`) instead of failing after its time limit.
+  bool context_has_one_thread = false;
   /// Told what status callbacks and codecs throw, on the remote's thread. Without it that is dropped.
   ErrorHandler on_error = nullptr;
 };
@@ -73,10 +76,14 @@ class TcpStateRemote final : public RemoteClient {
 
   /// The same on the user's context, which any number of threads may run.
   /// Blocking calls need a thread of the context besides their own: where one thread runs it, call none of them in a
-  /// handler (only those on the remote's own strand are refused, with `would_deadlock`).
+  /// handler (only those on the remote's own strand are refused, with `would_deadlock`, unless the option
+  /// `context_has_one_thread` says so).
   TcpStateRemote(asio::io_context& context, RemoteOptions options)
-      : TcpStateRemote(Runner{AsioExecutor::on_strand(context.get_executor()), nullptr}, std::move(options)) {
-  }
+      : TcpStateRemote(
+            Runner{options.context_has_one_thread ? AsioExecutor::on_single_thread(context)
+                                                  : AsioExecutor::on_strand(context.get_executor()),
+                   nullptr},
+            std::move(options)) {}
 
   ~TcpStateRemote() {
     core().stop();
@@ -140,8 +147,8 @@ class TcpStateRemote final : public RemoteClient {
       const std::shared_ptr<AsioExecutor>& executor, RemoteOptions options) {
     std::vector<Endpoint> endpoints{parse_endpoint(options.endpoint)};
     for (const std::string& more : options.more_endpoints) endpoints.push_back(parse_endpoint(more));
-    auto connector = std::make_shared<TlsConnector>(executor->asio_executor(), std::move(endpoints),
-                                                    TlsContext(options.tls), options.connect);
+    auto connector = std::make_shared<TlsConnector>(executor, std::move(endpoints), TlsContext(options.tls),
+                                                    options.connect);
     RemoteCoreOptions core;
     core.password = std::move(options.password);
     protocol::wipe(options.password);
@@ -153,21 +160,67 @@ class TcpStateRemote final : public RemoteClient {
     return syncstate::detail::RemoteCore::create(executor, std::move(connector), std::move(core));
   }
 
+  using EventCall = syncstate::detail::EventCall;
+
+  /// An event whose handler runs where it says itself.
+  template <class Handler>
+  class AsyncEvent final : public EventCall, public std::enable_shared_from_this<AsyncEvent<Handler>> {
+   public:
+    AsyncEvent(SerializedEvent event, Handler handler, const asio::any_io_executor& fallback)
+        : EventCall(std::move(event)), call_(std::move(handler), fallback) {}
+    [[nodiscard]] const Handler& handler() const { return call_.handler(); }
+
+   private:
+    void ended(std::error_code error, const std::string&, UpdateId id) override {
+      call_.complete(this->shared_from_this(), error, id);
+    }
+    syncstate::detail::AsyncCall<Handler, asio::any_io_executor> call_;
+  };
+
+  /// An event whose handler runs where the remote does, which costs less.
+  template <class Handler>
+  class LocalAsyncEvent final : public EventCall,
+                                public std::enable_shared_from_this<LocalAsyncEvent<Handler>> {
+   public:
+    LocalAsyncEvent(SerializedEvent event, Handler handler, std::shared_ptr<AsioExecutor> executor)
+        : EventCall(std::move(event)), handler_(std::move(handler)), executor_(std::move(executor)) {}
+    [[nodiscard]] const Handler& handler() const { return handler_; }
+
+   private:
+    void ended(std::error_code error, const std::string&, UpdateId id) override {
+      executor_->defer([self = this->shared_from_this(), error, id] {
+        syncstate::detail::call_handler(std::move(self->handler_), error, id);
+      });
+    }
+    Handler handler_;
+    std::shared_ptr<AsioExecutor> executor_;
+  };
+
   template <class Handler>
   void start_async(Handler handler, const MapHash& hash, SerializedEvent event) {
-    using Call = syncstate::detail::AsyncCall<Handler, asio::any_io_executor>;
-    const auto call = std::make_shared<Call>(std::move(handler), get_executor());
-    const auto done = syncstate::detail::Operation::create(
-        [call](std::error_code error, const std::string&, UpdateId id) { call->complete(error, id); });
-    call->on_cancel([core = weak_core(), weak = std::weak_ptr(done)] {
-      const auto alive = core.lock();
-      const auto operation = weak.lock();
-      if (alive && operation) alive->cancel(operation, asio::error::operation_aborted);
-    });
+    const std::size_t bytes = event.bytes.size();
+    if constexpr (syncstate::detail::has_own_executor<Handler>) {
+      start_call(hash, bytes,
+                 std::make_shared<AsyncEvent<Handler>>(std::move(event), std::move(handler), get_executor()));
+    } else {
+      start_call(hash, bytes,
+                 std::make_shared<LocalAsyncEvent<Handler>>(std::move(event), std::move(handler), executor_));
+    }
+  }
+
+  template <class Call>
+  void start_call(const MapHash& hash, std::size_t bytes, const std::shared_ptr<Call>& call) {
+    syncstate::detail::set_cancel(call->handler(),
+                                  [core = weak_core(), weak = std::weak_ptr<EventCall>(call)] {
+                                    const auto alive = core.lock();
+                                    const auto operation = weak.lock();
+                                    if (alive && operation)
+                                      alive->cancel(operation, asio::error::operation_aborted);
+                                  });
     try {
-      start_event(hash, std::move(event), done);
+      start_event(hash, bytes, call);
     } catch (const StateError& error) {
-      done->finish(error.code(), error.detail());
+      call->finish(error.code(), error.detail());
     }
   }
 

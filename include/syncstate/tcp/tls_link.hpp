@@ -24,6 +24,7 @@
 #include "syncstate/error.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
+#include "syncstate/tcp/asio_executor.hpp"
 #include "syncstate/tcp/socket_bio.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_error.hpp"
@@ -55,20 +56,24 @@ struct TlsLinkOptions {
 /// is kept.
 class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> {
  public:
-  /// A server's end of an accepted connection.
+  /// A server's end of an accepted connection. With the executor of the socket's owner, where there is one, what links
+  /// and owners have to do for each other takes fewer ways through Asio.
   static std::shared_ptr<TlsLink> make_server(asio::ip::tcp::socket socket, const TlsContext& context,
-                                              std::string peer_address, TlsLinkOptions options = {}) {
+                                              std::string peer_address, TlsLinkOptions options = {},
+                                              std::shared_ptr<AsioExecutor> executor = nullptr) {
     return std::shared_ptr<TlsLink>(new TlsLink(Side::server, std::move(socket), context.make_server_ssl(),
-                                                std::move(peer_address), std::string(), options));
+                                                std::move(peer_address), std::string(), options,
+                                                std::move(executor)));
   }
 
   /// A client's end of a connection to `host`, the endpoint's host as configured.
   static std::shared_ptr<TlsLink> make_client(asio::ip::tcp::socket socket, const TlsContext& context,
                                               const std::string& host, std::string peer_address,
-                                              TlsLinkOptions options = {}) {
+                                              TlsLinkOptions options = {},
+                                              std::shared_ptr<AsioExecutor> executor = nullptr) {
     return std::shared_ptr<TlsLink>(new TlsLink(Side::client, std::move(socket),
                                                 context.make_client_ssl(host), std::move(peer_address),
-                                                context.name_for(host), options));
+                                                context.name_for(host), options, std::move(executor)));
   }
 
   /// Begins the handshake. `owner` hears `on_open`, then the rest; never from inside this call.
@@ -79,7 +84,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       TlsLink& link = *held->link;
       if (link.state_ != State::handshaking) return;
       if (link.options_.handshake_time.count() > 0) link.start_timer(held, link.options_.handshake_time);
-      link.take_turn(held, true);
+      link.on_ready(held);
     });
   }
 
@@ -137,9 +142,10 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   static constexpr std::size_t most_unsent_bytes = std::size_t{64} << 10;
 
   TlsLink(Side side, asio::ip::tcp::socket socket, detail::SslPtr ssl, std::string peer_address,
-          std::string expected_name, TlsLinkOptions options)
+          std::string expected_name, TlsLinkOptions options, std::shared_ptr<AsioExecutor> executor)
       : side_(side),
         options_(options),
+        executor_(std::move(executor)),
         peer_address_(std::move(peer_address)),
         expected_name_(std::move(expected_name)),
         socket_(std::move(socket)),
@@ -177,6 +183,16 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     return ++key_updates_ <= options_.key_updates_per_minute;
   }
 
+  // The socket has news.
+  void on_ready(const HeldPtr& held) {
+    {
+      const AsioExecutor::Handler handler(executor_);
+      take_turn(held, true);
+    }
+    // What came of it is on its way before the kernel is asked for more.
+    if (state_ != State::closed && !is_in_turn_) wait(held);
+  }
+
   // Everything that can be done now without waiting, within limits, so that links take turns.
   void take_turn(const HeldPtr& held, bool is_ready) {
     if (state_ == State::closed) return;
@@ -186,6 +202,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
     is_in_turn_ = true;
     takes_another_turn_ = false;
+    const bool waits_later = is_ready;  // `on_ready` does it
     if (is_ready) {
       io_.look_again();
       if (!io_.flush()) close(held, StateErrc::link_closed, std::generic_category().message(io_.error()));
@@ -199,11 +216,13 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       if (state_ != State::closed && (is_ready || !writes_after_reading_)) write(held);
     }
     is_in_turn_ = false;
-    if (state_ != State::closed) wait(held);
+    if (state_ == State::closed) return;
+    if (is_another_turn_due()) post_turn(held);
+    if (!waits_later) wait(held);
   }
 
   void shake_hands(const HeldPtr& held) {
-    ERR_clear_error();
+    clear_errors();
     const int result = SSL_do_handshake(ssl_.get());
     if (result != 1) {
       if (SSL_get_error(ssl_.get(), result) != SSL_ERROR_WANT_READ) fail(held, result);
@@ -242,8 +261,10 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     has_unread_ = false;
     if (io_.unsent_bytes() > most_unsent_bytes) return;
     std::array<std::byte, record_bytes> record;  // on the stack: an idle session has no buffer
-    for (std::size_t total = 0; total < read_bytes_per_turn;) {
-      ERR_clear_error();
+    // What the owner makes of a record goes out before the next one is looked at, where that costs no way through Asio.
+    const std::size_t most = executor_ ? record_bytes : read_bytes_per_turn;
+    for (std::size_t total = 0; total < most;) {
+      clear_errors();
       std::size_t size = 0;
       const int result = SSL_read_ex(ssl_.get(), record.data(), record.size(), &size);
       if (key_updates_ > options_.key_updates_per_minute) {
@@ -256,6 +277,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       total += size;
       if (state_ == State::open) held->owner->on_bytes(ByteView(record.data(), size));
       if (state_ == State::closed) return;
+      if (io_.is_drained() && SSL_has_pending(ssl_.get()) == 0) return;  // asking again would only be told so
     }
     // What OpenSSL has decrypted or read ahead raises no readiness: look again without waiting for any.
     has_unread_ = true;
@@ -287,7 +309,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
     if (state_ == State::flushing && !has_more_ && !is_writing()) {
       state_ = State::lingering;
-      ERR_clear_error();
+      clear_errors();
       SSL_shutdown(ssl_.get());
     }
     if (state_ == State::lingering && io_.unsent_bytes() == 0) {
@@ -302,7 +324,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     writes_after_reading_ = false;
     std::size_t total = 0;
     while (total < bytes.size() && io_.unsent_bytes() == 0) {
-      ERR_clear_error();
+      clear_errors();
       std::size_t size = 0;
       const int result = SSL_write_ex(ssl_.get(), bytes.data() + total, bytes.size() - total, &size);
       if (result != 1) {
@@ -317,6 +339,12 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   // Whether bytes of the last frame are not wholly taken by the kernel.
   [[nodiscard]] bool is_writing() const { return !unsealed_.empty() || io_.unsent_bytes() > 0; }
+
+  // What others left in this thread's queue must not be taken for the outcome of the next call. Looking costs much less
+  // than clearing.
+  static void clear_errors() {
+    if (ERR_peek_error() != 0) ERR_clear_error();
+  }
 
   // Closes, for the reason for which OpenSSL did not do what it was asked.
   void fail(const HeldPtr& held, int result) {
@@ -366,9 +394,12 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
   }
 
-  // The end of a turn: another one soon, or when the socket is ready.
+  [[nodiscard]] bool is_another_turn_due() const {
+    return has_unread_ || takes_another_turn_ || (has_more_ && !is_writing());
+  }
+
+  // The next turn is when the socket is ready, if none is due before.
   void wait(const HeldPtr& held) {
-    if (has_unread_ || takes_another_turn_ || (has_more_ && !is_writing())) post_turn(held);
     if (io_.unsent_bytes() <= most_unsent_bytes) {
       wait_for(held, asio::ip::tcp::socket::wait_read, is_read_pending_);
     }
@@ -381,17 +412,22 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     socket_->async_wait(what, [held, &is_pending](std::error_code error) {
       is_pending = false;  // a member of *held->link
       if (error == asio::error::operation_aborted) return;
-      held->link->take_turn(held, true);
+      held->link->on_ready(held);
     });
   }
 
   void post_turn(const HeldPtr& held) {
     if (is_turn_posted_) return;
     is_turn_posted_ = true;
-    asio::post(socket_->get_executor(), [held] {
+    auto turn = [held] {
       held->link->is_turn_posted_ = false;
       held->link->take_turn(held, false);
-    });
+    };
+    if (executor_) {
+      executor_->defer(std::move(turn));
+    } else {
+      asio::post(socket_->get_executor(), std::move(turn));
+    }
   }
 
   void start_timer(const HeldPtr& held, std::chrono::milliseconds time) {
@@ -448,6 +484,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   const Side side_;
   const TlsLinkOptions options_;
+  const std::shared_ptr<AsioExecutor> executor_;  // or null
   const std::string peer_address_;
   const std::string expected_name_;
 

@@ -103,6 +103,16 @@ class HookPoolState {
     work_.notify_one();  // without the lock, which the thread that wakes up needs at once
   }
 
+  void dispatch(const LanePtr& lane, Task task) {
+    std::unique_lock lock(mutex_);
+    if (is_stopped_ || lane->is_closed) return;
+    const bool is_idle = !lane->is_active && lane->entries.empty();
+    lane->entries.push_back({std::move(task), nullptr});
+    const bool needs_thread = is_idle ? run_front(lane, lock) : make_ready(lane);
+    lock.unlock();
+    if (needs_thread) work_.notify_one();
+  }
+
   void post_at(const LanePtr& lane, TimePoint when, Task task) {
     const std::lock_guard lock(mutex_);
     if (is_stopped_ || lane->is_closed) return;
@@ -370,6 +380,11 @@ class HookPool final : public ExecutorPool {
       const auto state = state_;  // a task may drop the last reference to this executor
       const auto lane = lane_;
       state->run_blocking(lane, std::move(task));
+    }
+    void dispatch(Task task) override {
+      const auto state = state_;  // as above
+      const auto lane = lane_;
+      state->dispatch(lane, std::move(task));
     }
 
    private:

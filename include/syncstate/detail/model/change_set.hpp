@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -23,6 +24,8 @@ class ChangeSet {
 
   [[nodiscard]] std::size_t size() const { return changes_.size(); }
   [[nodiscard]] bool empty() const { return changes_.empty(); }
+  /// In ascending order, as far as it is known.
+  [[nodiscard]] bool is_sorted() const { return is_sorted_; }
   [[nodiscard]] auto begin() const { return changes_.begin(); }
   [[nodiscard]] auto end() const { return changes_.end(); }
   [[nodiscard]] auto begin() { return changes_.begin(); }
@@ -31,19 +34,32 @@ class ChangeSet {
 
   /// Sets the key's value; the last one counts.
   void set(std::uint32_t ordinal, V value) {
+    if (is_beyond_all(ordinal)) {
+      changes_.emplace_back(ordinal, std::move(value));
+      return;
+    }
     if (const std::size_t at = place_of(ordinal); at != npos) {
       changes_[at].second = std::move(value);
       return;
     }
     if (changes_.size() == changes_.capacity()) grow(changes_.size() + 1);
-    const bool stays_sorted = is_sorted_ && (changes_.empty() || changes_.back().first < ordinal);
     // `prepare` may have indexed a handful already.
-    const bool needs_index = !stays_sorted && (is_indexed_ || changes_.size() >= few);
+    const bool needs_index = is_indexed_ || changes_.size() >= few;
     if (needs_index && !is_indexed_) build_index();
     if (needs_index && 2 * (changes_.size() + 1) > index_.size()) build_index();
     changes_.emplace_back(ordinal, std::move(value));
     if (needs_index) insert_into_index(changes_.size() - 1);
-    is_sorted_ = stays_sorted;
+    is_sorted_ = false;
+  }
+
+  [[nodiscard]] std::size_t capacity() const { return changes_.capacity(); }
+  /// Makes room for this many keys in all.
+  void reserve(std::size_t count) { changes_.reserve(count); }
+
+  /// Sets the value of a key beyond all that are set already.
+  void append(std::uint32_t ordinal, V value) {
+    assert(is_beyond_all(ordinal));
+    changes_.emplace_back(ordinal, std::move(value));
   }
 
   /// The key's new value, or null.
@@ -94,6 +110,10 @@ class ChangeSet {
   static constexpr std::size_t npos = static_cast<std::size_t>(-1);
   static constexpr std::size_t few = 8;
   static constexpr std::uint32_t empty_slot = 0xFFFFFFFF;
+
+  [[nodiscard]] bool is_beyond_all(std::uint32_t ordinal) const {
+    return is_sorted_ && (changes_.empty() || changes_.back().first < ordinal);
+  }
 
   [[nodiscard]] std::size_t place_of(std::uint32_t ordinal) const {
     if (is_sorted_) {

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -14,83 +15,133 @@
 
 namespace syncstate::detail {
 
-/// What led from one update id to another.
-template <class V>
-struct DiffLogEntry {
-  UpdateId from = 0;
-  UpdateId upto = 0;
-  std::vector<std::pair<std::uint32_t, V>> changes;  ///< by ordinal, each key once
-  std::size_t bytes = 0;                             ///< what it counts against the bound
-};
-
-/// Entries without gaps: each begins where the one before ends, and the last ends at the head.
+/// Diffs without gaps: each begins where the one before ends, and the last ends at the head.
+///
+/// Their changes stand in one row, in chunks. What drops out at the front is assigned to anew at the back, so
+/// that a log which is full logs without allocating, unless a value grows.
 template <class V>
 class DiffLog {
- public:
-  using Entry = DiffLogEntry<V>;
+  struct Change {
+    std::uint32_t ordinal = 0;
+    std::optional<V> value;  // of a change that was dropped, until it is used again
+  };
+  struct Entry {
+    UpdateId upto;
+    std::uint64_t end;  // how many changes were ever logged, up to its last
+    std::size_t bytes;  // what it counts against the bound
+  };
 
-  static constexpr std::size_t entry_overhead_bytes = sizeof(Entry) + 16;
-  static constexpr std::size_t change_overhead_bytes = sizeof(std::pair<std::uint32_t, V>);
+ public:
+  static constexpr std::size_t entry_overhead_bytes = sizeof(Entry);
+  static constexpr std::size_t change_overhead_bytes = sizeof(Change);
 
   DiffLog(std::size_t max_entries, std::size_t max_bytes)
       : max_entries_(max_entries), max_bytes_(max_bytes) {}
 
-  /// True if an entry that counts this many bytes could be kept at all.
+  /// True if a diff that counts this many bytes could be kept at all.
   [[nodiscard]] bool takes(std::size_t bytes) const { return max_entries_ > 0 && bytes <= max_bytes_; }
 
-  /// An empty entry to fill and `append`; it brings memory of an entry that was dropped.
-  [[nodiscard]] Entry take_spare() noexcept { return std::exchange(spare_, Entry{}); }
-
-  /// Adds an entry that `takes` allows, and drops the oldest while there are too many or they are too big.
-  /// May throw before anything has changed, never later.
-  void append(Entry&& entry) {
-    const std::size_t bytes = entry.bytes;
-    entries_.push_back(std::move(entry));
-    bytes_ += bytes;
-    while (entries_.size() > max_entries_ || bytes_ > max_bytes_) {
-      bytes_ -= entries_.front().bytes;
-      entries_.front().changes.clear();
-      std::swap(spare_, entries_.front());
-      entries_.pop_front();
+  /// Adds a diff that `takes` allows: a range of pairs of ordinal and value, each key once. Drops the oldest
+  /// while there are too many or they are too big.
+  /// Errors: may throw before anything has changed, never later.
+  template <class Changes>
+  void append(UpdateId from, UpdateId upto, std::size_t bytes, const Changes& changes) {
+    const std::uint64_t begin = entries_.empty() ? first_ : entries_.back().end;
+    std::uint64_t at = begin;
+    for (const auto& [ordinal, value] : changes) {
+      Change& change = free_change(at++);
+      change.ordinal = ordinal;
+      change.value = value;
     }
+    if (entries_.empty()) from_ = from;
+    entries_.push_back(Entry{upto, at, bytes});
+    bytes_ += bytes;
+    while (entries_.size() > max_entries_ || bytes_ > max_bytes_) drop_oldest();
   }
 
   void clear() noexcept {
     entries_.clear();
+    chunks_.clear();
+    spare_ = {};
     bytes_ = 0;
+    first_ = 0;
+    chunks_begin_ = 0;
   }
 
   /// True if what happened since `from` is all here.
-  [[nodiscard]] bool reaches_back_to(UpdateId from) const {
-    return !entries_.empty() && entries_.front().from <= from;
+  [[nodiscard]] bool reaches_back_to(UpdateId from) const { return !entries_.empty() && from_ <= from; }
+
+  /// Where the diffs lead that begin at `from` and end at `upto`, or at the first end beyond it;
+  /// `reaches_back_to(from)` holds.
+  [[nodiscard]] UpdateId reach(UpdateId from, UpdateId upto) const {
+    if (from >= upto || from >= entries_.back().upto) return from;
+    const auto last = std::lower_bound(entries_.begin(), entries_.end(), upto,
+                                       [](const Entry& entry, UpdateId id) { return entry.upto < id; });
+    return last != entries_.end() ? last->upto : entries_.back().upto;
   }
 
-  /// The entry that leads on from `from`, or null.
-  [[nodiscard]] const Entry* step_after(UpdateId from) const {
-    const auto at = first_beyond(from);
-    return at != entries_.end() && at->from == from ? &*at : nullptr;
-  }
-
-  /// Calls `f(entry)` for the entries that lead from `from` to `upto`, or to the first end of an entry beyond
-  /// it; `reaches_back_to(from)` holds. Returns where they lead.
+  /// Calls `f(ordinal, value)` for the changes of these diffs, the oldest first. Returns `reach(from, upto)`.
   template <class F>
   UpdateId for_each_between(UpdateId from, UpdateId upto, F f) const {
     UpdateId reached = from;
-    for (auto at = first_beyond(from); at != entries_.end() && reached < upto; ++at) {
-      f(*at);
-      reached = at->upto;
+    auto entry = std::upper_bound(entries_.begin(), entries_.end(), from,
+                                  [](UpdateId id, const Entry& e) { return id < e.upto; });
+    std::uint64_t at = entry == entries_.begin() ? first_ : std::prev(entry)->end;
+    for (; entry != entries_.end() && reached < upto; ++entry) {
+      for (; at != entry->end; ++at) {
+        const Change& change = change_at(at);
+        f(change.ordinal, *change.value);
+      }
+      reached = entry->upto;
     }
     return reached;
   }
 
  private:
-  [[nodiscard]] auto first_beyond(UpdateId id) const {
-    return std::upper_bound(entries_.begin(), entries_.end(), id,
-                            [](UpdateId wanted, const Entry& entry) { return wanted < entry.upto; });
+  static constexpr std::size_t chunk_size = 64;
+  // A dropped value beyond this is destroyed, for who knows how long it would wait for its reuse.
+  static constexpr std::size_t most_reused_bytes = 512;
+
+  [[nodiscard]] const Change& change_at(std::uint64_t at) const {
+    const auto place = static_cast<std::size_t>(at - chunks_begin_);
+    return chunks_[place / chunk_size][place % chunk_size];
+  }
+
+  Change& free_change(std::uint64_t at) {
+    const auto place = static_cast<std::size_t>(at - chunks_begin_);
+    if (place / chunk_size == chunks_.size()) {
+      if (spare_.empty()) spare_.resize(chunk_size);
+      chunks_.push_back(std::move(spare_));
+      spare_ = {};
+    }
+    return chunks_[place / chunk_size][place % chunk_size];
+  }
+
+  void drop_oldest() noexcept {
+    const Entry oldest = entries_.front();
+    const auto count = static_cast<std::size_t>(oldest.end - first_);
+    if (oldest.bytes > entry_overhead_bytes + count * (change_overhead_bytes + most_reused_bytes)) {
+      for (std::uint64_t at = first_; at != oldest.end; ++at) {
+        const auto place = static_cast<std::size_t>(at - chunks_begin_);
+        chunks_[place / chunk_size][place % chunk_size].value.reset();
+      }
+    }
+    entries_.pop_front();
+    from_ = oldest.upto;
+    first_ = oldest.end;
+    bytes_ -= oldest.bytes;
+    for (; first_ - chunks_begin_ >= chunk_size; chunks_begin_ += chunk_size) {
+      spare_ = std::move(chunks_.front());
+      chunks_.pop_front();
+    }
   }
 
   std::deque<Entry> entries_;
-  Entry spare_;
+  std::deque<std::vector<Change>> chunks_;
+  std::vector<Change> spare_;       // a chunk to be used again, or none
+  std::uint64_t chunks_begin_ = 0;  // how many changes were logged before the first one of the first chunk
+  std::uint64_t first_ = 0;         // ... before the first one that is not dropped
+  UpdateId from_ = 0;               // where the first diff begins; means nothing if there is none
   std::size_t max_entries_;
   std::size_t max_bytes_;
   std::size_t bytes_ = 0;

@@ -7,10 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/bytes.hpp"
+#include "syncstate/codec/byte_containers.hpp"
 #include "syncstate/detail/model/dense_array.hpp"
 #include "syncstate/detail/model/key_hash.hpp"
 #include "syncstate/detail/model/key_order.hpp"
 #include "syncstate/detail/model/key_sort.hpp"
+#include "syncstate/detail/model/packed_keys.hpp"
 #include "syncstate/error.hpp"
 
 namespace syncstate::detail {
@@ -43,6 +46,14 @@ class EntryDraft {
 
   /// The index of a key, or `npos`.
   [[nodiscard]] std::uint32_t find(KeyArg<K> key) const { return find(hash_key<K>(key, table_.seed()), key); }
+
+  /// The same, where `packed` are the keys' bytes.
+  [[nodiscard]] std::uint32_t find(KeyArg<K> key, const PackedKeys& packed) const
+    requires(is_byte_like<K>)
+  {
+    const ByteView bytes = key_bytes(key);
+    return table_.find(hash_key<K>(key, table_.seed()), [&](std::uint32_t i) { return packed.is(i, bytes); });
+  }
 
   /// Errors: `duplicate_key`, `too_large`.
   void push(K key, V value) {

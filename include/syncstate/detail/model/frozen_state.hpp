@@ -15,6 +15,7 @@
 #include "syncstate/detail/model/entry_draft.hpp"
 #include "syncstate/detail/model/key_hash.hpp"
 #include "syncstate/detail/model/key_order.hpp"
+#include "syncstate/detail/model/packed_keys.hpp"
 #include "syncstate/detail/model/sha256.hpp"
 #include "syncstate/map_hash.hpp"
 
@@ -53,15 +54,18 @@ class FrozenState {
     draft.sort();
     Sha256 sha;
     Bytes scratch;
+    PackedKeys packed;
+    if constexpr (is_byte_like<K>) packed.prepare(draft.keys());
     for (std::uint32_t i = 0; i < draft.size(); ++i) {
+      if constexpr (is_byte_like<K>) packed.add(content_view(draft.keys()[i]));
       update_with(sha, draft.keys()[i], scratch);
       update_with(sha, draft.values()[i], scratch);
     }
-    return std::make_shared<const FrozenState>(std::move(draft), MapHash(sha.finish()));
+    return std::make_shared<const FrozenState>(std::move(draft), std::move(packed), MapHash(sha.finish()));
   }
 
-  FrozenState(EntryDraft<K, V>&& draft, const MapHash& hash) noexcept
-      : entries_(std::move(draft)), hash_(hash) {}
+  FrozenState(EntryDraft<K, V>&& draft, PackedKeys&& packed, const MapHash& hash) noexcept
+      : entries_(std::move(draft)), packed_(std::move(packed)), hash_(hash) {}
 
   [[nodiscard]] std::uint32_t size() const { return entries_.size(); }
   [[nodiscard]] const K& key(std::uint32_t ordinal) const { return entries_.keys()[ordinal]; }
@@ -70,7 +74,13 @@ class FrozenState {
   [[nodiscard]] const DenseArray<V>& initial_values() const { return entries_.values(); }
 
   /// The ordinal of a key, or `npos`.
-  [[nodiscard]] std::uint32_t find(KeyArg<K> key) const { return entries_.find(key); }
+  [[nodiscard]] std::uint32_t find(KeyArg<K> key) const {
+    if constexpr (is_byte_like<K>) {
+      if (packed_.has_block()) [[likely]]
+        return entries_.find(key, packed_);
+    }
+    return entries_.find(key);
+  }
 
   [[nodiscard]] const MapHash& hash() const { return hash_; }
 
@@ -92,6 +102,7 @@ class FrozenState {
 
  private:
   EntryDraft<K, V> entries_;
+  PackedKeys packed_;
   MapHash hash_;
   mutable std::atomic<const MapHash*> keys_hash_{nullptr};
 };

@@ -26,7 +26,7 @@ class AnyRemote;
 
 /// Reaches what `StateMap` and `Diff` keep to themselves.
 ///
-/// Threads: `value`, `changed_at`, `for_each_changed_since`, `step_after`, copying the map and `update_id()`
+/// Threads: `value`, `changed_at`, `for_each_changed_since`, `log`, copying the map and `update_id()`
 /// read the committed state only. Other threads may use them while one thread has a transaction open; whoever
 /// commits excludes them for as long as `commit_transaction` takes.
 struct MapAccess {
@@ -80,12 +80,6 @@ struct MapAccess {
     }
   }
 
-  /// The log entry that leads on from `id`, or null. It lives until the map next changes.
-  template <class K, class V>
-  [[nodiscard]] static const DiffLogEntry<V>* step_after(const StateMap<K, V>& map, UpdateId id) {
-    return map.log_.step_after(id);
-  }
-
   /// The diffs kept one by one; as old as the map's last change.
   template <class K, class V>
   [[nodiscard]] static const DiffLog<V>& log(const StateMap<K, V>& map) {
@@ -129,6 +123,10 @@ struct MapAccess {
   /// The changes of a diff by ordinal, in no particular order.
   template <class K, class V>
   [[nodiscard]] static const ChangeSet<V>& diff_ordinals(const Diff<K, V>& diff) {
+    return diff.changes_;
+  }
+  template <class K, class V>
+  [[nodiscard]] static ChangeSet<V>& diff_ordinals(Diff<K, V>& diff) {
     return diff.changes_;
   }
   template <class K, class V>

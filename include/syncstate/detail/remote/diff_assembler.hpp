@@ -2,7 +2,9 @@
 #ifndef SYNCSTATE_DETAIL_REMOTE_DIFF_ASSEMBLER_HPP
 #define SYNCSTATE_DETAIL_REMOTE_DIFF_ASSEMBLER_HPP
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -28,17 +30,15 @@ class DiffAssembler : public DiffReceiver {
   explicit DiffAssembler(std::shared_ptr<const FrozenState<K, V>> frozen) : frozen_(std::move(frozen)) {}
 
   void stage(ByteView entries) override {
-    protocol::for_each_entry(entries,
-                             [this](std::uint64_t ordinal, ByteView value) { stage_value(ordinal, value); });
+    const std::size_t before = staged_.size();
+    add(entries);
+    make_room(staged_.size() - before);
   }
 
-  void stage_value(std::uint64_t ordinal, ByteView value) override {
-    if (ordinal >= frozen_->size()) ByteReader::fail("an ordinal beyond the last key");
-    staged_.set(static_cast<std::uint32_t>(ordinal), decode_whole<V>(value));
-  }
+  void stage_value(std::uint64_t ordinal, ByteView value) override { add_one(ordinal, value); }
 
   std::error_code close(const DiffHead& head, ByteView entries) override {
-    stage(entries);
+    add(entries);
     ChangeSet<V> changes = std::exchange(staged_, {});
     return take(
         MapAccess::make_diff(frozen_, head.epoch, head.from, head.upto, head.is_full, std::move(changes)));
@@ -46,7 +46,7 @@ class DiffAssembler : public DiffReceiver {
 
   std::error_code step(const DiffHead& head, std::uint64_t ordinal, ByteView value) override {
     staged_.clear();
-    stage_value(ordinal, value);
+    add_one(ordinal, value);
     return close(head, {});
   }
 
@@ -56,6 +56,29 @@ class DiffAssembler : public DiffReceiver {
   virtual std::error_code take(Diff<K, V> diff) = 0;
 
  private:
+  void add(ByteView entries) {
+    protocol::for_each_entry(entries,
+                             [this](std::uint64_t ordinal, ByteView value) { add_one(ordinal, value); });
+  }
+
+  void add_one(std::uint64_t ordinal, ByteView value) {
+    if (ordinal >= frozen_->size()) ByteReader::fail("an ordinal beyond the last key");
+    staged_.set(static_cast<std::uint32_t>(ordinal), decode_whole<V>(value));
+  }
+
+  /// Of a transfer, whose entries ascend, one piece tells about how many are to come: then they need not be
+  /// moved again and again. What is believed is a multiple of what has come, and never more than the map.
+  void make_room(std::size_t of_last_piece) {
+    const std::size_t have = staged_.size();
+    if (staged_.capacity() - have >= of_last_piece || !staged_.is_sorted()) return;
+    const std::size_t beyond = std::size_t{(staged_.end() - 1)->first} + 1;
+    const double share = static_cast<double>(have) / static_cast<double>(beyond);
+    const auto all = static_cast<std::size_t>(share * 1.05 * frozen_->size());
+    staged_.reserve(std::min({all, std::size_t{frozen_->size()}, most_room_factor * have}));
+  }
+
+  static constexpr std::size_t most_room_factor = 64;
+
   std::shared_ptr<const FrozenState<K, V>> frozen_;
   ChangeSet<V> staged_;  // one change a key, so a transfer of any length takes no more than the map
 };

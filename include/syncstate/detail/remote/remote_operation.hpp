@@ -10,13 +10,15 @@
 
 #include "syncstate/detail/unique_function.hpp"
 #include "syncstate/error.hpp"
+#include "syncstate/event.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate::detail {
 
 /// The shared state of one request or event: whoever ends it first decides how it ended.
 ///
-/// Threads: every member from any thread; `on_done` is called by whoever ends it, with no lock held.
+/// Threads: every member from any thread; `on_done`, or `ended` of what derives from this, is called once, by whoever
+/// ends it, with no lock held.
 class Operation {
  public:
   using OnDone = UniqueFunction<void(std::error_code, const std::string&, UpdateId)>;
@@ -25,10 +27,12 @@ class Operation {
     return std::make_shared<Operation>(std::move(on_done));
   }
   explicit Operation(OnDone on_done) : on_done_(std::move(on_done)) {}
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+  virtual ~Operation() = default;
 
   /// Ends it, unless it has ended. Returns whether this call did.
   bool finish(std::error_code error, const std::string& detail = {}, UpdateId update_id = 0) {
-    OnDone on_done;
     {
       const std::lock_guard lock(mutex_);
       if (is_finished_) return false;
@@ -36,9 +40,8 @@ class Operation {
       error_ = error;
       detail_ = detail;
       update_id_ = update_id;
-      on_done = std::move(on_done_);
     }
-    if (on_done) on_done(error, detail, update_id);
+    ended(error, detail, update_id);
     return true;
   }
 
@@ -62,7 +65,6 @@ class Operation {
   /// The caller's patience is over: ends as `unavailable`, or `outcome_unknown` if it was sent.
   void give_up(const std::string& detail) {
     // Marked sent between the two lines it ends as unavailable though it may run: so both in one.
-    OnDone on_done;
     std::error_code error;
     {
       const std::lock_guard lock(mutex_);
@@ -70,9 +72,8 @@ class Operation {
       is_finished_ = true;
       error = error_ = make_error_code(was_sent_ ? StateErrc::outcome_unknown : StateErrc::unavailable);
       detail_ = detail;
-      on_done = std::move(on_done_);
     }
-    if (on_done) on_done(error, detail, 0);
+    ended(error, detail, 0);
   }
 
   /// What became of it: the update id, or the error thrown. Only once finished.
@@ -80,6 +81,12 @@ class Operation {
     const std::lock_guard lock(mutex_);
     if (error_) throw StateError(error_, detail_);
     return update_id_;
+  }
+
+ protected:
+  virtual void ended(std::error_code error, const std::string& detail, UpdateId update_id) {
+    OnDone on_done = std::move(on_done_);
+    if (on_done) on_done(error, detail, update_id);
   }
 
  private:
@@ -90,6 +97,22 @@ class Operation {
   std::error_code error_;
   std::string detail_;
   UpdateId update_id_ = 0;
+};
+
+/// An event, and whoever waits for its answer.
+class EventCall : public Operation {
+ public:
+  explicit EventCall(SerializedEvent event, OnDone on_done = {})
+      : Operation(std::move(on_done)), event_(std::move(event)) {}
+
+  /// The event, which lives as long as `call`.
+  [[nodiscard]] static std::shared_ptr<const SerializedEvent> event_of(
+      const std::shared_ptr<EventCall>& call) {
+    return {call, &call->event_};
+  }
+
+ private:
+  const SerializedEvent event_;
 };
 
 }  // namespace syncstate::detail

@@ -318,45 +318,58 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     return bytes;
   }
 
-  /// Applies a diff and makes it visible; on an exception nothing has changed, the diff neither. With
-  /// callbacks, opens their round and takes the diff along.
+  /// Applies a diff and makes it visible; on an exception nothing has changed, the diff neither. Takes its
+  /// values along: into the store, or into the round of its callbacks, which is opened here.
   void show(Diff<K, V>& diff) {
+    const Position to{diff.epoch(), diff.upto_update_id()};
+    if (update_callbacks_ == nullptr) {
+      store_.apply(std::move(MapAccess::diff_ordinals(diff)), fallen_back(diff), to);
+      touch_all(diff);
+      return;
+    }
     const Position before = store_.position();
     std::optional<Diff<K, V>> rebased;  // relative to `before`, where the diff itself is not
-    const bool is_other_epoch = diff.epoch() != before.epoch;
-    if (diff.is_full() || (!is_other_epoch && diff.from_update_id() != before.update_id)) {
+    if (diff.is_full() || (diff.epoch() == before.epoch && diff.from_update_id() != before.update_id)) {
       rebased = rebase(diff, before);
     }
     Diff<K, V>& change = rebased ? *rebased : diff;
     std::optional<View<K, V>> before_view;
-    if (update_callbacks_ != nullptr && !change.is_empty()) {
+    if (!change.is_empty()) {
       before_view = store_.view();
       post_round();  // before the diff is visible: it may be the one thing that fails
     }
-    store_.apply(MapAccess::diff_ordinals(change), Position{diff.epoch(), diff.upto_update_id()});
-
-    if (diff.is_full()) std::fill(touched_.begin(), touched_.end(), 0);
-    for (const auto& named : MapAccess::diff_ordinals(diff)) touch(touched_, named.first);
+    store_.apply(std::as_const(MapAccess::diff_ordinals(change)), to);
+    touch_all(diff);
     if (before_view) {
       round_.emplace(Round{std::move(change), std::move(*before_view), update_callbacks_});
       has_open_round_ = true;
     }
   }
 
+  void touch_all(const Diff<K, V>& diff) {
+    if (diff.is_full()) std::fill(touched_.begin(), touched_.end(), 0);
+    for (const auto& named : MapAccess::diff_ordinals(diff)) touch(touched_, named.first);
+  }
+
+  /// The keys that have their initial values again by a full diff that does not name them.
+  std::vector<std::uint32_t> fallen_back(const Diff<K, V>& diff) const {
+    std::vector<std::uint32_t> ordinals;
+    if (!diff.is_full()) return ordinals;
+    std::vector<std::uint64_t> named(touched_.size());
+    for (const auto& change : MapAccess::diff_ordinals(diff)) touch(named, change.first);
+    for (std::size_t word = 0; word < touched_.size(); ++word) {
+      for (std::uint64_t left = touched_[word] & ~named[word]; left != 0; left &= left - 1) {
+        ordinals.push_back(static_cast<std::uint32_t>(word * 64) + lowest_bit(left));
+      }
+    }
+    return ordinals;
+  }
+
   /// The same step as a diff that is not full and begins at `before`: names also what falls back to its
   /// initial value. Into another life of the master it leads from 0.
   Diff<K, V> rebase(const Diff<K, V>& diff, Position before) const {
     ChangeSet<V> changes = MapAccess::diff_ordinals(diff);
-    if (diff.is_full()) {
-      std::vector<std::uint64_t> named(touched_.size());
-      for (const auto& change : changes) touch(named, change.first);
-      for (std::size_t word = 0; word < touched_.size(); ++word) {
-        for (std::uint64_t left = touched_[word] & ~named[word]; left != 0; left &= left - 1) {
-          const auto ordinal = static_cast<std::uint32_t>(word * 64) + lowest_bit(left);
-          changes.set(ordinal, frozen_->initial(ordinal));
-        }
-      }
-    }
+    for (const std::uint32_t ordinal : fallen_back(diff)) changes.set(ordinal, frozen_->initial(ordinal));
     const UpdateId from = diff.epoch() == before.epoch ? before.update_id : 0;
     return MapAccess::make_diff(frozen_, diff.epoch(), from, diff.upto_update_id(), false,
                                 std::move(changes));

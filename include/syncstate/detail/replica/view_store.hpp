@@ -18,20 +18,14 @@
 
 namespace syncstate::detail {
 
-/// What the scheduler may do between two steps of a reader: nothing, but for tests, which put the writer
-/// there.
-struct NoInterrupt {
-  static void between_steps() noexcept {}
-};
-
-/// Left-right with reference counts: readers take the slot shown, the writer changes another and shows that.
+/// Left-right with counted views: readers take the slot shown, the writer changes another and shows that.
 ///
 /// A slot that was shown some diffs ago is brought up to date by copying only what changed since, so a diff
 /// costs what it names twice over, not the map. Only when views hold all other slots is a new copy made.
 ///
 /// Threads : `view()` from any, at any time; all else is the writer's, one at a time.
-/// Lifetime: slots live at least as long as the store, because a reader may be about to count itself in;
-///           views keep theirs longer.
+/// Lifetime: slots live at least as long as the store, because a reader may be about to come; views keep
+///           theirs longer.
 template <class K, class V, class Interrupt = NoInterrupt>
 class ViewStore {
  public:
@@ -41,39 +35,36 @@ class ViewStore {
   template <class F>
   ViewStore(std::shared_ptr<const FrozenState<K, V>> frozen, Position position, F value_at)
       : frozen_(std::move(frozen)) {
-    Slot& first = add_slot();
-    try {
-      first.values.reserve(frozen_->size());
-      for (std::uint32_t i = 0; i < frozen_->size(); ++i) first.values.push_back(value_at(i));
-    } catch (...) {
-      first.release();
-      throw;
-    }
-    first.position = position;
-    first.is_wholly_stale = false;
-    shown_.store(&first);
+    auto first = std::make_unique<Slot>(frozen_);
+    first->values.reserve(frozen_->size());
+    for (std::uint32_t i = 0; i < frozen_->size(); ++i) first->values.push_back(value_at(i));
+    first->position = position;
+    first->is_wholly_stale = false;
+    slots_.push_back(first.get());
+    shown_.store(first.release());
   }
 
   ViewStore(const ViewStore&) = delete;
   ViewStore& operator=(const ViewStore&) = delete;
   ~ViewStore() {
-    for (Slot* slot : slots_) slot->release();
+    for (Slot* slot : slots_) slot->close();
   }
 
   /// What is shown now. Waits for nobody; begins anew only when the writer has shown another state meanwhile.
   ///
-  /// Why it is right: both sides work in one total order (seq_cst). We count ourselves in, then look whether
-  /// the slot is still shown. If it is, our count comes before the moment the writer shows another, and the
-  /// writer looks at the counts of retired slots only after that: it sees ours and leaves the slot alone. If
-  /// it is not, we count ourselves out and have read nothing. That the slot was retired, rewritten and shown
-  /// again in between does no harm: then it is the newest state.
+  /// Why it is right: coming, looking what is shown, showing, and looking who has come are all in one total
+  /// order (seq_cst). We come, then look whether the slot is still shown. If it is, we came before the moment
+  /// the writer shows another, and the writer looks who has come to a slot only after that: it sees us, and
+  /// leaves the slot alone until it sees us go. If it is not, we go again and have read nothing. That the slot
+  /// was retired, rewritten and shown again in between does no harm: then it is the newest state.
   [[nodiscard]] View<K, V> view() const noexcept {
     for (;;) {
-      Slot* const slot = shown_.load();
+      Slot* const slot = shown_.load(std::memory_order_seq_cst);
       Interrupt::between_steps();
-      slot->refs.fetch_add(1);
-      if (shown_.load() == slot) return View<K, V>(slot);
-      slot->release();
+      slot->views.enter(std::memory_order_seq_cst);
+      if (shown_.load(std::memory_order_seq_cst) == slot) [[likely]]
+        return View<K, V>(slot);
+      slot->drop_view();
     }
   }
 
@@ -85,13 +76,25 @@ class ViewStore {
     Slot& slot = spare_slot();
     bring_up_to_date(slot);
     for (const auto& [ordinal, value] : changes) slot.values[ordinal] = value;
-    for (Slot* other : slots_) {
-      if (other != &slot) note_stale(*other, changes);
+    show(slot, changes, {}, to);
+  }
+
+  /// The same with values that are taken along, and with keys that fall back to their initial values before.
+  /// On an exception the changes still have their values.
+  void apply(ChangeSet<V>&& changes, const std::vector<std::uint32_t>& fallen_back, Position to) {
+    Slot& slot = spare_slot();
+    if (changes.size() == frozen_->size() && changes.is_sorted()) {
+      // Nothing stays, so nothing is copied.
+      slot.is_wholly_stale = true;
+      slot.values = DenseArray<V>();
+      slot.values.reserve(changes.size());
+      for (auto& change : changes) slot.values.push_back(std::move(change.second));
+    } else {
+      bring_up_to_date(slot);
+      for (const std::uint32_t ordinal : fallen_back) slot.values[ordinal] = frozen_->initial(ordinal);
+      for (auto& [ordinal, value] : changes) slot.values[ordinal] = std::move(value);
     }
-    slot.position = to;
-    slot.is_wholly_stale = false;
-    shown_.store(&slot);
-    free_surplus();
+    show(slot, changes, fallen_back, to);
   }
 
   /// Copies of the values that exist now; for tests.
@@ -113,7 +116,9 @@ class ViewStore {
     return *slot.release();
   }
 
-  [[nodiscard]] bool is_free(const Slot& slot) const { return &slot != &shown() && slot.refs.load() == 1; }
+  [[nodiscard]] bool is_free(const Slot& slot) const {
+    return &slot != &shown() && slot.views.template is_empty<Interrupt>();
+  }
 
   /// A slot that nobody reads, the cheapest to bring up to date.
   Slot& spare_slot() {
@@ -143,12 +148,27 @@ class ViewStore {
     slot.stale.clear();
   }
 
-  void note_stale(Slot& slot, const ChangeSet<V>& changes) noexcept {
+  /// From here on nothing throws.
+  void show(Slot& slot, const ChangeSet<V>& changes, const std::vector<std::uint32_t>& fallen_back,
+            Position to) noexcept {
+    for (Slot* other : slots_) {
+      if (other != &slot) note_stale(*other, changes, fallen_back);
+    }
+    slot.stale.clear();
+    slot.position = to;
+    slot.is_wholly_stale = false;
+    shown_.store(&slot, std::memory_order_seq_cst);
+    free_surplus();
+  }
+
+  void note_stale(Slot& slot, const ChangeSet<V>& changes,
+                  const std::vector<std::uint32_t>& fallen_back) noexcept {
     if (slot.is_wholly_stale) return;
     // Beyond half of the keys, copying all of them in a row is the quicker way.
-    bool fits = slot.stale.size() + changes.size() <= frozen_->size() / 2 + 1;
+    bool fits = slot.stale.size() + changes.size() + fallen_back.size() <= frozen_->size() / 2 + 1;
     if (fits) {
       try {
+        slot.stale.insert(slot.stale.end(), fallen_back.begin(), fallen_back.end());
         for (const auto& change : changes) slot.stale.push_back(change.first);
       } catch (...) {
         fits = false;  // out of memory: then it is copied as a whole one day
@@ -181,8 +201,9 @@ class ViewStore {
 
   const std::shared_ptr<const FrozenState<K, V>> frozen_;
   std::vector<Slot*> slots_;
-  std::atomic<Slot*> shown_{nullptr};
   unsigned idle_ = 0;  // diffs in a row that left two spare copies
+  // On a cache line of its own: all readers read it, and only showing another slot takes it from them.
+  alignas(64) std::atomic<Slot*> shown_{nullptr};
 };
 
 }  // namespace syncstate::detail

@@ -29,6 +29,12 @@ class ByteShare {
     return (*all_ += bytes) <= most;
   }
 
+  /// So many of those taken are not needed any more.
+  void give_back(std::size_t bytes) {
+    bytes_ -= bytes;
+    *all_ -= bytes;
+  }
+
  private:
   SharedBytesCount all_;
   std::size_t bytes_ = 0;

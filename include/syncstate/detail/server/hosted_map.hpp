@@ -115,10 +115,8 @@ class HostedMap final : public protocol::DiffSource {
     const auto& log = MapAccess::log(map_);
     if (!log.reaches_back_to(cursor.from)) return protocol::PassPiece::lost;
     std::vector<std::pair<std::uint32_t, const V*>> changes;
-    log.for_each_between(cursor.from, cursor.target, [&](const auto& entry) {
-      for (const auto& [ordinal, value] : entry.changes) {
-        if (ordinal >= cursor.ordinal) changes.emplace_back(ordinal, &value);
-      }
+    log.for_each_between(cursor.from, cursor.target, [&](std::uint32_t ordinal, const V& value) {
+      if (ordinal >= cursor.ordinal) changes.emplace_back(ordinal, &value);
     });
     std::stable_sort(changes.begin(), changes.end(),
                      [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -142,7 +140,7 @@ class HostedMap final : public protocol::DiffSource {
     const std::lock_guard lock(mutex_);
     const auto& log = MapAccess::log(map_);
     if (!log.reaches_back_to(from)) return from;
-    return log.for_each_between(from, upto, [](const auto&) {});
+    return log.reach(from, upto);
   }
 
   std::shared_ptr<const protocol::PinnedSnapshot> pin_snapshot(UpdateId at_least) override {

@@ -2,11 +2,15 @@
 #ifndef SYNCSTATE_DETAIL_SERVER_HOSTED_SLOT_HPP
 #define SYNCSTATE_DETAIL_SERVER_HOSTED_SLOT_HPP
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -44,8 +48,10 @@ class HostedSlot final : public HostedBase,
 
   /// `committed` is told of every commit, on the map's executor, with the lane that hears of it anyway, or
   /// null; `on_error` of what hooks throw. `waiting_bytes` counts the events of all maps that wait for their hooks.
+  /// `runs_where_events_come`: on the thread that brings them, where the executor is idle.
   HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial,
              std::shared_ptr<Hooks> hooks, ErrorHandler on_error, SharedBytesCount waiting_bytes,
+             bool runs_where_events_come,
              UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed)
       : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)),
         serial_(std::move(serial)),
@@ -53,6 +59,7 @@ class HostedSlot final : public HostedBase,
         on_error_(std::move(on_error)),
         waiting_bytes_(std::move(waiting_bytes)),
         most_waiting_bytes_(limits.all_event_bytes),
+        runs_where_events_come_(runs_where_events_come),
         senders_(limits),
         committed_(std::move(committed)) {}
 
@@ -87,8 +94,8 @@ class HostedSlot final : public HostedBase,
   [[nodiscard]] std::uint64_t hold_sender(std::uint64_t sender) override { return senders_.hold(sender); }
   void release_sender(std::uint64_t sender) override { senders_.release(sender); }
 
-  void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came,
-                  bool is_allowed) override {
+  void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came, bool is_allowed,
+                  std::unique_ptr<EventBatch>& batch) override {
     static const std::string our_type = type_name<E>();
     if (is_allowed && *came.type != our_type) {
       link->answer(came.ticket,
@@ -96,23 +103,33 @@ class HostedSlot final : public HostedBase,
                                 "the server's events are " + our_type + ", the client's " + *came.type});
       return;
     }
+    if (!batch) {
+      batch = std::make_unique<Batch>(
+          link, EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()},
+          waiting_bytes_);
+    }
+    Batch& into = static_cast<Batch&>(*batch);
     // Links come and go, and what they sent still waits: no link's own limit bounds that.
-    ByteShare share(waiting_bytes_);
-    if (!share.take(sizeof(Pending) + came.bytes.size(), most_waiting_bytes_)) {
+    const std::size_t bytes = sizeof(Pending) + came.bytes.size();
+    if (!into.share.take(bytes, most_waiting_bytes_)) {
+      into.share.give_back(bytes);
       link->answer(came.ticket,
                    EventOutcome{0, StateErrc::busy, "too many events wait for this server's hooks"});
       return;
     }
-    Pending pending{link->lane(),
-                    link,
-                    came.ticket,
-                    came.sender,
-                    is_allowed,
-                    is_allowed ? std::optional(Event<E>::deserialize(came.bytes)) : std::nullopt,
-                    EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()},
-                    std::move(share)};
-    serial_->post(
-        [self = this->shared_from_this(), pending = std::move(pending)]() mutable { self->run(pending); });
+    Pending pending{came.ticket, came.sender, is_allowed, {}};
+    if (is_allowed) pending.event.emplace(Event<E>::deserialize(came.bytes));
+    into.events.push_back(std::move(pending));
+  }
+
+  void run_events(std::unique_ptr<EventBatch> batch) override {
+    {
+      const std::lock_guard lock(waiting_mutex_);
+      waiting_.emplace_back(static_cast<Batch*>(batch.release()));
+      if (std::exchange(is_running_, true)) return;
+    }
+    auto run = [self = this->shared_from_this()] { self->run_waiting(); };
+    runs_where_events_come_ ? serial_->dispatch(std::move(run)) : serial_->post(std::move(run));
   }
 
   // MasterMap
@@ -140,30 +157,80 @@ class HostedSlot final : public HostedBase,
   enum class State { initialising, live, dead };
 
   struct Pending {
-    std::shared_ptr<Lane> lane;
-    std::weak_ptr<ServerLink> link;
     protocol::EventTicket ticket;
     std::uint64_t sender;
     bool is_allowed;
     std::optional<Event<E>> event;  ///< none where it is not allowed
+  };
+
+  struct Batch final : EventBatch {
+    Batch(const std::shared_ptr<ServerLink>& from, EventContext sent_by, const SharedBytesCount& all)
+        : lane(from->lane()), link(from), context(std::move(sent_by)), share(all) {}
+    std::shared_ptr<Lane> lane;
+    std::weak_ptr<ServerLink> link;
     EventContext context;
+    std::vector<Pending> events;
+    std::size_t next = 0;  ///< the first that has not run
     ByteShare share;
   };
 
-  /// One transaction, and the news of it for all lanes but `answering`.
+  /// How long the hooks of one map go on before others have a turn on their thread.
+  static constexpr std::chrono::microseconds slice{200};
+  static constexpr std::size_t most_unseen = 32;  // events between two looks at the time
+
+  /// One transaction, and the news of it for all lanes.
   template <class F>
-  UpdateId commit(F& change, const Lane* answering = nullptr) {
+  UpdateId commit(F& change) {
     const UpdateId before = map_->head().update_id;
     const UpdateId id = map_->transact(change);
     // The commit stands, whatever becomes of the news.
-    if (id != before) contain(on_error_, [&] { committed_(map_.get(), answering); });
+    if (id != before) contain(on_error_, [&] { committed_(map_.get(), nullptr); });
     return id;
   }
 
-  /// On the map's executor: runs the event unless it was seen before, and answers.
-  void run(Pending& pending) {
+  /// On the map's executor: runs the events that wait, for a slice of time.
+  void run_waiting() {
+    const TimePoint until = serial_->now() + slice;
+    while (Batch* const batch = first_waiting()) {
+      run_some(*batch, until);
+      if (batch->next < batch->events.size())
+        return serial_->post([self = this->shared_from_this()] { self->run_waiting(); });
+      const std::lock_guard lock(waiting_mutex_);
+      waiting_.pop_front();
+    }
+  }
+
+  /// The first batch that waits; with none, whoever brings the next has to have it run.
+  Batch* first_waiting() {
+    const std::lock_guard lock(waiting_mutex_);
+    if (waiting_.empty()) is_running_ = false;
+    return waiting_.empty() ? nullptr : waiting_.front().get();
+  }
+
+  /// Runs events of a batch until there are no more, or the time is over; answers those that ran.
+  void run_some(Batch& batch, TimePoint until) {
+    const UpdateId before = map_->head().update_id;
+    std::vector<EventAnswer> answers;
+    answers.reserve(batch.events.size() - batch.next);
+    // The time is asked for after 1, 2, 4, ... events: asking takes as long as a short hook.
+    for (std::size_t look_after = 1; batch.next < batch.events.size();
+         look_after = std::min(2 * look_after, most_unseen)) {
+      const std::size_t end = std::min(batch.events.size(), batch.next + look_after);
+      while (batch.next < end) {
+        Pending& pending = batch.events[batch.next++];
+        answers.push_back(EventAnswer{pending.ticket, run(pending, batch.context)});
+        pending.event.reset();
+      }
+      if (serial_->now() >= until) break;
+    }
+    const bool has_committed = map_->head().update_id != before;
+    if (has_committed) contain(on_error_, [&] { committed_(map_.get(), batch.lane.get()); });
+    batch.lane->answer(batch.link, std::move(answers), has_committed ? map_.get() : nullptr);
+  }
+
+  /// Runs the event unless it was seen before.
+  EventOutcome run(const Pending& pending, const EventContext& context) {
     EventOutcome outcome;
-    bool has_committed = false;
     const std::uint64_t number = pending.ticket.number;
     switch (senders_.look_up(pending.sender, number, outcome)) {
       case SenderTable::Verdict::repeat: break;  // also of a map that is dead by now: it did run
@@ -177,37 +244,35 @@ class HostedSlot final : public HostedBase,
           break;
         }
         if (pending.is_allowed) {
-          outcome = run_hooks(pending, has_committed);
+          outcome = run_hooks(*pending.event, context);
         } else {
           outcome.error = StateErrc::forbidden;
         }
         senders_.record(pending.sender, number, outcome);
     }
-    pending.lane->answer(std::move(pending.link), pending.ticket, std::move(outcome),
-                         has_committed ? map_.get() : nullptr);
+    return outcome;
   }
 
-  EventOutcome run_hooks(const Pending& pending, bool& has_committed) {
+  EventOutcome run_hooks(const Event<E>& event, const EventContext& context) {
     EventOutcome outcome;
     auto change = [&](Map& map) {
-      for (auto& hook : *hooks_) hook(map, *pending.event, pending.context);
+      for (auto& hook : *hooks_) hook(map, event, context);
     };
     try {
-      const UpdateId before = map_->head().update_id;
-      outcome.update_id = commit(change, pending.lane.get());
-      has_committed = outcome.update_id != before;
+      outcome.update_id = map_->transact(change);
+      return outcome;
     } catch (const StateError& error) {
-      report(on_error_, std::current_exception());
       outcome.error = error.code() == StateErrc::too_large ? StateErrc::too_large : StateErrc::hook_failed;
       outcome.detail = error.what();
-    } catch (const std::exception& error) {
       report(on_error_, std::current_exception());
+    } catch (const std::exception& error) {
       outcome.error = StateErrc::hook_failed;
       outcome.detail = error.what();
-    } catch (...) {
       report(on_error_, std::current_exception());
+    } catch (...) {
       outcome.error = StateErrc::hook_failed;
       outcome.detail = "a hook threw something that is no std::exception";
+      report(on_error_, std::current_exception());
     }
     outcome.detail = protocol::shorten(std::move(outcome.detail));
     return outcome;
@@ -219,9 +284,13 @@ class HostedSlot final : public HostedBase,
   const ErrorHandler on_error_;
   const SharedBytesCount waiting_bytes_;
   const std::size_t most_waiting_bytes_;
+  const bool runs_where_events_come_;
   SenderTable senders_;
   UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed_;
   std::atomic<State> state_{State::initialising};
+  std::mutex waiting_mutex_;
+  std::deque<std::unique_ptr<Batch>> waiting_;
+  bool is_running_ = false;  // a task that runs them is posted, or under way
 };
 
 }  // namespace syncstate::detail

@@ -20,6 +20,12 @@ namespace syncstate::detail {
 
 class ServerLink;
 
+/// What became of an event, for the link it came on.
+struct EventAnswer {
+  protocol::EventTicket event;
+  EventOutcome outcome;
+};
+
 /// The links of one I/O executor: commits reach all of them by one wake-up.
 ///
 /// Threads : `map_changed`, `answer` and `post` from any thread; the rest on the lane's executor.
@@ -36,13 +42,13 @@ class Lane : public std::enable_shared_from_this<Lane> {
     schedule_round(lock);
   }
 
-  /// An event was run; its link hears of it, if it is still there. `changed` is the map that it committed to,
-  /// or null: commit and answer take one wake-up.
-  void answer(std::weak_ptr<ServerLink> link, const protocol::EventTicket& event, EventOutcome outcome,
+  /// Events were run; their link hears of it, if it is still there. `changed` is the map that they committed to,
+  /// or null: commits and answers take one wake-up.
+  void answer(std::weak_ptr<ServerLink> link, std::vector<EventAnswer> answers,
               const protocol::DiffSource* changed = nullptr) {
     std::unique_lock lock(mutex_);
     if (changed != nullptr) note_change(changed);
-    answers_.push_back(ReadyAnswer{std::move(link), event, std::move(outcome)});
+    answers_.push_back(ReadyAnswers{std::move(link), std::move(answers)});
     schedule_round(lock);
   }
 
@@ -73,10 +79,9 @@ class Lane : public std::enable_shared_from_this<Lane> {
   }
 
  private:
-  struct ReadyAnswer {
+  struct ReadyAnswers {
     std::weak_ptr<ServerLink> link;
-    protocol::EventTicket event;
-    EventOutcome outcome;
+    std::vector<EventAnswer> answers;
   };
 
   /// With the mutex held.
@@ -90,7 +95,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
     if (is_round_due_) return;
     is_round_due_ = true;
     lock.unlock();
-    executor_->post([weak = weak_from_this()] {
+    executor_->defer([weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->run_round();
     });
   }
@@ -110,7 +115,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
   std::mutex mutex_;
   bool is_round_due_ = false;
   std::vector<const protocol::DiffSource*> changed_;
-  std::vector<ReadyAnswer> answers_;
+  std::vector<ReadyAnswers> answers_;
   // On the executor only:
   std::vector<std::weak_ptr<ServerLink>> links_;  // weak: the transport keeps them, and they keep this lane
   std::unordered_map<const protocol::DiffSource*, std::vector<ServerLink*>> followers_;

@@ -48,6 +48,15 @@ class ServerHost {
   virtual void list_asked(ServerLink& link, protocol::ChannelId request) = 0;
 };
 
+/// Events of one link for one map that came together.
+class EventBatch {
+ public:
+  EventBatch() = default;
+  EventBatch(const EventBatch&) = delete;
+  EventBatch& operator=(const EventBatch&) = delete;
+  virtual ~EventBatch() = default;
+};
+
 /// A hosted map as its links see it, without its types.
 ///
 /// Threads: every member from any thread.
@@ -64,11 +73,13 @@ class HostedBase {
   /// longer.
   [[nodiscard]] virtual std::uint64_t hold_sender(std::uint64_t sender) = 0;
   virtual void release_sender(std::uint64_t sender) = 0;
-  /// Runs the event, sooner or later, and answers through the link's lane; one that is not allowed is answered in its
-  /// turn, too, so that a repeat gets the same answer.
+  /// Decodes an event and adds it to `batch`, or makes one if there is none.
   /// Errors: throws to end the session that sent bytes which are no event.
   virtual void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& event,
-                          bool is_allowed) = 0;
+                          bool is_allowed, std::unique_ptr<EventBatch>& batch) = 0;
+  /// Runs the events of a batch of this map in their order, sooner or later, and answers through their link's lane; one
+  /// that is not allowed is answered in its turn, too, so that a repeat gets the same answer.
+  virtual void run_events(std::unique_ptr<EventBatch> batch) = 0;
 };
 
 }  // namespace syncstate::detail

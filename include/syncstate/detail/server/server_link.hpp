@@ -126,6 +126,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
         session_.set_passwords(host_->passwords());
       }
       session_.on_bytes(bytes, now, sink());
+      run_events();
       wake();
     });
   }
@@ -162,6 +163,11 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   [[nodiscard]] const std::map<protocol::ChannelId, OpenMap>& maps() const { return maps_; }
 
  private:
+  struct Arrived {
+    std::shared_ptr<HostedBase> map;
+    std::unique_ptr<EventBatch> batch;  ///< null as long as no event of it could be kept
+  };
+
   /// Hands what the session wants done to the `perform` for it.
   struct Sink {
     ServerLink* self;
@@ -210,8 +216,12 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   void perform(const protocol::EventCame& action) {
     const auto found = maps_.find(action.ticket.channel);
     if (found == maps_.end()) return;
-    const auto map = found->second.map;
-    map->event_came(shared_from_this(), action, host_->is_allowed(peer_, Action::send_event, map->hash()));
+    const std::shared_ptr<HostedBase>& map = found->second.map;
+    auto arrived =
+        std::find_if(arrived_.begin(), arrived_.end(), [&](const Arrived& a) { return a.map == map; });
+    if (arrived == arrived_.end()) arrived = arrived_.insert(arrived_.end(), Arrived{map, nullptr});
+    map->event_came(shared_from_this(), action, host_->is_allowed(peer_, Action::send_event, map->hash()),
+                    arrived->batch);
   }
   void perform(const protocol::CloseSession& action) {
     report(host_->on_error(), action.cause);
@@ -228,6 +238,14 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   }
 
   void refuse_request(protocol::ChannelId request) { session_.refuse(request, StateErrc::forbidden, {}); }
+
+  /// Has the events run that came together. Those before wrong bytes, too.
+  void run_events() {
+    std::vector<Arrived> arrived = std::exchange(arrived_, {});
+    for (Arrived& of : arrived) {
+      if (of.batch) of.map->run_events(std::move(of.batch));
+    }
+  }
 
   /// Not even the goodbye could be made.
   void give_up(std::exception_ptr error) noexcept {
@@ -256,6 +274,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   protocol::ServerSession session_;
   std::map<protocol::ChannelId, OpenMap> maps_;
   std::vector<protocol::ChannelId> asked_;
+  std::vector<Arrived> arrived_;  // within `on_bytes` only
 };
 
 // What a lane does with its links, here where they are known.
@@ -270,26 +289,26 @@ inline void Lane::remove(const ServerLink* link) {
 
 inline void Lane::run_round() {
   std::vector<const protocol::DiffSource*> changed;
-  std::vector<ReadyAnswer> answers;
+  std::vector<ReadyAnswers> answers;
   {
     const std::lock_guard lock(mutex_);
     is_round_due_ = false;
     changed.swap(changed_);
     answers.swap(answers_);
   }
-  for (ReadyAnswer& ready : answers) {
-    if (const auto link = ready.link.lock()) {
-      link->guard([&] {
-        link->answer(ready.event, std::move(ready.outcome));
-        link->wake();
-      });
-    }
-  }
   for (const protocol::DiffSource* map : changed) {
     const auto found = followers_.find(map);
     if (found == followers_.end()) continue;
     for (ServerLink* link : found->second)
       link->wake();  // a wake never calls back, so the list stays as it is
+  }
+  for (ReadyAnswers& ready : answers) {
+    if (const auto link = ready.link.lock()) {
+      link->guard([&] {
+        for (EventAnswer& answer : ready.answers) link->answer(answer.event, std::move(answer.outcome));
+        link->wake();
+      });
+    }
   }
 }
 

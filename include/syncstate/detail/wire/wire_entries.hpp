@@ -3,6 +3,7 @@
 #define SYNCSTATE_DETAIL_WIRE_WIRE_ENTRIES_HPP
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -38,11 +39,28 @@ void append_sized(const T& value, Bytes& out) {
   }
 }
 
+/// Writes what `ByteWriter::put_varint` appends; returns where it ends.
+inline std::byte* write_varint(std::uint64_t v, std::byte* out) {
+  for (; v >= 0x80; v >>= 7) *out++ = static_cast<std::byte>(v | 0x80);
+  *out++ = static_cast<std::byte>(v);
+  return out;
+}
+
 /// Appends one entry of a diff: ordinal, length, value.
 template <class V>
 void append_entry(std::uint32_t ordinal, const V& value, Bytes& out) {
-  ByteWriter(out).put_varint(ordinal);
-  append_sized(value, out);
+  if constexpr (is_byte_like<V>) {
+    // Both numbers at once: with values of a few bytes, each growth of `out` is what counts.
+    const ByteView contents = content_view(value);
+    std::array<std::byte, 2 * 10> numbers;
+    std::byte* end = write_varint(ordinal, numbers.data());
+    end = write_varint(contents.size(), end);
+    out.insert(out.end(), numbers.data(), end);
+    out.insert(out.end(), contents.begin(), contents.end());
+  } else {
+    ByteWriter(out).put_varint(ordinal);
+    append_sized(value, out);
+  }
 }
 
 /// Appends a part of a large value as a `value_part` frame's body has it (without the stream).
