@@ -16,6 +16,9 @@ namespace benchmarks {
 
 using Map = syncstate::StateMap<std::string, std::string>;
 
+/// How many keys it has where nothing else is said.
+inline constexpr std::size_t sample_keys = 1'000;
+
 /// `/service/0000017/limit`.
 [[nodiscard]] inline std::string sample_key(std::size_t number) {
   std::string key = "/service/0000000/limit";

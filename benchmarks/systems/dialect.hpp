@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "support/sample_map.hpp"
+#include "systems/system.hpp"
 #include "systems/wire.hpp"
 
 namespace benchmarks {
@@ -42,8 +44,18 @@ class Dialect {
                                       std::string& reply) = 0;
 };
 
-/// Where one value of all lies, with the peers: they are asked to carry one, as one update of ours changes one.
+/// Where the peers publish updates, one channel for all of them: the cheapest they can do.
 inline constexpr std::string_view sample_channel = "limit.17";
+
+/// Where the peers keep the value that an update sets: in turn each of as many keys as our map has, named short.
+[[nodiscard]] inline std::string short_key(std::uint64_t number, const SystemOptions& options) {
+  return "limit." + std::to_string(number % options.keys);
+}
+
+/// The value that an update sets, which tells its number.
+[[nodiscard]] inline std::string short_value(std::uint64_t number, const SystemOptions& options) {
+  return sample_value(number).substr(16 - options.value_bytes);
+}
 
 /// Takes up to and with `end` from `text` at `at`; false if that has not come yet.
 inline bool take_line(std::string_view text, std::size_t& at, std::string_view& line) {

@@ -17,8 +17,6 @@
 namespace benchmarks {
 namespace {
 
-const std::string kv_subject = "$KV.b." + std::string(sample_channel);
-
 /// `PUB subject [reply] size`, then the content.
 void write_publication(std::string_view subject, std::string_view reply, std::string_view content,
                        std::string& out) {
@@ -110,7 +108,7 @@ class NatsDialect : public Dialect {
 /// PUB to SUB; a PING behind each write tells when the server has taken it.
 class CoreDialect final : public NatsDialect {
  public:
-  explicit CoreDialect(bool has_answers) : has_answers_(has_answers) {}
+  explicit CoreDialect(const SystemOptions& options) : options_(options) {}
 
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override {
     greet_nats(wire, context);
@@ -123,10 +121,10 @@ class CoreDialect final : public NatsDialect {
   }
 
   void write_update(std::size_t /*publisher*/, std::uint64_t number, std::string& out) override {
-    write_publication(sample_channel, "", sample_value(number), out);
+    write_publication(sample_channel, "", short_value(number, options_), out);
   }
   void write_end_of_batch(std::size_t publisher, std::size_t count, std::string& out) override {
-    if (!has_answers_) return;
+    if (!options_.answers) return;
     out += "PING\r\n";
     batches_[publisher].push_back(count);
   }
@@ -148,7 +146,7 @@ class CoreDialect final : public NatsDialect {
   }
 
  private:
-  bool has_answers_;
+  SystemOptions options_;
   std::vector<std::deque<std::size_t>> batches_;  // sizes, of each publisher's that are not answered
 };
 
@@ -156,6 +154,8 @@ class CoreDialect final : public NatsDialect {
 /// that.
 class KvDialect final : public NatsDialect {
  public:
+  explicit KvDialect(const SystemOptions& options) : options_(options) {}
+
   [[nodiscard]] bool merges() const override { return true; }
 
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override {
@@ -179,7 +179,8 @@ class KvDialect final : public NatsDialect {
   }
 
   void write_update(std::size_t publisher, std::uint64_t number, std::string& out) override {
-    write_publication(kv_subject, ack_subject(publisher), sample_value(number), out);
+    write_publication("$KV.b." + short_key(number, options_), ack_subject(publisher),
+                      short_value(number, options_), out);
   }
 
   std::size_t read_answers(std::size_t /*publisher*/, std::string_view text, std::size_t& answered,
@@ -219,6 +220,7 @@ class KvDialect final : public NatsDialect {
         R"("max_age":0,"num_replicas":1,"allow_rollup_hdrs":true,"deny_delete":true,"allow_direct":true})");
   }
 
+  SystemOptions options_;
   std::size_t publishers_ = 0;
   std::size_t subscribers_ = 0;
 };
@@ -238,8 +240,9 @@ std::unique_ptr<System> start_nats(bool keeps_state, const SystemOptions& option
   place->write("nats.conf", configuration);
   const std::vector<std::string> command{*program, "-c", place->path_of("nats.conf")};
   auto server = std::make_unique<Program>(std::move(place), port, command, "Server is ready");
-  if (keeps_state) return std::make_unique<WireSystem>(std::move(server), std::make_unique<KvDialect>());
-  return std::make_unique<WireSystem>(std::move(server), std::make_unique<CoreDialect>(options.answers));
+  if (keeps_state)
+    return std::make_unique<WireSystem>(std::move(server), std::make_unique<KvDialect>(options));
+  return std::make_unique<WireSystem>(std::move(server), std::make_unique<CoreDialect>(options));
 }
 
 }  // namespace benchmarks

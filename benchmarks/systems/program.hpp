@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -88,13 +89,13 @@ class Program final : public Server {
     while (text.find(sign) == std::string::npos) {
       const ssize_t size = ::read(output_, chunk, sizeof chunk);
       if (size <= 0) {
-        end();
+        kill();
         throw std::runtime_error(command.front() + " did not start: " + text);
       }
       text.append(chunk, static_cast<std::size_t>(size));
     }
   }
-  ~Program() override { end(); }
+  ~Program() override { kill(); }
 
   [[nodiscard]] in_port_t port() const override { return port_; }
 
@@ -115,6 +116,12 @@ class Program final : public Server {
     return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
   }
 
+  [[nodiscard]] std::size_t open_files() const override {
+    const std::filesystem::directory_iterator files("/proc/" + std::to_string(id_) + "/fd");
+    return static_cast<std::size_t>(
+        std::distance(std::filesystem::begin(files), std::filesystem::end(files)));
+  }
+
  private:
   [[noreturn]] static void run(const std::vector<std::string>& command, int output) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -130,7 +137,7 @@ class Program final : public Server {
     std::_Exit(127);
   }
 
-  void end() {
+  void kill() {
     ::kill(id_, SIGKILL);  // it keeps nothing that would have to be written
     ::waitpid(id_, nullptr, 0);
     ::close(output_);

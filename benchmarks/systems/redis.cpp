@@ -55,7 +55,7 @@ bool take_reply(std::string_view text, std::size_t& at, std::string_view& last) 
 
 class RedisDialect final : public Dialect {
  public:
-  explicit RedisDialect(RedisWrites writes) : writes_(writes) {}
+  RedisDialect(RedisWrites writes, const SystemOptions& options) : writes_(writes), options_(options) {}
 
   void greet_as_publisher(wire::Wire& wire, SSL_CTX* context) override { wire.start_tls_client(context); }
 
@@ -68,8 +68,8 @@ class RedisDialect final : public Dialect {
   }
 
   void write_update(std::size_t /*publisher*/, std::uint64_t number, std::string& out) override {
-    const std::string value = sample_value(number);
-    if (writes_ != RedisWrites::publish) write_command({"SET", sample_channel, value}, out);
+    const std::string value = short_value(number, options_);
+    if (writes_ != RedisWrites::publish) write_command({"SET", short_key(number, options_), value}, out);
     if (writes_ != RedisWrites::set) write_command({"PUBLISH", sample_channel, value}, out);
   }
 
@@ -93,11 +93,12 @@ class RedisDialect final : public Dialect {
 
  private:
   RedisWrites writes_;
+  SystemOptions options_;
 };
 
 }  // namespace
 
-std::unique_ptr<System> start_redis(RedisWrites writes, const SystemOptions& /*options*/) {
+std::unique_ptr<System> start_redis(RedisWrites writes, const SystemOptions& options) {
   const auto program = find_program("redis-server");
   if (!program) return nullptr;
   std::signal(SIGPIPE, SIG_IGN);
@@ -111,7 +112,7 @@ std::unique_ptr<System> start_redis(RedisWrites writes, const SystemOptions& /*o
       "--save", "", "--appendonly", "no", "--dir", place->path_of("")};
   // clang-format on
   auto server = std::make_unique<Program>(std::move(place), port, command, "Ready to accept connections");
-  return std::make_unique<WireSystem>(std::move(server), std::make_unique<RedisDialect>(writes));
+  return std::make_unique<WireSystem>(std::move(server), std::make_unique<RedisDialect>(writes, options));
 }
 
 }  // namespace benchmarks

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ class Server {
   [[nodiscard]] virtual in_port_t port() const = 0;
   [[nodiscard]] virtual double cpu_seconds() const = 0;
   [[nodiscard]] virtual double resident_bytes() const = 0;
+  /// How many descriptors it has open: one for each connection, besides what never changes.
+  [[nodiscard]] virtual std::size_t open_files() const = 0;
 };
 
 /// One that runs our code: `serve(ChildDuty&)` in a fork of this process, which says its port, or `host:port`.
@@ -48,6 +51,9 @@ class ForkedServer final : public Server {
   }
   [[nodiscard]] double cpu_seconds() const override { return process_.cpu_seconds(); }
   [[nodiscard]] double resident_bytes() const override { return process_.resident_bytes(); }
+  [[nodiscard]] std::size_t open_files() const override { return process_.open_files(); }
+  /// Says a word to `ChildDuty::next_word`.
+  void tell(char word) { process_.tell(word); }
 
  private:
   /// All but the standard ones.

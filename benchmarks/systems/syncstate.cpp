@@ -1,7 +1,10 @@
 // syncstate as it is measured beside the floor and the peers: everything of the clients on one user's io_context.
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -10,8 +13,10 @@
 #include <vector>
 
 #include "support/sample_map.hpp"
+#include "support/tcp_info.hpp"
 #include "syncstate/syncstate.hpp"
 #include "syncstate/tcp.hpp"
+#include "systems/proxy.hpp"
 #include "systems/server.hpp"
 #include "systems/start.hpp"
 #include "systems/syncstate_server.hpp"
@@ -27,8 +32,12 @@ using namespace std::chrono_literals;
 
 class Syncstate final : public System {
  public:
-  explicit Syncstate(const SystemOptions& /*options*/)
-      : server_([](ChildDuty& duty) { serve_sample_map(duty); }), work_(context_.get_executor()) {}
+  explicit Syncstate(const SystemOptions& options)
+      : keys_(options.keys),
+        server_([keys = keys_](ChildDuty& duty) { serve_sample_map(duty, keys); }),
+        work_(context_.get_executor()) {
+    if (options.can_stall) proxy_.emplace(server_.port());
+  }
 
   ~Syncstate() override {
     subscribers_.clear();
@@ -41,11 +50,17 @@ class Syncstate final : public System {
   [[nodiscard]] double server_cpu_seconds() const override { return server_.cpu_seconds(); }
   [[nodiscard]] double server_resident_bytes() const override { return server_.resident_bytes(); }
 
+  [[nodiscard]] std::size_t server_open_files() const override { return server_.open_files(); }
+  [[nodiscard]] double received_bytes() const override {
+    return benchmarks::received_bytes(first_subscriber_);
+  }
+  void stall(bool is_stalled) override { proxy_.value().stall(is_stalled); }
+
   void add_publisher() override {
     // To freeze waits for the server, and so wants another thread to run the context.
     std::thread thread([this] { context_.run(); });
     auto remote = connect();
-    Map map = fill(Map(remote), sample_keys);
+    Map map = fill(Map(remote), keys_);
     context_.stop();
     thread.join();
     context_.restart();
@@ -55,23 +70,24 @@ class Syncstate final : public System {
   void add_subscribers(std::size_t count) override {
     // So many at a time: a server takes so many newcomers at once.
     constexpr std::size_t together = 64;
+    if (subscribers_.empty()) {
+      const std::set<int> before = tcp_connections();
+      add_subscribers_together(1);
+      const std::set<int> after = tcp_connections();
+      first_subscriber_ =
+          *std::find_if(after.begin(), after.end(), [&](int one) { return !before.contains(one); });
+      --count;
+    }
     while (count > 0) {
       const std::size_t newcomers = std::min(count, together);
       count -= newcomers;
-      for (std::size_t i = 0; i < newcomers; ++i) {
-        Map map = fill(Map(connect()), sample_keys, ss::Duration::zero());
-        subscribers_.push_back(std::make_unique<Replica>(std::move(map)));
-      }
-      for (std::size_t i = subscribers_.size() - newcomers; i < subscribers_.size(); ++i) {
-        run_until([&] { return subscribers_[i]->epoch() != 0; });
-        wait_for_news(i);
-      }
+      add_subscribers_together(newcomers);
     }
   }
 
   void publish(std::size_t publisher, std::uint64_t number) override {
     auto& [remote, map] = publishers_[publisher];
-    remote->async_send_event(map.hash(), set_sample(number),
+    remote->async_send_event(map.hash(), set_sample(number, keys_),
                              [this, publisher](std::error_code error, ss::UpdateId) {
                                if (error) throw std::system_error(error, "an event");
                                witness_->answered(publisher, 1);
@@ -97,8 +113,21 @@ class Syncstate final : public System {
     Map map;
   };
 
-  std::shared_ptr<ss::tcp::TcpStateRemote> connect() {
-    return std::make_shared<ss::tcp::TcpStateRemote>(context_, sample_remote_options(server_.endpoint()));
+  std::shared_ptr<ss::tcp::TcpStateRemote> connect(bool is_first_subscriber = false) {
+    const bool is_indirect = proxy_ && is_first_subscriber;
+    return std::make_shared<ss::tcp::TcpStateRemote>(
+        context_, sample_remote_options(is_indirect ? proxy_->endpoint() : server_.endpoint()));
+  }
+
+  void add_subscribers_together(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      Map map = fill(Map(connect(subscribers_.empty())), keys_, ss::Duration::zero());
+      subscribers_.push_back(std::make_unique<Replica>(std::move(map)));
+    }
+    for (std::size_t i = subscribers_.size() - count; i < subscribers_.size(); ++i) {
+      run_until([&] { return subscribers_[i]->epoch() != 0; });
+      wait_for_news(i);
+    }
   }
 
   template <class F>
@@ -121,11 +150,14 @@ class Syncstate final : public System {
                                          });
   }
 
+  std::size_t keys_;
   ForkedServer server_;
+  std::optional<Proxy> proxy_;  // before the first subscriber
   asio::io_context context_{1};
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::vector<Publisher> publishers_;
   std::vector<std::unique_ptr<Replica>> subscribers_;
+  int first_subscriber_ = -1;  // the socket
   Witness* witness_ = nullptr;
 };
 

@@ -21,11 +21,9 @@ struct SetOne {
 };
 using SetEvent = syncstate::Event<SetOne>;
 
-inline constexpr std::size_t sample_keys = 1'000;
-
 /// Another key each time, as the number says, and a value that tells the number.
-[[nodiscard]] inline SetEvent set_sample(std::uint64_t number) {
-  return SetEvent{SetOne{sample_key(number % sample_keys), sample_value(number)}};
+[[nodiscard]] inline SetEvent set_sample(std::uint64_t number, std::size_t keys) {
+  return SetEvent{SetOne{sample_key(number % keys), sample_value(number)}};
 }
 
 [[nodiscard]] inline syncstate::tcp::ServerOptions sample_server_options() {
@@ -41,11 +39,11 @@ inline constexpr std::size_t sample_keys = 1'000;
           .password = "benchmark"};
 }
 
-/// Hosts a map of `sample_keys` keys until the parent is done.
-inline void serve_sample_map(ChildDuty& duty) {
+/// Hosts a map of so many keys until the parent is done.
+inline void serve_sample_map(ChildDuty& duty, std::size_t keys) {
   syncstate::tcp::TcpStateServer<std::string, std::string, SetOne> server(sample_server_options());
   server.add_hook([](Map& map, const SetEvent& event) { map.set(event.content.key, event.content.value); });
-  server.host(fill(Map(syncstate::Role::master), sample_keys));
+  server.host(fill(Map(syncstate::Role::master), keys));
   server.start();
   duty.listens_at(server.endpoint());
   duty.wait_for_end();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "support/harness.hpp"
+#include "support/sample_map.hpp"
 
 namespace benchmarks {
 
@@ -53,6 +54,13 @@ class System {
   [[nodiscard]] virtual double server_cpu_seconds() const = 0;
   /// The server's resident memory.
   [[nodiscard]] virtual double server_resident_bytes() const = 0;
+  /// How many descriptors the server has open.
+  [[nodiscard]] virtual std::size_t server_open_files() const = 0;
+
+  /// TCP payload that the first subscriber has received.
+  [[nodiscard]] virtual double received_bytes() const = 0;
+  /// The first subscriber reads nothing, and goes on to say that it lives, or reads again.
+  virtual void stall(bool is_stalled) = 0;
 };
 
 /// What there is to measure.
@@ -71,6 +79,12 @@ enum class SystemKind {
 struct SystemOptions {
   /// Publishers hear of each update that the server has it. Redis and syncstate always say so.
   bool answers = false;
+  /// How many keys updates set in turn.
+  std::size_t keys = sample_keys;
+  /// The size of a value of the peers' in text, 1 to 16.
+  std::size_t value_bytes = 16;
+  /// Clients of ours reach their server through a proxy, for `stall`.
+  bool can_stall = false;
 };
 
 /// How a system is called in a table.

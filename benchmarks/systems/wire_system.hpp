@@ -2,12 +2,14 @@
 #ifndef SYNCSTATE_BENCHMARKS_SYSTEMS_WIRE_SYSTEM_HPP
 #define SYNCSTATE_BENCHMARKS_SYSTEMS_WIRE_SYSTEM_HPP
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "support/tcp_info.hpp"
 #include "systems/dialect.hpp"
 #include "systems/loop.hpp"
 #include "systems/server.hpp"
@@ -24,6 +26,16 @@ class WireSystem final : public System {
   [[nodiscard]] bool merges() const override { return dialect_->merges(); }
   [[nodiscard]] double server_cpu_seconds() const override { return server_->cpu_seconds(); }
   [[nodiscard]] double server_resident_bytes() const override { return server_->resident_bytes(); }
+
+  [[nodiscard]] std::size_t server_open_files() const override { return server_->open_files(); }
+  [[nodiscard]] double received_bytes() const override {
+    return benchmarks::received_bytes(first_subscriber().wire.handle());
+  }
+
+  void stall(bool is_stalled) override {
+    const Link& link = first_subscriber();
+    loop_.watch_nothing(link.wire.handle(), static_cast<std::uint32_t>(&link - links_.data()), is_stalled);
+  }
 
   void add_publisher() override {
     wire::Wire wire = open();
@@ -79,6 +91,10 @@ class WireSystem final : public System {
     std::string in;             // the beginning of what has not come whole
     bool is_watched = false;    // for room to write
   };
+
+  [[nodiscard]] const Link& first_subscriber() const {
+    return *std::find_if(links_.begin(), links_.end(), [](const Link& link) { return !link.is_publisher; });
+  }
 
   [[nodiscard]] wire::Wire open() const { return wire::Wire(wire::connect(server_->port())); }
 
