@@ -1,12 +1,16 @@
 // The model and the replica, without any network: reading, committing, freezing.
 #include <openssl/evp.h>
+#include <time.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <shared_mutex>
 #include <stdexcept>
@@ -104,51 +108,105 @@ void measure_lookups(const Settings& settings, Report& report) {
   report.add("`map[ordinal]`", "ns", by_ordinal, "≤ 2");
 }
 
-/// Reads a replica, perhaps while a thread brings it one diff of one change after the other.
-double time_view_reads(std::size_t calls, std::size_t size, bool has_writer, double& diffs_per_second) {
-  const auto feed = std::make_shared<Feed>();
-  const Map map = fill(Map(feed), size);
-  Replica replica{Map(map)};
-  const std::vector<std::size_t> order = shuffled(size);
-  std::vector<std::string> keys;
-  for (const std::size_t number : order) keys.push_back(sample_key(number));
-
-  std::atomic<bool> is_over{false};
-  std::atomic<ss::UpdateId> applied{0};
-  std::thread writer;
-  if (has_writer) {
-    writer = std::thread([&] {
-      for (ss::UpdateId id = 0; !is_over; applied = ++id) {
-        Diff diff(map, 1, id, id + 1);
-        diff.set(keys[id % size], sample_value(id));
-        feed->bring(std::move(diff));
-      }
-    });
-    while (applied == 0) std::this_thread::yield();
-  }
-  const ss::UpdateId before = applied;
-  const auto start = Clock::now();
-  const double nanoseconds =
-      time_calls(calls, size, [&](std::size_t i) { keep(replica.view().at(keys[i])); });
-  diffs_per_second = static_cast<double>(applied - before) / seconds(Clock::now() - start);
-  is_over = true;
-  if (writer.joinable()) writer.join();
-  return nanoseconds;
+/// What this thread has used, whoever else wants the processor.
+double thread_cpu_seconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
+/// A replica that threads read while another brings it diffs of one change each.
+class ReadReplica {
+ public:
+  explicit ReadReplica(std::size_t size)
+      : feed_(std::make_shared<Feed>()), map_(fill(Map(feed_), size)), replica_(Map(map_)) {
+    for (const std::size_t number : shuffled(size)) keys_.push_back(sample_key(number));
+  }
+
+  [[nodiscard]] const Map& map() const { return map_; }
+  [[nodiscard]] const Replica& replica() const { return replica_; }
+  [[nodiscard]] const std::vector<std::string>& keys() const { return keys_; }
+
+  /// Nanoseconds of CPU time that `read(key)` takes, by each of `readers` threads, while diffs come
+  /// `diffs_per_second` times a second (0: none, infinity: without a pause). Sets what came of that.
+  template <class F>
+  double time_reads(std::size_t readers, std::size_t calls, double& diffs_per_second, F read) {
+    std::atomic<std::size_t> reading{readers};
+    std::vector<double> cpu_seconds(readers);
+    std::vector<std::thread> threads;
+    const ss::UpdateId before = id_;
+    const auto start = Clock::now();
+    for (std::size_t r = 0; r < readers; ++r) {
+      threads.emplace_back([&, r] {
+        const double begin = thread_cpu_seconds();
+        for (std::size_t call = 0, i = r * keys_.size() / readers; call < calls; ++call) {
+          read(keys_[i]);
+          if (++i == keys_.size()) i = 0;
+        }
+        cpu_seconds[r] = thread_cpu_seconds() - begin;
+        --reading;
+      });
+    }
+    while (diffs_per_second > 0 && reading > 0) {
+      const double due = static_cast<double>(id_ - before) / diffs_per_second;
+      if (seconds(Clock::now() - start) < due) {
+        // Not by spinning: the readers may need all processors.
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        continue;
+      }
+      Diff diff(map_, 1, id_, id_ + 1);
+      diff.set(keys_[id_ % keys_.size()], sample_value(id_));
+      feed_->bring(std::move(diff));
+      ++id_;
+    }
+    for (std::thread& thread : threads) thread.join();
+    diffs_per_second = static_cast<double>(id_ - before) / seconds(Clock::now() - start);
+    return std::accumulate(cpu_seconds.begin(), cpu_seconds.end(), 0.0) * 1e9 /
+           static_cast<double>(readers * calls);
+  }
+
+ private:
+  std::shared_ptr<Feed> feed_;
+  Map map_;
+  Replica replica_;
+  std::vector<std::string> keys_;
+  ss::UpdateId id_ = 0;
+};
+
 void measure_views(const Settings& settings, Report& report) {
-  const std::size_t size = settings.count(100'000, 1'000);
-  const std::size_t calls = settings.count(2'000'000, 1'000);
-  double diffs_per_second = 0;
-  report.add("`replica.view().at(key)`", "ns", time_view_reads(calls, size, false, diffs_per_second));
-  report.add("the same while a writer applies diffs without a pause", "ns",
-             time_view_reads(calls, size, true, diffs_per_second));
-  report.add("what that writer applies meanwhile", "diffs/s", diffs_per_second);
+  const std::size_t calls = settings.count(3'000'000, 1'000);
+  ReadReplica world(settings.count(100'000, 1'000));
+  const auto by_map = [&](const std::string& key) { keep(*world.map().get(key)); };
+  const auto by_view = [&](const std::string& key) { keep(*world.replica().view().get(key)); };
+
+  double none = 0;
+  const double plain = world.time_reads(1, calls, none, by_map);
+  report.add("`map.get(key)` of a map that nobody changes, by 1 thread", "ns", plain);
+  report.add("the same by 2 threads", "ns", world.time_reads(2, calls, none, by_map));
+  double alone = 0;
+  for (const std::size_t readers : {1, 2}) {
+    for (const double wanted : {0.0, 100'000.0, std::numeric_limits<double>::infinity()}) {
+      double diffs_per_second = wanted;
+      const double read = world.time_reads(readers, calls, diffs_per_second, by_view);
+      const std::string who = std::to_string(readers) + (readers == 1 ? " thread" : " threads");
+      const std::string meanwhile = wanted == 0         ? "no diffs"
+                                    : wanted == 100'000 ? "100,000 diffs/s"
+                                                        : "diffs without a pause";
+      const std::string name = "`replica.view().get(key)` by " + who + ", " + meanwhile;
+      report.add(name, "ns", read);
+      if (wanted == 100'000) {
+        if (readers == 1) alone = read;
+        report.add("what came of these", "diffs/s", diffs_per_second);
+        report.add("that / `map.get(key)`, by " + who, "", read / plain, "≤ 2");
+        if (readers == 2) report.add("by 2 threads / by 1 thread", "", read / alone, "≤ 1");
+      }
+    }
+  }
 }
 
 void measure_commits(const Settings& settings, Report& report) {
   const std::size_t size = settings.count(100'000, 1'000);
-  const std::size_t calls = settings.count(500'000, 1'000);
+  const std::size_t calls = settings.count(2'000'000, 1'000);
   Map map = fill(Map(ss::Role::master), size);
   std::vector<std::string> keys;
   for (const std::size_t number : shuffled(size)) keys.push_back(sample_key(number));
@@ -319,11 +377,12 @@ void measure_freeze(const Settings& settings, Report& report) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_benchmarks(argc, argv,
-                        {{"lookups", "Lookups, 100,000 string keys, random", measure_lookups},
-                         {"views", "Reading a replica, 100,000 string keys, random", measure_views},
-                         {"commits", "Commits without network, 100,000 string keys, random", measure_commits},
-                         {"diffs", "Diffs up to the head, without network", measure_diffs},
-                         {"join", "A replica joins with 1,000,000 keys, without network", measure_join},
-                         {"freeze", "Freezing 1,000,000 string keys", measure_freeze}});
+  return run_benchmarks(
+      argc, argv,
+      {{"lookups", "Lookups, 100,000 string keys, random", measure_lookups},
+       {"views", "Reading a replica, 100,000 string keys, random, CPU time a thread", measure_views},
+       {"commits", "Commits without network, 100,000 string keys, random", measure_commits},
+       {"diffs", "Diffs up to the head, without network", measure_diffs},
+       {"join", "A replica joins with 1,000,000 keys, without network", measure_join},
+       {"freeze", "Freezing 1,000,000 string keys", measure_freeze}});
 }

@@ -2,9 +2,10 @@
 # What every script of this repository starts with: where it is, the packages it needs, a compiler cache in build/.
 # Sourced, in bash, under `set -euo pipefail`.
 #
-#   need_packages examples|tests|checks    installs what is missing on Debian and Ubuntu; elsewhere says what is
+#   need_packages examples|tests|instructions|checks
 #
-# `examples` is enough for the preset `examples`, `tests` for `dev` and the sanitizers, `checks` for all.
+# installs what is missing on Debian and Ubuntu; elsewhere says what is. `examples` is enough for the preset `examples`,
+# `tests` for `dev` and the sanitizers, `instructions` for benchmarks/instructions, `checks` for all.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cpus=$(nproc)
@@ -37,7 +38,8 @@ missing_packages() {
   have_header openssl/ssl.h || echo libssl-dev
   have_header nlohmann/json.hpp || echo nlohmann-json3-dev
   have_header CLI/CLI.hpp || echo libcli11-dev
-  [[ $1 == examples ]] && return
+  if [[ $1 == instructions || $1 == checks ]]; then have_command valgrind || echo valgrind; fi
+  [[ $1 == examples || $1 == instructions ]] && return
   have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || echo catch2
   [[ $1 == tests ]] && return
   have_command patch || echo patch

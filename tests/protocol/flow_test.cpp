@@ -357,7 +357,7 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     client.feed(frame_of(wire::UploadWanted{1}));
   }
   SECTION("an answer to what was never asked") {
-    const auto kind = GENERATE(0, 1, 2, 3, 4, 5);
+    const auto kind = GENERATE(0, 1, 2, 3, 4, 5, 6, 7);
     wire::StatePiece piece;
     piece.request = 9;
     const Bytes answers[] = {frame_of(wire::Refused{9, StateErrc::busy, "", {}}),
@@ -365,7 +365,9 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
                              frame_of(piece),
                              frame_of(wire::StateEnd{9}),
                              frame_of(wire::Answer{9, 1, 1}),
-                             frame_of(wire::AnswerError{9, 1, StateErrc::busy, ""})};
+                             frame_of(wire::AnswerError{9, 1, StateErrc::busy, ""}),
+                             frame_of(wire::Answer{1, 1, 1, 1'024}),  // more than may be in flight
+                             frame_of(wire::Answer{1, ~std::uint64_t{0}, 1, 1})};
     client.feed(answers[kind]);
   }
   SECTION("a list") { client.feed(frame_of(wire::Hosted{2, false, {}})); }
@@ -506,6 +508,62 @@ TEST_CASE("an answer comes after the diff that holds its effect, on whichever ch
   CHECK(second < third);  // answers keep the order of their events
   CHECK(std::count_if(lines.begin() + third, lines.end(),
                       [](const std::string& line) { return line.rfind("step", 0) == 0; }) == 0);
+}
+
+TEST_CASE("answers in a row go in one frame", "[protocol][guarantee_5]") {
+  Pair pair;
+  const auto map = host(4);
+  pair.server.maps[map->hash()] = map;
+  const auto channel = pair.client.session.open(open_of(*map));
+  pair.settle();
+  for (std::uint64_t number = 1; number <= 7; ++number) {
+    pair.client.session.send_event(channel, 77, number, make_event("e"));
+  }
+  pair.settle();
+  pair.take_lines();
+  auto& server = pair.server.session;
+  server.answer({channel, 1}, 10);
+  server.answer({channel, 2}, 11);
+  server.answer({channel, 3}, 12);
+  server.answer_error({channel, 4}, StateErrc::hook_failed, "no");
+  server.answer({channel, 5}, 13);
+  server.answer({channel, 6}, 13);  // set nothing
+  server.answer({channel, 7}, 15);  // another sender's commit lies between
+  const Bytes bytes = pair.server.take_all();
+  CHECK(kinds_of(bytes) == std::vector{43, 44, 43, 43, 43});
+  pair.client.feed(bytes);
+  CHECK(pair.take_lines() == Lines{"answer 1 1 10", "answer 1 2 11", "answer 1 3 12",
+                                   "answer error 1 4 17 no", "answer 1 5 13", "answer 1 6 13",
+                                   "answer 1 7 15"});
+}
+
+TEST_CASE("of answers in a row those go whose diffs have gone", "[protocol][guarantee_5]") {
+  Limits limits;
+  limits.piece_bytes = 1;  // a step at a time
+  Pair pair(limits);
+  const auto map = host(4, "-", limits);
+  pair.server.maps[map->hash()] = map;
+  const auto channel = pair.client.session.open(open_of(*map, FollowMode::every_step));
+  pair.settle();
+  for (std::uint64_t number = 1; number <= 5; ++number) {
+    pair.client.session.send_event(channel, 77, number, make_event("e"));
+  }
+  pair.settle();
+  pair.take_lines();
+  for (std::uint64_t number = 1; number <= 5; ++number) {
+    pair.server.session.answer({channel, number}, commit<std::string>(*map, {{0, std::to_string(number)}}));
+  }
+  std::size_t steps = 0;
+  std::size_t answers = 0;
+  while (pair.server.session.wants_to_send()) {
+    pair.client.feed(pair.server.take());
+    for (const std::string& line : pair.take_lines()) {
+      (line.rfind("answer ", 0) == 0 ? answers : steps) += 1;
+      CHECK(answers <= steps);
+    }
+  }
+  CHECK(steps == 5);
+  CHECK(answers == 5);
 }
 
 TEST_CASE("an answer waits for a transfer that holds its effect", "[protocol][guarantee_5]") {

@@ -620,6 +620,56 @@ TEST_CASE("a master is changed through its handle from any number of threads") {
   CHECK(handle.update_id() == 800);
 }
 
+TEST_CASE("once a hook was slow, what is done before the next one does not wait for its end") {
+  const auto thread = std::make_shared<ThreadExecutor>();
+  const auto core = make_core(std::make_shared<HookPool>(2));
+  std::promise<void> release;
+  core->add_hook([&, released = release.get_future().share()](Map& map, const Change& event) {
+    if (event.content.what == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (event.content.what == "stop") released.wait_for(test_limit);
+    map.set("key00", event.content.value);
+  });
+  core->start();
+  const Handle handle = core->host(make_master(1));
+  const auto port = std::make_shared<inproc::Port>();
+  port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
+                                                             const std::string& address) {
+    return core->accept(lane, address, [&end] { return std::move(end); });
+  });
+  {
+    const auto remote = std::make_shared<ThreadRemote>(thread, port);
+    Map map = remote->attach<std::string, std::string>(handle.hash());
+    const auto send = [&](const char* what) {
+      auto call = std::make_shared<detail::EventCall>(serialize_event(Change{{what, "", what}}));
+      remote->core().send_event(handle.hash(), call);
+      return call;
+    };
+    const auto is_over = [&](const std::shared_ptr<detail::EventCall>& call) {
+      return thread->wait_until(thread->now() + test_limit, [&] { return call->is_finished(); });
+    };
+    CHECK(is_over(send("slow")));
+    // These come in one batch; each may be the one before the hook that does not end.
+    std::vector<std::shared_ptr<detail::EventCall>> quick;
+    std::promise<void> is_sent;
+    std::shared_ptr<detail::EventCall> stopped;
+    thread->post([&] {
+      for (int i = 0; i < 20; ++i) quick.push_back(send("quick"));
+      stopped = send("stop");
+      is_sent.set_value();
+    });
+    is_sent.get_future().wait();
+    for (const auto& call : quick) CHECK(is_over(call));
+    CHECK_FALSE(stopped->is_finished());
+    CHECK(map.sync() == 21);
+    release.set_value();
+    CHECK(is_over(stopped));
+  }
+  core->stop();
+  std::promise<void> is_drained;
+  thread->post([&] { is_drained.set_value(); });
+  CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
+}
+
 TEST_CASE("one map's slow hook does not hold up another map, nor the link they share") {
   const auto thread = std::make_shared<ThreadExecutor>();
   const auto pool = std::make_shared<HookPool>(2);

@@ -317,6 +317,46 @@ TEST_CASE("run_blocking runs an idle executor's task on the calling thread, afte
   release.set();
 }
 
+TEST_CASE("dispatch runs an idle executor's task here, and never waits for a busy one") {
+  syncstate::HookPool pool(1);
+  const auto serial = pool.make_serial();
+  std::thread::id ran_on;
+  Flag second;
+  std::atomic<bool> has_returned = false;
+  serial->dispatch([&] {
+    CHECK(serial->runs_here());
+    ran_on = std::this_thread::get_id();
+    serial->dispatch([&] {
+      CHECK(has_returned);  // a serial executor never runs two at once
+      second.set();
+    });
+    has_returned = true;
+  });
+  REQUIRE(second.wait());
+  CHECK(ran_on == std::this_thread::get_id());
+
+  Flag started;
+  Flag release;
+  Flag done;
+  serial->post([&] {
+    started.set();
+    release.wait();
+  });
+  REQUIRE(started.wait());
+  serial->dispatch([&] {
+    ran_on = std::this_thread::get_id();
+    done.set();
+  });
+  CHECK(ran_on == std::this_thread::get_id());  // still the first one
+  release.set();
+  REQUIRE(done.wait());
+  CHECK(ran_on != std::this_thread::get_id());
+  pool.stop();
+  const auto token = std::make_shared<int>();
+  serial->dispatch([token] {});
+  CHECK(token.use_count() == 1);
+}
+
 TEST_CASE("hooks of one map that wait for another map's get through a pool of one thread") {
   syncstate::HookPool pool(1);
   const auto a = pool.make_serial();

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <future>
 #include <memory>
 #include <thread>
@@ -47,6 +48,71 @@ TEST_CASE("tasks run in the order posted, timed ones when due, none inside the c
   CHECK(posted == std::vector{1, 2});
   CHECK(timed == std::vector{3, 4, 5});
   CHECK(executor->now() >= now + 20ms);
+}
+
+TEST_CASE("what a task defers runs after it, before the context's other handlers") {
+  asio::io_context io;
+  const bool on_strand = GENERATE(true, false);
+  const auto executor =
+      on_strand ? AsioExecutor::on_strand(io.get_executor()) : AsioExecutor::on_single_thread(io);
+  std::vector<int> order;
+  executor->defer([&] { order.push_back(2); });  // from elsewhere it is posted
+  CHECK(order.empty());
+  executor->post([&] {
+    asio::post(executor->asio_executor(), [&] { order.push_back(6); });
+    executor->defer([&] {
+      order.push_back(4);
+      executor->defer([&] { order.push_back(5); });
+    });
+    order.push_back(3);
+  });
+  io.run();
+  CHECK(order == std::vector{2, 3, 4, 5, 6});
+}
+
+TEST_CASE("tasks that defer without end let the context's other handlers have their turn") {
+  asio::io_context io;
+  const auto executor = AsioExecutor::on_single_thread(io);
+  bool is_over = false;
+  std::function<void()> again = [&] {
+    if (!is_over) executor->defer(again);
+  };
+  executor->post([&] {
+    asio::post(io, [&] { is_over = true; });
+    again();
+  });
+  io.run();
+  CHECK(is_over);
+}
+
+TEST_CASE("a handler that runs the context itself gets what it deferred before") {
+  asio::io_context io;
+  const auto executor = AsioExecutor::on_single_thread(io);
+  bool has_run = false;
+  executor->post([&] {
+    executor->defer([&] { has_run = true; });
+    asio::post(executor->asio_executor(), [&, executor] { const AsioExecutor::Handler handler(executor); });
+    io.run_one();
+    CHECK(has_run);
+  });
+  io.run();
+}
+
+TEST_CASE("a thread that looks before it sleeps does what others do") {
+  IoThread thread("test", 1ms);
+  const auto executor = thread.executor();
+  for (int i = 0; i < 100; ++i) {
+    std::atomic<bool> is_done = false;
+    const auto finish = [&] {
+      is_done = true;
+      executor->wake_waiters();
+    };
+    // In turns while it looks, after it has gone to sleep, and by a timer.
+    if (i % 3 == 1) std::this_thread::sleep_for(2ms);
+    i % 3 == 2 ? executor->post_at(executor->now() + 2ms, finish) : executor->post(finish);
+    CHECK(executor->wait_until(executor->now() + 10s, [&] { return is_done.load(); }));
+  }
+  CHECK(!executor->wait_until(executor->now() + 5ms, [] { return false; }));
 }
 
 TEST_CASE("stop destroys what has not run, and lets the context end") {

@@ -27,6 +27,7 @@
 #include <asio/bind_executor.hpp>
 #include <asio/cancellation_signal.hpp>
 #include <asio/io_context.hpp>
+#include <asio/post.hpp>
 #include <asio/use_future.hpp>
 
 namespace ss = syncstate;
@@ -137,6 +138,100 @@ TEST_CASE("a change goes from one process's event to another's replica over TLS"
   CHECK(other->hosted().size() == 1);
   CHECK(other->hosted().front().hash == service.hash);
   CHECK(other->status().state == ss::LinkState::live);
+}
+
+TEST_CASE(
+    "hooks run on the I/O thread where that is asked for, and never keep it from a map that is being changed",
+    "[tcp]") {
+  auto options = server_options();
+  const bool on_io_thread = GENERATE(false, true);
+  options.hooks_on_io_threads = on_io_thread;
+  std::atomic<std::thread::id> io_thread;
+  std::atomic<std::thread::id> hook_thread;
+  options.authorizer = [&](const ss::Peer&, ss::Action action, const ss::MapHash&) {
+    if (action == ss::Action::send_event) io_thread = std::this_thread::get_id();
+    return true;
+  };
+  Server server(std::move(options));
+  server.add_hook([&](Map& map, const Event& event) {
+    hook_thread = std::this_thread::get_id();
+    map.set(event.content.key, event.content.value);
+  });
+  Map mine(ss::Role::master);
+  mine.push("a", "first a");
+  mine.freeze();
+  const auto handle = server.host(std::move(mine));
+  server.start();
+  const auto remote = connect(server);
+  Map map = remote->attach<std::string, std::string>(handle.hash());
+  CHECK(remote->send_event(map.hash(), Event{{"a", "1"}}) == 1);
+  CHECK((hook_thread.load() == io_thread.load()) == on_io_thread);
+
+  std::promise<void> is_changing;
+  std::promise<void> release;
+  std::thread changing([&] {
+    handle.modify([&](Map& m) {
+      is_changing.set_value();
+      release.get_future().wait_for(patience);
+      m.set("a", "2");
+    });
+  });
+  is_changing.get_future().wait_for(patience);
+  auto answer = remote->async_send_event(map.hash(), Event{{"a", "3"}}, asio::use_future);
+  CHECK(remote->hosted().size() == 1);  // the link is served while the event waits for its map
+  CHECK(answer.wait_for(0s) == std::future_status::timeout);
+  release.set_value();
+  changing.join();
+  CHECK(answer.get() == 3);
+  CHECK(map.sync() == 3);
+  CHECK(map.at("a") == "3");
+}
+
+TEST_CASE("threads that look before they sleep serve as others do", "[tcp]") {
+  auto options = server_options();
+  options.spin = 200us;
+  options.hooks_on_io_threads = true;
+  const auto server = start_server(std::move(options));
+  auto ours = remote_options(server->endpoint());
+  ours.spin = 200us;
+  const auto remote = std::make_shared<Remote>(ours);
+  Map map = small_map(remote);
+  map.freeze(patience);
+  const ss::MapHash hash = map.hash();
+  Replica replica(std::move(map));
+  for (ss::UpdateId id = 1; id <= 50; ++id) {
+    CHECK(remote->send_event(hash, Event{{"a", std::to_string(id)}}) == id);
+    CHECK(replica.wait_for(id, patience));
+  }
+  CHECK(replica.view().at("a") == "50");
+}
+
+TEST_CASE("a remote on a context of one thread refuses blocking calls in all its handlers", "[tcp]") {
+  const auto server = start_server();
+  asio::io_context io;
+  auto options = remote_options(server->endpoint());
+  options.context_has_one_thread = true;
+  const auto remote = std::make_shared<Remote>(io, options);
+  std::error_code code;
+  asio::post(io, [&] {
+    try {
+      (void)remote->hosted();
+    } catch (const ss::StateError& error) {
+      code = error.code();
+    }
+    io.stop();
+  });
+  io.run();
+  CHECK(code == ss::StateErrc::would_deadlock);
+
+  io.restart();
+  std::thread thread([&] { io.run(); });
+  Map map = small_map(remote);
+  map.freeze(patience);
+  CHECK(remote->send_event(map.hash(), Event{{"a", "1"}}) == 1);
+  CHECK(map.sync() == 1);
+  io.stop();
+  thread.join();
 }
 
 TEST_CASE("a wrong password is unauthorized, and others are served", "[tcp]") {

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -40,11 +41,13 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
         new AsioExecutor(strand, [strand] { return strand.running_in_this_thread(); }));
   }
 
-  /// On a context that exactly one thread runs.
-  static std::shared_ptr<AsioExecutor> on_single_thread(asio::io_context& context) {
+  /// On a context that exactly one thread runs. Whoever waits in `wait_until` looks as long as `spin` says before it
+  /// sleeps.
+  static std::shared_ptr<AsioExecutor> on_single_thread(asio::io_context& context,
+                                                        std::chrono::microseconds spin = {}) {
     const auto executor = context.get_executor();
-    return std::shared_ptr<AsioExecutor>(
-        new AsioExecutor(executor, [executor] { return executor.running_in_this_thread(); }));
+    return std::shared_ptr<AsioExecutor>(new AsioExecutor(
+        executor, [executor] { return executor.running_in_this_thread(); }, spin));
   }
 
   ~AsioExecutor() override { stop(); }
@@ -106,6 +109,13 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   }
 
   bool wait_until(TimePoint limit, syncstate::detail::UniqueFunction<bool()> is_done) override {
+    if (spin_ > spin_.zero()) {
+      const TimePoint until = std::min(limit, now() + spin_);
+      do {
+        if (is_done()) return true;
+        std::this_thread::yield();
+      } while (now() < until);
+    }
     return waiters_.wait_until(limit, is_done);
   }
 
@@ -172,8 +182,9 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     return a.when != b.when ? a.when > b.when : a.number > b.number;
   }
 
-  AsioExecutor(asio::any_io_executor executor, syncstate::detail::UniqueFunction<bool()> runs_here)
-      : executor_(std::move(executor)), runs_here_(std::move(runs_here)) {}
+  AsioExecutor(asio::any_io_executor executor, syncstate::detail::UniqueFunction<bool()> runs_here,
+               std::chrono::microseconds spin = {})
+      : executor_(std::move(executor)), runs_here_(std::move(runs_here)), spin_(spin) {}
 
   // Has `run` called soon. Lets go of the lock first: the thread that wakes up needs it at once.
   void schedule(std::unique_lock<std::mutex>& lock) {
@@ -277,6 +288,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   mutable std::mutex mutex_;
   asio::any_io_executor executor_;
   mutable syncstate::detail::UniqueFunction<bool()> runs_here_;
+  const std::chrono::microseconds spin_;
   std::vector<Task> tasks_;
   std::vector<Task> spare_;   // no task: room for the next ones
   std::vector<Timed> timed_;  // a heap

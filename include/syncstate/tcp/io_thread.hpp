@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -25,11 +26,13 @@ namespace syncstate::tcp {
 ///           may be kept: it is stopped, and harmless.
 class IoThread {
  public:
-  /// `name` shows in debuggers; the system keeps 15 characters.
-  explicit IoThread(const std::string& name) : state_(std::make_shared<State>()) {
-    executor_ = AsioExecutor::on_single_thread(state_->context);
-    thread_ = std::thread([state = state_, executor = executor_]() mutable {
-      state->context.run();
+  /// `name` shows in debuggers; the system keeps 15 characters. Before it sleeps, the thread goes on looking for work for
+  /// as long as `spin` says; so does whoever waits for what it does.
+  explicit IoThread(const std::string& name, std::chrono::microseconds spin = {})
+      : state_(std::make_shared<State>()) {
+    executor_ = AsioExecutor::on_single_thread(state_->context, spin);
+    thread_ = std::thread([state = state_, executor = executor_, spin]() mutable {
+      run(state->context, spin);
       // Nothing that outlives this thread may touch the context, which goes with the last reference to the
       // state.
       executor->stop();
@@ -64,6 +67,25 @@ class IoThread {
     asio::io_context context{1};
     asio::executor_work_guard<asio::io_context::executor_type> work{context.get_executor()};
   };
+
+  static void run(asio::io_context& context, std::chrono::microseconds spin) {
+    if (spin <= spin.zero()) {
+      context.run();
+      return;
+    }
+    while (!context.stopped()) {
+      if (!finds_work(context, spin)) context.run_one();
+    }
+  }
+
+  /// Looks until there is some, and does it.
+  static bool finds_work(asio::io_context& context, std::chrono::microseconds limit) {
+    const auto until = std::chrono::steady_clock::now() + limit;
+    do {
+      if (context.poll() > 0) return true;
+    } while (!context.stopped() && std::chrono::steady_clock::now() < until);
+    return false;
+  }
 
   std::shared_ptr<State> state_;
   std::shared_ptr<AsioExecutor> executor_;

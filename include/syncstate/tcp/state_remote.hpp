@@ -57,6 +57,10 @@ struct RemoteOptions {
   /// On a context of the user's: only one thread ever runs it. That spares a strand, and a blocking call in any of the
   /// context's handlers is refused (`would_deadlock`) instead of failing after its time limit.
   bool context_has_one_thread = false;
+  /// How long the remote's own thread looks for work before it sleeps, and a blocking call for its end: to be woken may
+  /// take longer than the work (docs/performance.md has figures). It wants a CPU of its own. Not on a context of the
+  /// user's.
+  std::chrono::microseconds spin{0};
   /// Told what status callbacks and codecs throw, on the remote's thread. Without it that is dropped.
   ErrorHandler on_error = nullptr;
 };
@@ -72,7 +76,8 @@ class TcpStateRemote final : public RemoteClient {
  public:
   /// Starts to connect at once, on a thread of its own.
   /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used.
-  explicit TcpStateRemote(RemoteOptions options) : TcpStateRemote(own_thread(), std::move(options)) {}
+  explicit TcpStateRemote(RemoteOptions options)
+      : TcpStateRemote(own_thread(options.spin), std::move(options)) {}
 
   /// The same on the user's context, which any number of threads may run.
   /// Blocking calls need a thread of the context besides their own: where one thread runs it, call none of them in a
@@ -130,8 +135,8 @@ class TcpStateRemote final : public RemoteClient {
     std::unique_ptr<IoThread> thread;
   };
 
-  static Runner own_thread() {
-    auto thread = std::make_unique<IoThread>("syncstate remote");
+  static Runner own_thread(std::chrono::microseconds spin) {
+    auto thread = std::make_unique<IoThread>("syncstate remote", spin);
     auto executor = thread->executor();
     return Runner{std::move(executor), std::move(thread)};
   }

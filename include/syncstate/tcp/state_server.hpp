@@ -58,6 +58,9 @@ struct ServerOptions {
   /// latency, for hooks that take microseconds and never wait. As long as a hook runs there, nothing else happens on
   /// that thread's links. Init hooks, `modify` and what is too much for a moment still go to the hook threads.
   bool hooks_on_io_threads = false;
+  /// How long an I/O thread looks for work before it sleeps: to be woken may take longer than the work (docs/performance.md
+  /// has figures). Each such thread wants a CPU of its own. Not on a context of the user's, who may do the same there.
+  std::chrono::microseconds spin{0};
   /// How maps that clients bring are kept.
   MapOptions map_options{};
   Limits limits{};
@@ -223,7 +226,7 @@ class TcpStateServer {
       if (context != nullptr) {
         executor = AsioExecutor::on_strand(context->get_executor());
       } else {
-        threads_.push_back(std::make_unique<IoThread>("syncstate io " + std::to_string(i)));
+        threads_.push_back(std::make_unique<IoThread>("syncstate io " + std::to_string(i), options_.spin));
         executor = threads_.back()->executor();
       }
       desk_->ears.push_back(Ear{executor, core_->add_lane(executor)});

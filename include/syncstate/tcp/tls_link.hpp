@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -52,8 +53,8 @@ struct TlsLinkOptions {
 ///           of all.
 /// Lifetime: keeps its owner and itself alive until `on_closed` was called. Where the Asio context is
 ///           destroyed before, the owner is released without that call, and the link is inert from then on.
-/// Memory  : while nothing is in flight, no buffers besides OpenSSL's own; what the kernel did not take yet
-/// is kept.
+/// Memory  : while nothing is in flight, no buffers, but of a process's first eight links those of OpenSSL; what the
+///           kernel did not take yet is kept.
 class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> {
  public:
   /// A server's end of an accepted connection. With the executor of the socket's owner, where there is one, what links
@@ -120,6 +121,25 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     closed
   };
 
+  // To give back OpenSSL's two buffers of 17 KiB after each record, and to get them for the next one, takes a
+  // microsecond. So the first few links of a process keep theirs; many links must not.
+  class KeepsBuffers {
+   public:
+    KeepsBuffers() : is_granted_(links()++ < most_links) {}
+    KeepsBuffers(const KeepsBuffers&) = delete;
+    KeepsBuffers& operator=(const KeepsBuffers&) = delete;
+    ~KeepsBuffers() { --links(); }
+    [[nodiscard]] bool is_granted() const { return is_granted_; }
+
+   private:
+    static constexpr int most_links = 8;
+    static std::atomic<int>& links() {
+      static std::atomic<int> count{0};
+      return count;
+    }
+    const bool is_granted_;
+  };
+
   // What pending operations hold. The link itself points to it weakly: so link and owner may point at each
   // other and are still released when the Asio context destroys its operations.
   struct Held {
@@ -162,6 +182,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     SSL_set_bio(ssl_.get(), bio, bio);
     SSL_set_msg_callback(ssl_.get(), on_tls_message);
     SSL_set_msg_callback_arg(ssl_.get(), this);
+    if (keeps_buffers_.is_granted()) SSL_clear_mode(ssl_.get(), SSL_MODE_RELEASE_BUFFERS);
   }
 
   static void on_tls_message(int is_sent, int, int type, const void* data, std::size_t size, SSL* ssl,
@@ -488,6 +509,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   const std::string peer_address_;
   const std::string expected_name_;
 
+  const KeepsBuffers keeps_buffers_;
   State state_ = State::handshaking;
   bool has_unread_ = false;  // the turn ended before all that came was read
   bool has_more_ = false;    // produce may have something

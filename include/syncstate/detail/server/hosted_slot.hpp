@@ -176,7 +176,11 @@ class HostedSlot final : public HostedBase,
 
   /// How long the hooks of one map go on before others have a turn on their thread.
   static constexpr std::chrono::microseconds slice{200};
-  static constexpr std::size_t most_unseen = 32;  // events between two looks at the time
+  /// To tell what became of an event, and to look at the time, takes as long as a short hook: so many events share it,
+  /// unless hooks have been slow of late. Then others would wait for news that is there.
+  static constexpr std::size_t most_together = 16;
+  static constexpr std::chrono::microseconds slow{1'000};
+  static constexpr std::size_t cautious_for = 1'024;
 
   /// One transaction, and the news of it for all lanes.
   template <class F>
@@ -207,21 +211,28 @@ class HostedSlot final : public HostedBase,
     return waiting_.empty() ? nullptr : waiting_.front().get();
   }
 
-  /// Runs events of a batch until there are no more, or the time is over; answers those that ran.
+  /// Runs events of a batch until there are no more, or the time is over, and tells what became of them.
   void run_some(Batch& batch, TimePoint until) {
+    TimePoint now = until - slice;
+    for (std::size_t together = 1; batch.next < batch.events.size() && now < until;) {
+      const TimePoint before = now;
+      const std::size_t count = std::min(batch.events.size() - batch.next, cautious_ > 0 ? 1 : together);
+      run_together(batch, count);
+      now = serial_->now();
+      cautious_ -= std::min(cautious_, count);
+      if (now - before >= slow) cautious_ = cautious_for;
+      together = std::min(2 * together, most_together);
+    }
+  }
+
+  void run_together(Batch& batch, std::size_t count) {
     const UpdateId before = map_->head().update_id;
     std::vector<EventAnswer> answers;
-    answers.reserve(batch.events.size() - batch.next);
-    // The time is asked for after 1, 2, 4, ... events: asking takes as long as a short hook.
-    for (std::size_t look_after = 1; batch.next < batch.events.size();
-         look_after = std::min(2 * look_after, most_unseen)) {
-      const std::size_t end = std::min(batch.events.size(), batch.next + look_after);
-      while (batch.next < end) {
-        Pending& pending = batch.events[batch.next++];
-        answers.push_back(EventAnswer{pending.ticket, run(pending, batch.context)});
-        pending.event.reset();
-      }
-      if (serial_->now() >= until) break;
+    answers.reserve(count);
+    for (; count > 0; --count) {
+      Pending& pending = batch.events[batch.next++];
+      answers.push_back(EventAnswer{pending.ticket, run(pending, batch.context)});
+      pending.event.reset();
     }
     const bool has_committed = map_->head().update_id != before;
     if (has_committed) contain(on_error_, [&] { committed_(map_.get(), batch.lane.get()); });
@@ -290,7 +301,8 @@ class HostedSlot final : public HostedBase,
   std::atomic<State> state_{State::initialising};
   std::mutex waiting_mutex_;
   std::deque<std::unique_ptr<Batch>> waiting_;
-  bool is_running_ = false;  // a task that runs them is posted, or under way
+  bool is_running_ = false;   // a task that runs them is posted, or under way
+  std::size_t cautious_ = 0;  // events to come that are answered one by one; on the map's executor
 };
 
 }  // namespace syncstate::detail
