@@ -13,5 +13,10 @@ int main(int argc, char** argv) {
        {"events", "Updates over TLS, pipelined", measure_events},
        {"fan_out_100", "Fan-out over TLS to 100 subscribers", measure_fan_out_100},
        {"fan_out_1000", "Fan-out over TLS to 1,000 subscribers", measure_fan_out_1000},
-       {"fan_out_4000", "Fan-out over TLS to 4,000 subscribers", measure_fan_out_4000, false, true}});
+       {"fan_out_4000", "Fan-out over TLS to 4,000 subscribers", measure_fan_out_4000, false, true},
+       {"bytes", "TCP payload of one update that sets one value", measure_bytes},
+       {"join_100k", "A client that joins, 100,000 keys with 16 bytes each", measure_join_100k},
+       {"join_1m", "A client that joins, 1,000,000 keys with 16 bytes each", measure_join_1m},
+       {"stall", "A subscriber that reads nothing for 30 s under full load, 100,000 keys", measure_stall,
+        false, true}});
 }

@@ -26,10 +26,8 @@ class Loop {
   void watch_writing(int handle, std::uint32_t number, bool does_count) {
     control(EPOLL_CTL_MOD, handle, number, does_count ? EPOLLIN | EPOLLOUT : EPOLLIN);
   }
-  /// Whether the descriptor is left alone.
-  void watch_nothing(int handle, std::uint32_t number, bool is_left) {
-    control(EPOLL_CTL_MOD, handle, number, is_left ? 0U : EPOLLIN);
-  }
+  /// Leaves the descriptor alone, until it is added again.
+  void remove(int handle) { control(EPOLL_CTL_DEL, handle, 0, 0); }
 
   /// Waits for at most `limit`; calls `ready(number)` for each descriptor that is ready.
   template <class F>

@@ -135,7 +135,12 @@ class Proxy {
     void stall(bool is_stalled) {
       for (std::size_t i = 0; i < pairs_.size(); ++i) {
         if (!pairs_[i].server) continue;
-        loop_.watch_nothing(pairs_[i].server->get(), static_cast<std::uint32_t>(2 * i + 1), is_stalled);
+        const int handle = pairs_[i].server->get();
+        if (is_stalled) {
+          loop_.remove(handle);
+        } else {
+          loop_.add(handle, static_cast<std::uint32_t>(2 * i + 1));
+        }
       }
     }
 

@@ -156,26 +156,20 @@ class Wire {
 
   /// Sends it, in one write if the system takes that; keeps what it does not take, unless the peer has gone.
   void send(std::string_view bytes) {
-    if (!unsent_.empty()) {
+    if (has_rest()) {
       unsent_ += bytes;
       return;
     }
-    while (!bytes.empty()) {
-      const auto sent = write(bytes);
-      if (!sent) {
-        unsent_ = bytes;
-        return;
-      }
-      if (*sent == 0) return;
-      bytes.remove_prefix(*sent);
-    }
+    bytes.remove_prefix(send_some(bytes));
+    unsent_ = bytes;
   }
   /// True as long as `send_rest` is to be called when the socket can be written.
   [[nodiscard]] bool has_rest() const { return !unsent_.empty(); }
   void send_rest() {
-    std::string bytes = std::move(unsent_);
+    sent_ += send_some(std::string_view(unsent_).substr(sent_));
+    if (sent_ < unsent_.size()) return;
     unsent_.clear();
-    send(bytes);
+    sent_ = 0;
   }
 
   /// Calls `sink(bytes)` for what has come. False once the peer has gone.
@@ -192,6 +186,18 @@ class Wire {
   }
 
  private:
+  /// Returns how much the system took; all of it where nobody is there to take it.
+  std::size_t send_some(std::string_view bytes) {
+    std::size_t total = 0;
+    while (total < bytes.size()) {
+      const auto sent = write(bytes.substr(total));
+      if (!sent) return total;
+      if (*sent == 0) return bytes.size();
+      total += *sent;
+    }
+    return total;
+  }
+
   void start_tls(SSL_CTX* context) {
     ssl_.reset(SSL_new(context));
     require(ssl_ && SSL_set_fd(ssl_.get(), socket_.get()) == 1, "SSL_set_fd");
@@ -224,6 +230,7 @@ class Wire {
   Handle socket_;
   std::unique_ptr<SSL, Free> ssl_;
   std::string unsent_;
+  std::size_t sent_ = 0;  // of `unsent_`
 };
 
 }  // namespace benchmarks::wire

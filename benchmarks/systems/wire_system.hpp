@@ -34,7 +34,11 @@ class WireSystem final : public System {
 
   void stall(bool is_stalled) override {
     const Link& link = first_subscriber();
-    loop_.watch_nothing(link.wire.handle(), static_cast<std::uint32_t>(&link - links_.data()), is_stalled);
+    if (is_stalled) {
+      loop_.remove(link.wire.handle());
+    } else {
+      loop_.add(link.wire.handle(), static_cast<std::uint32_t>(&link - links_.data()));
+    }
   }
 
   void add_publisher() override {

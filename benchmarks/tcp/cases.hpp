@@ -18,6 +18,16 @@ void measure_fan_out_100(const Settings& settings, Report& report);
 void measure_fan_out_1000(const Settings& settings, Report& report);
 void measure_fan_out_4000(const Settings& settings, Report& report);
 
+/// One update on the wire.
+void measure_bytes(const Settings& settings, Report& report);
+
+/// Until a client that comes anew can read.
+void measure_join_100k(const Settings& settings, Report& report);
+void measure_join_1m(const Settings& settings, Report& report);
+
+/// A subscriber that reads nothing for long.
+void measure_stall(const Settings& settings, Report& report);
+
 }  // namespace benchmarks
 
 #endif

@@ -223,6 +223,8 @@ void report_figures(Report& report, SystemKind kind, const Plan& plan, const Fig
   const auto add = [&](const std::string& what, std::string_view unit, double value) {
     report.add_beside(name_of(kind), what, unit, value);
   };
+  add("server memory per subscriber, idle", "KiB", figures.idle_bytes / 1024);
+  add("server memory per subscriber, after load", "KiB", figures.loaded_bytes / 1024);
   const std::string paced = std::to_string(static_cast<int>(plan.updates_per_second)) + " updates/s: ";
   add(paced + "kept", "updates/s", figures.paced.updates_per_second);
   add(paced + "server CPU per delivery", "µs", figures.paced.server_us_per_delivery);
@@ -236,8 +238,6 @@ void report_figures(Report& report, SystemKind kind, const Plan& plan, const Fig
     add(limited + "lag, p50", "ms", flow.lag_p50_ms);
     add(limited + "lag, p99", "ms", flow.lag_p99_ms);
   }
-  add("server memory per subscriber, idle", "KiB", figures.idle_bytes / 1024);
-  add("server memory per subscriber, after load", "KiB", figures.loaded_bytes / 1024);
 }
 
 void measure(const Settings& settings, Report& report, Plan plan) {
