@@ -30,11 +30,62 @@ namespace {
 namespace ss = syncstate;
 using namespace std::chrono_literals;
 
+struct Publisher {
+  std::shared_ptr<ss::tcp::TcpStateRemote> remote;
+  Map map;
+};
+
+/// Returns when the server hosts the map. Nobody else runs the context meanwhile.
+Publisher make_publisher(asio::io_context& context, const std::string& endpoint, std::size_t keys,
+                         bool is_tuned) {
+  const auto work = asio::make_work_guard(context);
+  // To freeze waits for the server, and so wants another thread to run the context.
+  std::thread thread([&] { context.run(); });
+  auto remote = std::make_shared<ss::tcp::TcpStateRemote>(context, sample_remote_options(endpoint, is_tuned));
+  Map map = fill(Map(remote), keys);
+  context.stop();
+  thread.join();
+  context.restart();
+  return {std::move(remote), std::move(map)};
+}
+
+/// With a context of its own.
+class Apart final : public ApartPublisher {
+ public:
+  Apart(const std::string& endpoint, std::size_t keys, bool is_tuned)
+      : keys_(keys), publisher_(make_publisher(context_, endpoint, keys, is_tuned)) {}
+  ~Apart() override {
+    publisher_ = {nullptr, Map(ss::Role::replica)};
+    context_.run();
+  }
+
+  void run(std::size_t in_flight, const std::atomic<bool>& stop,
+           const std::function<std::uint64_t()>& next) override {
+    std::size_t unanswered = 0;
+    while (!stop || unanswered > 0) {
+      for (; !stop && unanswered < in_flight; ++unanswered) {
+        publisher_.remote->async_send_event(publisher_.map.hash(), set_sample(next(), keys_),
+                                            [&](std::error_code error, ss::UpdateId) {
+                                              if (error) throw std::system_error(error, "an event");
+                                              --unanswered;
+                                            });
+      }
+      context_.run_one();
+    }
+  }
+
+ private:
+  std::size_t keys_;
+  asio::io_context context_{1};
+  Publisher publisher_;
+};
+
 class Syncstate final : public System {
  public:
-  explicit Syncstate(const SystemOptions& options)
-      : keys_(options.keys),
-        server_([keys = keys_](ChildDuty& duty) { serve_sample_map(duty, keys); }),
+  Syncstate(bool is_tuned, const SystemOptions& options)
+      : is_tuned_(is_tuned),
+        keys_(options.keys),
+        server_([is_tuned, keys = keys_](ChildDuty& duty) { serve_sample_map(duty, keys, is_tuned); }),
         work_(context_.get_executor()) {
     if (options.can_stall) proxy_.emplace(server_.port());
   }
@@ -57,14 +108,11 @@ class Syncstate final : public System {
   void stall(bool is_stalled) override { proxy_.value().stall(is_stalled); }
 
   void add_publisher() override {
-    // To freeze waits for the server, and so wants another thread to run the context.
-    std::thread thread([this] { context_.run(); });
-    auto remote = connect();
-    Map map = fill(Map(remote), keys_);
-    context_.stop();
-    thread.join();
-    context_.restart();
-    publishers_.push_back({std::move(remote), std::move(map)});
+    publishers_.push_back(make_publisher(context_, server_.endpoint(), keys_, is_tuned_));
+  }
+
+  [[nodiscard]] std::unique_ptr<ApartPublisher> make_apart_publisher() override {
+    return std::make_unique<Apart>(server_.endpoint(), keys_, is_tuned_);
   }
 
   void add_subscribers(std::size_t count) override {
@@ -108,15 +156,11 @@ class Syncstate final : public System {
 
  private:
   using Replica = ss::Replica<std::string, std::string>;
-  struct Publisher {
-    std::shared_ptr<ss::tcp::TcpStateRemote> remote;
-    Map map;
-  };
 
   std::shared_ptr<ss::tcp::TcpStateRemote> connect(bool is_first_subscriber = false) {
     const bool is_indirect = proxy_ && is_first_subscriber;
     return std::make_shared<ss::tcp::TcpStateRemote>(
-        context_, sample_remote_options(is_indirect ? proxy_->endpoint() : server_.endpoint()));
+        context_, sample_remote_options(is_indirect ? proxy_->endpoint() : server_.endpoint(), is_tuned_));
   }
 
   void add_subscribers_together(std::size_t count) {
@@ -150,6 +194,7 @@ class Syncstate final : public System {
                                          });
   }
 
+  bool is_tuned_;
   std::size_t keys_;
   ForkedServer server_;
   std::optional<Proxy> proxy_;  // before the first subscriber
@@ -163,8 +208,8 @@ class Syncstate final : public System {
 
 }  // namespace
 
-std::unique_ptr<System> start_syncstate(const SystemOptions& options) {
-  return std::make_unique<Syncstate>(options);
+std::unique_ptr<System> start_syncstate(bool is_tuned, const SystemOptions& options) {
+  return std::make_unique<Syncstate>(is_tuned, options);
 }
 
 }  // namespace benchmarks

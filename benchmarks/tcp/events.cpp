@@ -82,7 +82,7 @@ void measure_events(const Settings& settings, Report& report) {
     for (const bool has_subscriber : {false, true}) {
       for (const SystemKind kind :
            {SystemKind::bare_tls, has_subscriber ? SystemKind::redis_state : SystemKind::redis_set,
-            SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate}) {
+            SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate_as_is, SystemKind::syncstate}) {
         ways.push_back(Way{kind, publishers, has_subscriber});
       }
     }

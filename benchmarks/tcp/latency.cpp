@@ -88,7 +88,7 @@ void measure(const Settings& settings, Report& report, bool is_barred) {
   for (const bool has_subscriber : {true, false}) {
     for (const SystemKind kind :
          {SystemKind::bare_tcp, SystemKind::bare_tls, SystemKind::redis, SystemKind::redis_state,
-          SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate}) {
+          SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate_as_is, SystemKind::syncstate}) {
       // Where the floor and core NATS bring an update to a subscriber, nothing is said to its publisher.
       const bool is_silent =
           kind == SystemKind::bare_tcp || kind == SystemKind::bare_tls || kind == SystemKind::nats;
