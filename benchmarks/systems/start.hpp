@@ -16,7 +16,7 @@ enum class RedisWrites { publish, set, set_and_publish };
 [[nodiscard]] std::unique_ptr<System> start_redis(RedisWrites writes, const SystemOptions& options);
 /// Null where nats-server is not installed.
 [[nodiscard]] std::unique_ptr<System> start_nats(bool keeps_state, const SystemOptions& options);
-[[nodiscard]] std::unique_ptr<System> start_syncstate(const SystemOptions& options);
+[[nodiscard]] std::unique_ptr<System> start_syncstate(SystemKind kind, const SystemOptions& options);
 
 }  // namespace benchmarks
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "support/sample_map.hpp"
 #include "syncstate/event.hpp"
@@ -40,8 +41,9 @@ using SetEvent = syncstate::Event<SetOne>;
 }
 
 /// Hosts a map of so many keys until the parent is done.
-inline void serve_sample_map(ChildDuty& duty, std::size_t keys) {
-  syncstate::tcp::TcpStateServer<std::string, std::string, SetOne> server(sample_server_options());
+inline void serve_sample_map(ChildDuty& duty, std::size_t keys,
+                             syncstate::tcp::ServerOptions options = sample_server_options()) {
+  syncstate::tcp::TcpStateServer<std::string, std::string, SetOne> server(std::move(options));
   server.add_hook([](Map& map, const SetEvent& event) { map.set(event.content.key, event.content.value); });
   server.host(fill(Map(syncstate::Role::master), keys));
   server.start();
