@@ -174,11 +174,13 @@ inline void run_once(const Case& what, const Settings& settings, std::vector<Row
   const std::size_t space = bar.find(' ');
   if (space == std::string::npos) return std::nullopt;
   const std::string relation = bar.substr(0, space);
-  const double limit = std::stod(bar.substr(space + 1));
+  std::string digits = bar.substr(space + 1);
+  std::erase(digits, ',');
+  const double limit = std::stod(digits);
   if (relation == "<") return value < limit;
-  if (relation == "≤") return value <= limit;
+  if (relation == "≤" || relation == "<=") return value <= limit;
   if (relation == ">") return value > limit;
-  if (relation == "≥") return value >= limit;
+  if (relation == "≥" || relation == ">=") return value >= limit;
   throw std::runtime_error("a bar that can't be read: " + bar);
 }
 

@@ -16,8 +16,7 @@ enum class RedisWrites { publish, set, set_and_publish };
 [[nodiscard]] std::unique_ptr<System> start_redis(RedisWrites writes, const SystemOptions& options);
 /// Null where nats-server is not installed.
 [[nodiscard]] std::unique_ptr<System> start_nats(bool keeps_state, const SystemOptions& options);
-/// `is_tuned`: with the options for short hooks and one thread; else with those that one gets without asking.
-[[nodiscard]] std::unique_ptr<System> start_syncstate(bool is_tuned, const SystemOptions& options);
+[[nodiscard]] std::unique_ptr<System> start_syncstate(SystemKind kind, const SystemOptions& options);
 
 }  // namespace benchmarks
 

@@ -2,13 +2,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <future>
 #include <memory>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -35,27 +35,23 @@ struct Publisher {
   Map map;
 };
 
-/// Returns when the server hosts the map. Nobody else runs the context meanwhile.
-Publisher make_publisher(asio::io_context& context, const std::string& endpoint, std::size_t keys,
-                         bool is_tuned) {
-  const auto work = asio::make_work_guard(context);
+/// Returns when the server hosts the map.
+Publisher make_publisher(std::shared_ptr<ss::tcp::TcpStateRemote> remote, asio::io_context& context,
+                         std::size_t keys) {
   // To freeze waits for the server, and so wants another thread to run the context.
-  std::thread thread([&] { context.run(); });
-  auto remote = std::make_shared<ss::tcp::TcpStateRemote>(context, sample_remote_options(endpoint, is_tuned));
-  Map map = fill(Map(remote), keys);
-  context.stop();
-  thread.join();
-  context.restart();
-  return {std::move(remote), std::move(map)};
+  auto frozen = std::async(std::launch::async, [&] { return fill(Map(remote), keys); });
+  while (frozen.wait_for(0s) != std::future_status::ready) context.run_one_for(1ms);
+  return {std::move(remote), frozen.get()};
 }
 
 /// With a context of its own.
 class Apart final : public ApartPublisher {
  public:
-  Apart(const std::string& endpoint, std::size_t keys, bool is_tuned)
-      : keys_(keys), publisher_(make_publisher(context_, endpoint, keys, is_tuned)) {}
+  Apart(const std::string& endpoint, std::size_t keys)
+      : keys_(keys), publisher_(make_publisher(connect(context_, endpoint), context_, keys)) {}
   ~Apart() override {
-    publisher_ = {nullptr, Map(ss::Role::replica)};
+    publisher_.map = Map(ss::Role::replica);
+    publisher_.remote.reset();
     context_.run();
   }
 
@@ -75,6 +71,13 @@ class Apart final : public ApartPublisher {
   }
 
  private:
+  static std::shared_ptr<ss::tcp::TcpStateRemote> connect(asio::io_context& context,
+                                                          const std::string& endpoint) {
+    auto options = sample_remote_options(endpoint);
+    options.context_has_one_thread = true;
+    return std::make_shared<ss::tcp::TcpStateRemote>(context, std::move(options));
+  }
+
   std::size_t keys_;
   asio::io_context context_{1};
   Publisher publisher_;
@@ -82,10 +85,15 @@ class Apart final : public ApartPublisher {
 
 class Syncstate final : public System {
  public:
-  Syncstate(bool is_tuned, const SystemOptions& options)
-      : is_tuned_(is_tuned),
-        keys_(options.keys),
-        server_([is_tuned, keys = keys_](ChildDuty& duty) { serve_sample_map(duty, keys, is_tuned); }),
+  Syncstate(SystemKind kind, const SystemOptions& options)
+      : keys_(options.keys),
+        spins_(kind == SystemKind::syncstate_spinning),
+        server_([kind, keys = keys_](ChildDuty& duty) {
+          ss::tcp::ServerOptions server = sample_server_options();
+          server.hooks_on_io_threads = kind != SystemKind::syncstate;
+          if (kind == SystemKind::syncstate_spinning) server.spin = 100us;
+          serve_sample_map(duty, keys, std::move(server));
+        }),
         work_(context_.get_executor()) {
     if (options.can_stall) proxy_.emplace(server_.port());
   }
@@ -107,12 +115,10 @@ class Syncstate final : public System {
   }
   void stall(bool is_stalled) override { proxy_.value().stall(is_stalled); }
 
-  void add_publisher() override {
-    publishers_.push_back(make_publisher(context_, server_.endpoint(), keys_, is_tuned_));
-  }
+  void add_publisher() override { publishers_.push_back(make_publisher(connect(), context_, keys_)); }
 
   [[nodiscard]] std::unique_ptr<ApartPublisher> make_apart_publisher() override {
-    return std::make_unique<Apart>(server_.endpoint(), keys_, is_tuned_);
+    return std::make_unique<Apart>(server_.endpoint(), keys_);
   }
 
   void add_subscribers(std::size_t count) override {
@@ -137,15 +143,27 @@ class Syncstate final : public System {
     auto& [remote, map] = publishers_[publisher];
     remote->async_send_event(map.hash(), set_sample(number, keys_),
                              [this, publisher](std::error_code error, ss::UpdateId) {
-                               if (error) throw std::system_error(error, "an event");
-                               witness_->answered(publisher, 1);
+                               if (error) {
+                                 failure_ = error;
+                               } else {
+                                 witness_->answered(publisher, 1);
+                               }
                              });
   }
   void flush() override {}
 
   void turn(Clock::duration limit, Witness& witness) override {
+    if (failure_) throw std::system_error(failure_, "an event");
     witness_ = &witness;
-    if (limit == endless) {
+    if (limit == endless && spins_) {
+      // As a thread of ours does; here the context is the user's.
+      const auto end = Clock::now() + 100us;
+      while (context_.poll_one() == 0) {
+        if (Clock::now() < end) continue;
+        context_.run_one();
+        return;
+      }
+    } else if (limit == endless) {
       context_.run_one();
     } else if (limit <= Clock::duration::zero()) {
       context_.poll_one();
@@ -156,11 +174,13 @@ class Syncstate final : public System {
 
  private:
   using Replica = ss::Replica<std::string, std::string>;
-
   std::shared_ptr<ss::tcp::TcpStateRemote> connect(bool is_first_subscriber = false) {
     const bool is_indirect = proxy_ && is_first_subscriber;
-    return std::make_shared<ss::tcp::TcpStateRemote>(
-        context_, sample_remote_options(is_indirect ? proxy_->endpoint() : server_.endpoint(), is_tuned_));
+    auto options = sample_remote_options(is_indirect ? proxy_->endpoint() : server_.endpoint());
+    options.context_has_one_thread = true;
+    // Behind the proxy it is the client that hears nothing for long, and must not leave for that.
+    if (is_indirect) options.limits.silence = 60s;
+    return std::make_shared<ss::tcp::TcpStateRemote>(context_, std::move(options));
   }
 
   void add_subscribers_together(std::size_t count) {
@@ -194,8 +214,8 @@ class Syncstate final : public System {
                                          });
   }
 
-  bool is_tuned_;
   std::size_t keys_;
+  bool spins_;
   ForkedServer server_;
   std::optional<Proxy> proxy_;  // before the first subscriber
   asio::io_context context_{1};
@@ -203,13 +223,14 @@ class Syncstate final : public System {
   std::vector<Publisher> publishers_;
   std::vector<std::unique_ptr<Replica>> subscribers_;
   int first_subscriber_ = -1;  // the socket
+  std::error_code failure_;
   Witness* witness_ = nullptr;
 };
 
 }  // namespace
 
-std::unique_ptr<System> start_syncstate(bool is_tuned, const SystemOptions& options) {
-  return std::make_unique<Syncstate>(is_tuned, options);
+std::unique_ptr<System> start_syncstate(SystemKind kind, const SystemOptions& options) {
+  return std::make_unique<Syncstate>(kind, options);
 }
 
 }  // namespace benchmarks

@@ -14,7 +14,8 @@ std::string_view name_of(SystemKind kind) {
     case SystemKind::nats: return "NATS";
     case SystemKind::nats_kv: return "JetStream KV";
     case SystemKind::syncstate: return "syncstate";
-    case SystemKind::syncstate_as_is: return "syncstate, hook threads";
+    case SystemKind::syncstate_inline: return "syncstate, hooks on I/O threads";
+    case SystemKind::syncstate_spinning: return "syncstate, that and spinning";
   }
   return "unknown";
 }
@@ -28,8 +29,9 @@ std::unique_ptr<System> start_system(SystemKind kind, const SystemOptions& optio
     case SystemKind::redis_state: return start_redis(RedisWrites::set_and_publish, options);
     case SystemKind::nats: return start_nats(false, options);
     case SystemKind::nats_kv: return start_nats(true, options);
-    case SystemKind::syncstate: return start_syncstate(true, options);
-    case SystemKind::syncstate_as_is: return start_syncstate(false, options);
+    case SystemKind::syncstate:
+    case SystemKind::syncstate_inline:
+    case SystemKind::syncstate_spinning: return start_syncstate(kind, options);
   }
   return nullptr;
 }

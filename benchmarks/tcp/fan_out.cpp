@@ -216,22 +216,17 @@ struct Plan {
   bool is_barred;
 };
 
-bool is_floor(SystemKind kind) { return kind == SystemKind::bare_tcp || kind == SystemKind::bare_tls; }
-bool is_peer(SystemKind kind) { return !is_floor(kind) && kind != SystemKind::syncstate; }
-
 /// Compares ours with the best peer: how much faster, and what its pace costs.
-void compare(Report& report, const Flow& peer, const Flow& ours_best, const Flow& ours_paced) {
-  report.add("the best rate of the best peer", "updates/s", peer.updates_per_second);
-  report.add("updates/s that every subscriber has: syncstate : best peer", "",
+void compare(Report& report, const std::string& ours, const Flow& peer, const Flow& ours_best,
+             const Flow& ours_paced) {
+  report.add("updates/s that every subscriber has: " + ours + " : best peer", "",
              ours_best.updates_per_second / peer.updates_per_second, "≥ 10");
-  const std::string paced = "at that rate: ";
-  report.add(paced + "syncstate keeps", "updates/s", ours_paced.updates_per_second);
-  report.add(paced + "lag of the peer, p99", "ms", peer.lag_p99_ms);
-  report.add(paced + "lag of syncstate, p99", "ms", ours_paced.lag_p99_ms);
-  report.add(paced + "lag p99, syncstate : peer", "", ours_paced.lag_p99_ms / peer.lag_p99_ms, "< 1");
-  report.add(paced + "server CPU of the peer per update", "µs", peer.server_us_per_update);
-  report.add(paced + "server CPU of syncstate per update", "µs", ours_paced.server_us_per_update);
-  report.add(paced + "server CPU per update, syncstate : peer", "",
+  const std::string paced = "at the best peer's best rate: ";
+  report.add(paced + ours + " keeps", "updates/s", ours_paced.updates_per_second);
+  report.add(paced + "lag of " + ours + ", p99", "ms", ours_paced.lag_p99_ms);
+  report.add(paced + "lag p99, " + ours + " : peer", "", ours_paced.lag_p99_ms / peer.lag_p99_ms, "< 1");
+  report.add(paced + "server CPU of " + ours + " per update", "µs", ours_paced.server_us_per_update);
+  report.add(paced + "server CPU per update, " + ours + " : peer", "",
              ours_paced.server_us_per_update / peer.server_us_per_update, "≤ 0.333");
 }
 
@@ -264,7 +259,7 @@ void measure(const Settings& settings, Report& report, Plan plan) {
 
   std::map<SystemKind, Figures> all;
   Flow best_peer;
-  Flow ours_at_best;
+  std::map<SystemKind, Flow> ours_at_best;
   for (const SystemKind kind : plan.kinds) {
     Figures& figures = all[kind];
     figures.limited[64] = Flow{};
@@ -277,8 +272,8 @@ void measure(const Settings& settings, Report& report, Plan plan) {
       for (auto& [in_flight, flow] : figures.limited) {
         if (figures.paced.updates_per_second > 0) flow = fan_out.flow_limited(plan.time, in_flight);
       }
-      if (kind == SystemKind::syncstate && best_peer.updates_per_second > 0) {
-        ours_at_best = fan_out.flow_paced(plan.time, best_peer.updates_per_second);
+      if (is_ours(kind) && best_peer.updates_per_second > 0) {
+        ours_at_best[kind] = fan_out.flow_paced(plan.time, best_peer.updates_per_second);
       }
       figures.loaded_bytes = fan_out.bytes_per_subscriber();
       started[kind].reset();
@@ -288,22 +283,30 @@ void measure(const Settings& settings, Report& report, Plan plan) {
     if (is_peer(kind) && is_faster(best, best_peer)) best_peer = best;
   }
 
-  const Figures& ours = all[SystemKind::syncstate];
-  const auto bar = [&](const char* text) { return plan.is_barred ? text : ""; };
-  const bool is_large = plan.subscribers >= 1'000;
-  report.add("server CPU per delivery at " + std::to_string(static_cast<int>(plan.updates_per_second)) +
-                 " updates/s: syncstate : bare TLS",
-             "", ours.paced.server_us_per_delivery / all[SystemKind::bare_tls].paced.server_us_per_delivery,
-             is_large ? bar("≤ 1.25") : "");
-  report.add("server memory per replica, idle", "KiB", ours.idle_bytes / 1024, is_large ? bar("≤ 24") : "");
-  report.add("server memory per replica, after load", "KiB", ours.loaded_bytes / 1024,
-             is_large ? bar("≤ 24") : "");
-  if (!plan.is_barred) return;
-  compare(report, best_peer, ours.best(), ours_at_best);
+  const bool is_large = plan.is_barred && plan.subscribers >= 1'000;
+  if (plan.is_barred) {
+    report.add("the best rate of the best peer", "updates/s", best_peer.updates_per_second);
+    report.add("lag of that peer, p99", "ms", best_peer.lag_p99_ms);
+    report.add("server CPU of that peer per update", "µs", best_peer.server_us_per_update);
+  }
+  for (const auto& [kind, ours] : all) {
+    if (!is_ours(kind)) continue;
+    const std::string name(name_of(kind));
+    report.add("server CPU per delivery at " + std::to_string(static_cast<int>(plan.updates_per_second)) +
+                   " updates/s: " + name + " : bare TLS",
+               "", ours.paced.server_us_per_delivery / all[SystemKind::bare_tls].paced.server_us_per_delivery,
+               is_large ? "≤ 1.25" : "");
+    report.add("server memory per replica, idle: " + name, "KiB", ours.idle_bytes / 1024,
+               is_large ? "≤ 24" : "");
+    report.add("server memory per replica, after load: " + name, "KiB", ours.loaded_bytes / 1024,
+               is_large ? "≤ 24" : "");
+    if (plan.is_barred) compare(report, name, best_peer, ours.best(), ours_at_best[kind]);
+  }
 }
 
-const std::vector<SystemKind> everyone{SystemKind::bare_tcp, SystemKind::bare_tls, SystemKind::redis,
-                                       SystemKind::nats,     SystemKind::nats_kv,  SystemKind::syncstate};
+const std::vector<SystemKind> everyone{
+    SystemKind::bare_tcp, SystemKind::bare_tls,  SystemKind::redis,           SystemKind::nats,
+    SystemKind::nats_kv,  SystemKind::syncstate, SystemKind::syncstate_inline};
 
 }  // namespace
 

@@ -83,15 +83,17 @@ struct Way {
   }
 };
 
-void measure(const Settings& settings, Report& report, bool is_barred) {
+void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
   std::vector<Way> ways;
   for (const bool has_subscriber : {true, false}) {
     for (const SystemKind kind :
          {SystemKind::bare_tcp, SystemKind::bare_tls, SystemKind::redis, SystemKind::redis_state,
-          SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate_as_is, SystemKind::syncstate}) {
+          SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate, SystemKind::syncstate_inline,
+          SystemKind::syncstate_spinning}) {
+      // There is nobody to spin where all share a CPU.
+      if (kind == SystemKind::syncstate_spinning && is_on_one_cpu) continue;
       // Where the floor and core NATS bring an update to a subscriber, nothing is said to its publisher.
-      const bool is_silent =
-          kind == SystemKind::bare_tcp || kind == SystemKind::bare_tls || kind == SystemKind::nats;
+      const bool is_silent = is_floor(kind) || kind == SystemKind::nats;
       ways.push_back(Way{kind, has_subscriber, !has_subscriber || !is_silent});
     }
   }
@@ -112,17 +114,18 @@ void measure(const Settings& settings, Report& report, bool is_barred) {
       report.add_beside(name_of(way.kind), what + text, "µs", way.percentile(rank));
     }
   }
-  for (const Way& way : ways) {
-    if (way.kind == SystemKind::syncstate) continue;
-    const Way& ours = *std::find_if(ways.begin(), ways.end(), [&](const Way& other) {
-      return other.kind == SystemKind::syncstate && other.has_subscriber == way.has_subscriber;
-    });
-    const char* bar = way.kind == SystemKind::bare_tls   ? "≤ 1.25"
-                      : way.kind == SystemKind::bare_tcp ? ""
-                                                         : "< 1";
-    report.add((way.has_subscriber ? "visible, p50: syncstate : " : "answered, p50: syncstate : ") +
-                   std::string(name_of(way.kind)),
-               "", ours.percentile(0.5) / way.percentile(0.5), is_barred && way.has_subscriber ? bar : "");
+  for (const Way& ours : ways) {
+    if (!is_ours(ours.kind)) continue;
+    for (const Way& other : ways) {
+      if (is_ours(other.kind) || other.has_subscriber != ours.has_subscriber) continue;
+      const bool is_barred = is_on_one_cpu && ours.has_subscriber;
+      report.add((ours.has_subscriber ? "visible, p50: " : "answered, p50: ") +
+                     std::string(name_of(ours.kind)) + " : " + std::string(name_of(other.kind)),
+                 "", ours.percentile(0.5) / other.percentile(0.5),
+                 !is_barred || other.kind == SystemKind::bare_tcp ? ""
+                 : other.kind == SystemKind::bare_tls             ? "≤ 1.25"
+                                                                  : "< 1");
+    }
   }
 }
 

@@ -25,8 +25,7 @@ class UniqueFunction<R(Args...)> {
              std::is_invocable_r_v<R, std::decay_t<F>&, Args...>)
   UniqueFunction(F&& f) {
     using H = Holder<std::decay_t<F>>;
-    if constexpr (sizeof(H) <= room && alignof(H) <= alignof(void*) &&
-                  std::is_nothrow_move_constructible_v<std::decay_t<F>>) {
+    if constexpr (is_small<H, std::decay_t<F>>) {
       holder_ = ::new (static_cast<void*>(inside_)) H(std::forward<F>(f));
     } else {
       holder_ = new H(std::forward<F>(f));
@@ -49,6 +48,10 @@ class UniqueFunction<R(Args...)> {
  private:
   static constexpr std::size_t room = 56;
 
+  template <class H, class F>
+  static constexpr bool is_small =
+      sizeof(H) <= room && alignof(H) <= alignof(void*) && std::is_nothrow_move_constructible_v<F>;
+
   struct Base {
     Base() = default;
     Base(const Base&) = delete;
@@ -70,7 +73,7 @@ class UniqueFunction<R(Args...)> {
       }
     }
     Base* move_to([[maybe_unused]] void* place) noexcept override {
-      if constexpr (std::is_nothrow_move_constructible_v<F>) {
+      if constexpr (is_small<Holder, F>) {
         return ::new (place) Holder(std::move(f));
       } else {
         return nullptr;  // never lies inside
@@ -103,7 +106,7 @@ class UniqueFunction<R(Args...)> {
   }
 
   Base* holder_ = nullptr;
-  alignas(void*) std::byte inside_[room]{};  // cleared, for compilers that see it read otherwise
+  alignas(void*) std::byte inside_[room];
 };
 
 }  // namespace syncstate::detail
