@@ -670,6 +670,44 @@ TEST_CASE("once a hook was slow, what is done before the next one does not wait 
   CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
 }
 
+TEST_CASE("what comes one by one while a hook runs is run in the order it came") {
+  const auto thread = std::make_shared<ThreadExecutor>();
+  const auto core = make_core(std::make_shared<HookPool>(1));
+  std::promise<void> release;
+  core->add_hook([&, released = release.get_future().share()](Map& map, const Change& event) {
+    if (event.content.what == "stop") released.wait_for(test_limit);
+    map.set("key00", event.content.value);
+  });
+  core->start();
+  const Handle handle = core->host(make_master(1));
+  const auto port = std::make_shared<inproc::Port>();
+  port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
+                                                             const std::string& address) {
+    return core->accept(lane, address, [&end] { return std::move(end); });
+  });
+  {
+    const auto remote = std::make_shared<ThreadRemote>(thread, port);
+    Map map = remote->attach<std::string, std::string>(handle.hash());
+    std::vector<std::shared_ptr<detail::EventCall>> calls;
+    for (const char* what : {"stop", "second", "third", "fourth"}) {
+      calls.push_back(std::make_shared<detail::EventCall>(serialize_event(Change{{what, "", what}})));
+      remote->core().send_event(handle.hash(), calls.back());
+      CHECK(remote->hosted().size() == 1);  // it has arrived: the list was asked for after it
+    }
+    release.set_value();
+    for (UpdateId id = 1; const auto& call : calls) {
+      CHECK(thread->wait_until(thread->now() + test_limit, [&] { return call->is_finished(); }));
+      CHECK(call->result() == id++);
+    }
+    map.sync();
+    CHECK(map.at("key00") == "fourth");
+  }
+  core->stop();
+  std::promise<void> is_drained;
+  thread->post([&] { is_drained.set_value(); });
+  CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
+}
+
 TEST_CASE("one map's slow hook does not hold up another map, nor the link they share") {
   const auto thread = std::make_shared<ThreadExecutor>();
   const auto pool = std::make_shared<HookPool>(2);
