@@ -2,9 +2,11 @@
 #ifndef SYNCSTATE_BENCHMARKS_SYSTEMS_SYSTEM_HPP
 #define SYNCSTATE_BENCHMARKS_SYSTEMS_SYSTEM_HPP
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -22,6 +24,16 @@ class Witness {
   virtual void answered(std::size_t publisher, std::size_t count) = 0;
   /// A subscriber has update `number` of the publishers' count, or a newer state that holds it.
   virtual void delivered(std::size_t subscriber, std::uint64_t number) = 0;
+};
+
+/// Publishes on the thread that calls it.
+class ApartPublisher {
+ public:
+  virtual ~ApartPublisher() = default;
+  /// As fast as at most `in_flight` updates are not answered, until `stop`; `next()` gives their numbers. Returns when all
+  /// are answered.
+  virtual void run(std::size_t in_flight, const std::atomic<bool>& stop,
+                   const std::function<std::uint64_t()>& next) = 0;
 };
 
 /// A server in a process of its own, with publishers and subscribers in this one: each has a connection of its own, and
@@ -50,6 +62,9 @@ class System {
   /// Waits until something comes, at most for `limit`, and tells the witness of it.
   virtual void turn(Clock::duration limit, Witness& witness) = 0;
 
+  /// A publisher with a thread of its own, as others have processes of their own; null where `merges()` is false.
+  [[nodiscard]] virtual std::unique_ptr<ApartPublisher> make_apart_publisher() { return nullptr; }
+
   /// CPU seconds that the server has used so far.
   [[nodiscard]] virtual double server_cpu_seconds() const = 0;
   /// The server's resident memory.
@@ -65,16 +80,16 @@ class System {
 
 /// What there is to measure.
 enum class SystemKind {
-  bare_tcp,            ///< the floor without TLS
-  bare_tls,            ///< the floor
-  redis,               ///< PUBLISH to SUBSCRIBE
-  redis_set,           ///< SET, which nobody hears of
-  redis_state,         ///< SET and PUBLISH in one write, so that the state is kept, too
-  nats,                ///< core NATS: PUB to SUB
-  nats_kv,             ///< JetStream KV in memory: put, acknowledged, to a watch
-  syncstate,           ///< an event, through a hook and a commit, to a replica
-  syncstate_inline,    ///< the same with `ServerOptions::hooks_on_io_threads`
-  syncstate_spinning,  ///< that, and whoever waits looks for work for a while before it sleeps
+  bare_tcp,         ///< the floor without TLS
+  bare_tls,         ///< the floor
+  redis,            ///< PUBLISH to SUBSCRIBE
+  redis_set,        ///< SET, which nobody hears of
+  redis_state,      ///< SET and PUBLISH in one write, so that the state is kept, too
+  nats,             ///< core NATS: PUB to SUB
+  nats_kv,          ///< JetStream KV in memory: put, acknowledged, to a watch
+  syncstate,        ///< an event, through a hook and a commit, to a replica; hooks run on the I/O thread
+  syncstate_as_is,  ///< the same with the options that one gets without asking
+  syncstate_spins,  ///< as `syncstate`, and whoever waits looks for work for a while before it sleeps
 };
 
 [[nodiscard]] constexpr bool is_floor(SystemKind kind) { return kind <= SystemKind::bare_tls; }
