@@ -51,7 +51,9 @@ run_program() {
     [[ " $known " != *" $name "* ]] || chosen+=(--case "$name")
   done
   ((${#cases[@]} == 0 || ${#chosen[@]} > 0)) || return 0
-  "$program" --bars "$bars" ${options[@]+"${options[@]}"} ${chosen[@]+"${chosen[@]}"}
+  local to_bars=(--bars "$bars")
+  [[ $1 != benchmark_attack ]] || to_bars=()  # what it asks for of itself is none
+  "$program" ${to_bars[@]+"${to_bars[@]}"} ${options[@]+"${options[@]}"} ${chosen[@]+"${chosen[@]}"}
 }
 
 # Prints a row: the CPU seconds of compiling $4 with the flag $3, $2 times.
