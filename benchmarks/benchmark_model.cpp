@@ -184,7 +184,7 @@ void measure_views(const Settings& settings, Report& report) {
   report.add("`map.get(key)` of a map that nobody changes, by 1 thread", "ns", plain);
   report.add("the same by 2 threads", "ns", world.time_reads(2, calls, none, by_map));
   double alone = 0;
-  for (const std::size_t readers : {1, 2}) {
+  for (const std::size_t readers : {1u, 2u}) {
     for (const double wanted : {0.0, 100'000.0, std::numeric_limits<double>::infinity()}) {
       double diffs_per_second = wanted;
       const double read = world.time_reads(readers, calls, diffs_per_second, by_view);
@@ -247,7 +247,7 @@ void measure_diffs(const Settings& settings, Report& report) {
     report.add("`map.diff(from, head)` of 100 changed keys among " + write_figure(static_cast<double>(size)),
                "µs", time_diff(settings.count(10'000, 10), size, 100) / 1e3);
   }
-  for (const std::size_t changed : {10, 1'000, 10'000, 100'000}) {
+  for (const std::size_t changed : {10u, 1'000u, 10'000u, 100'000u}) {
     const std::size_t size = settings.count(1'000'000, 100'000);
     report.add("of " + write_figure(static_cast<double>(changed)) + " among " +
                    write_figure(static_cast<double>(size)) + ", a key",

@@ -2,13 +2,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <future>
 #include <memory>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -30,55 +30,54 @@ namespace {
 namespace ss = syncstate;
 using namespace std::chrono_literals;
 
-constexpr auto spin = 100us;
-
 struct Publisher {
   std::shared_ptr<ss::tcp::TcpStateRemote> remote;
   Map map;
 };
 
-/// Returns when the server hosts the map. Nobody else runs the context meanwhile.
-Publisher make_publisher(asio::io_context& context, const std::string& endpoint, std::size_t keys,
-                         bool is_tuned) {
-  const auto work = asio::make_work_guard(context);
+/// Returns when the server hosts the map.
+Publisher make_publisher(std::shared_ptr<ss::tcp::TcpStateRemote> remote, asio::io_context& context,
+                         std::size_t keys) {
   // To freeze waits for the server, and so wants another thread to run the context.
-  std::thread thread([&] { context.run(); });
-  auto remote = std::make_shared<ss::tcp::TcpStateRemote>(context, sample_remote_options(endpoint, is_tuned));
-  Map map = fill(Map(remote), keys);
-  context.stop();
-  thread.join();
-  context.restart();
-  return {std::move(remote), std::move(map)};
+  auto frozen = std::async(std::launch::async, [&] { return fill(Map(remote), keys); });
+  while (frozen.wait_for(0s) != std::future_status::ready) context.run_one_for(1ms);
+  return {std::move(remote), frozen.get()};
 }
 
 /// With a context of its own.
 class Apart final : public ApartPublisher {
  public:
-  Apart(const std::string& endpoint, std::size_t keys, bool is_tuned)
-      : keys_(keys), publisher_(make_publisher(context_, endpoint, keys, is_tuned)) {}
+  Apart(const std::string& endpoint, std::size_t keys)
+      : keys_(keys), publisher_(make_publisher(connect(context_, endpoint), context_, keys)) {}
   ~Apart() override {
-    publisher_ = {nullptr, Map(ss::Role::replica)};
+    publisher_.map = Map(ss::Role::replica);
+    publisher_.remote.reset();
     context_.run();
   }
 
   void run(std::size_t in_flight, const std::atomic<bool>& stop,
            const std::function<std::uint64_t()>& next) override {
     std::size_t unanswered = 0;
-    std::error_code failure;
     while (!stop || unanswered > 0) {
       for (; !stop && unanswered < in_flight; ++unanswered) {
         publisher_.remote->async_send_event(publisher_.map.hash(), set_sample(next(), keys_),
                                             [&](std::error_code error, ss::UpdateId) {
-                                              if (error) failure = error;
+                                              if (error) throw std::system_error(error, "an event");
                                               --unanswered;
                                             });
       }
       context_.run_one();
     }
-    if (failure) throw std::system_error(failure, "an event");
   }
 
  private:
+  static std::shared_ptr<ss::tcp::TcpStateRemote> connect(asio::io_context& context,
+                                                          const std::string& endpoint) {
+    auto options = sample_remote_options(endpoint);
+    options.context_has_one_thread = true;
+    return std::make_shared<ss::tcp::TcpStateRemote>(context, std::move(options));
+  }
+
   std::size_t keys_;
   asio::io_context context_{1};
   Publisher publisher_;
@@ -87,12 +86,12 @@ class Apart final : public ApartPublisher {
 class Syncstate final : public System {
  public:
   Syncstate(SystemKind kind, const SystemOptions& options)
-      : is_tuned_(kind != SystemKind::syncstate_as_is),
-        spins_(kind == SystemKind::syncstate_spins),
-        keys_(options.keys),
-        server_([is_tuned = is_tuned_, spins = spins_, keys = keys_](ChildDuty& duty) {
-          ss::tcp::ServerOptions server = sample_server_options(is_tuned);
-          if (spins) server.spin = spin;
+      : keys_(options.keys),
+        spins_(kind == SystemKind::syncstate_spinning),
+        server_([kind, keys = keys_](ChildDuty& duty) {
+          ss::tcp::ServerOptions server = sample_server_options();
+          server.hooks_on_io_threads = kind != SystemKind::syncstate;
+          if (kind == SystemKind::syncstate_spinning) server.spin = 100us;
           serve_sample_map(duty, keys, std::move(server));
         }),
         work_(context_.get_executor()) {
@@ -116,12 +115,10 @@ class Syncstate final : public System {
   }
   void stall(bool is_stalled) override { proxy_.value().stall(is_stalled); }
 
-  void add_publisher() override {
-    publishers_.push_back(make_publisher(context_, server_.endpoint(), keys_, is_tuned_));
-  }
+  void add_publisher() override { publishers_.push_back(make_publisher(connect(), context_, keys_)); }
 
   [[nodiscard]] std::unique_ptr<ApartPublisher> make_apart_publisher() override {
-    return std::make_unique<Apart>(server_.endpoint(), keys_, is_tuned_);
+    return std::make_unique<Apart>(server_.endpoint(), keys_);
   }
 
   void add_subscribers(std::size_t count) override {
@@ -159,8 +156,8 @@ class Syncstate final : public System {
     if (failure_) throw std::system_error(failure_, "an event");
     witness_ = &witness;
     if (limit == endless && spins_) {
-      // As a thread of the library's own does; this context is the user's.
-      const auto end = Clock::now() + spin;
+      // As a thread of ours does; here the context is the user's.
+      const auto end = Clock::now() + 100us;
       while (context_.poll_one() == 0) {
         if (Clock::now() < end) continue;
         context_.run_one();
@@ -177,10 +174,10 @@ class Syncstate final : public System {
 
  private:
   using Replica = ss::Replica<std::string, std::string>;
-
   std::shared_ptr<ss::tcp::TcpStateRemote> connect(bool is_first_subscriber = false) {
     const bool is_indirect = proxy_ && is_first_subscriber;
-    auto options = sample_remote_options(is_indirect ? proxy_->endpoint() : server_.endpoint(), is_tuned_);
+    auto options = sample_remote_options(is_indirect ? proxy_->endpoint() : server_.endpoint());
+    options.context_has_one_thread = true;
     // Behind the proxy it is the client that hears nothing for long, and must not leave for that.
     if (is_indirect) options.limits.silence = 60s;
     return std::make_shared<ss::tcp::TcpStateRemote>(context_, std::move(options));
@@ -217,9 +214,8 @@ class Syncstate final : public System {
                                          });
   }
 
-  bool is_tuned_;
-  bool spins_;
   std::size_t keys_;
+  bool spins_;
   ForkedServer server_;
   std::optional<Proxy> proxy_;  // before the first subscriber
   asio::io_context context_{1};

@@ -27,25 +27,22 @@ using SetEvent = syncstate::Event<SetOne>;
   return SetEvent{SetOne{sample_key(number % keys), sample_value(number)}};
 }
 
-/// `is_tuned`: with the options for short hooks and one thread; else with those that one gets without asking.
-[[nodiscard]] inline syncstate::tcp::ServerOptions sample_server_options(bool is_tuned = true) {
+[[nodiscard]] inline syncstate::tcp::ServerOptions sample_server_options() {
   return {.endpoint = "127.0.0.1:0",
           .tls = syncstate::tcp::ServerTls::from_pem(syncstate::tcp::test_data::certificate_pem,
                                                      syncstate::tcp::test_data::private_key_pem),
-          .password = "benchmark",
-          .hooks_on_io_threads = is_tuned};
+          .password = "benchmark"};
 }
 
-[[nodiscard]] inline syncstate::tcp::RemoteOptions sample_remote_options(const std::string& endpoint,
-                                                                         bool is_tuned = false) {
+[[nodiscard]] inline syncstate::tcp::RemoteOptions sample_remote_options(const std::string& endpoint) {
   return {.endpoint = endpoint,
           .tls = syncstate::tcp::ClientTls::from_pem(syncstate::tcp::test_data::certificate_pem),
-          .password = "benchmark",
-          .context_has_one_thread = is_tuned};
+          .password = "benchmark"};
 }
 
 /// Hosts a map of so many keys until the parent is done.
-inline void serve_sample_map(ChildDuty& duty, std::size_t keys, syncstate::tcp::ServerOptions options) {
+inline void serve_sample_map(ChildDuty& duty, std::size_t keys,
+                             syncstate::tcp::ServerOptions options = sample_server_options()) {
   syncstate::tcp::TcpStateServer<std::string, std::string, SetOne> server(std::move(options));
   server.add_hook([](Map& map, const SetEvent& event) { map.set(event.content.key, event.content.value); });
   server.host(fill(Map(syncstate::Role::master), keys));

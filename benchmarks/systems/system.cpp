@@ -14,8 +14,8 @@ std::string_view name_of(SystemKind kind) {
     case SystemKind::nats: return "NATS";
     case SystemKind::nats_kv: return "JetStream KV";
     case SystemKind::syncstate: return "syncstate";
-    case SystemKind::syncstate_as_is: return "syncstate, hook threads";
-    case SystemKind::syncstate_spins: return "syncstate, spinning";
+    case SystemKind::syncstate_inline: return "syncstate, hooks on I/O threads";
+    case SystemKind::syncstate_spinning: return "syncstate, that and spinning";
   }
   return "unknown";
 }
@@ -30,8 +30,8 @@ std::unique_ptr<System> start_system(SystemKind kind, const SystemOptions& optio
     case SystemKind::nats: return start_nats(false, options);
     case SystemKind::nats_kv: return start_nats(true, options);
     case SystemKind::syncstate:
-    case SystemKind::syncstate_as_is:
-    case SystemKind::syncstate_spins: return start_syncstate(kind, options);
+    case SystemKind::syncstate_inline:
+    case SystemKind::syncstate_spinning: return start_syncstate(kind, options);
   }
   return nullptr;
 }

@@ -30,8 +30,8 @@ class Witness {
 class ApartPublisher {
  public:
   virtual ~ApartPublisher() = default;
-  /// As fast as at most `in_flight` updates are not answered, until `stop`; `next()` gives their numbers. Returns when all
-  /// are answered.
+  /// As fast as at most `in_flight` updates are not answered, until `stop`; `next()` gives their numbers. Returns when
+  /// all are answered.
   virtual void run(std::size_t in_flight, const std::atomic<bool>& stop,
                    const std::function<std::uint64_t()>& next) = 0;
 };
@@ -80,16 +80,16 @@ class System {
 
 /// What there is to measure.
 enum class SystemKind {
-  bare_tcp,         ///< the floor without TLS
-  bare_tls,         ///< the floor
-  redis,            ///< PUBLISH to SUBSCRIBE
-  redis_set,        ///< SET, which nobody hears of
-  redis_state,      ///< SET and PUBLISH in one write, so that the state is kept, too
-  nats,             ///< core NATS: PUB to SUB
-  nats_kv,          ///< JetStream KV in memory: put, acknowledged, to a watch
-  syncstate,        ///< an event, through a hook and a commit, to a replica; hooks run on the I/O thread
-  syncstate_as_is,  ///< the same with the options that one gets without asking
-  syncstate_spins,  ///< as `syncstate`, and whoever waits looks for work for a while before it sleeps
+  bare_tcp,            ///< the floor without TLS
+  bare_tls,            ///< the floor
+  redis,               ///< PUBLISH to SUBSCRIBE
+  redis_set,           ///< SET, which nobody hears of
+  redis_state,         ///< SET and PUBLISH in one write, so that the state is kept, too
+  nats,                ///< core NATS: PUB to SUB
+  nats_kv,             ///< JetStream KV in memory: put, acknowledged, to a watch
+  syncstate,           ///< an event, through a hook and a commit, to a replica
+  syncstate_inline,    ///< the same with `ServerOptions::hooks_on_io_threads`
+  syncstate_spinning,  ///< that, and whoever waits looks for work for a while before it sleeps
 };
 
 [[nodiscard]] constexpr bool is_floor(SystemKind kind) { return kind <= SystemKind::bare_tls; }

@@ -82,7 +82,7 @@ void measure_events(const Settings& settings, Report& report) {
     for (const bool has_subscriber : {false, true}) {
       for (const SystemKind kind :
            {SystemKind::bare_tls, has_subscriber ? SystemKind::redis_state : SystemKind::redis_set,
-            SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate_as_is, SystemKind::syncstate}) {
+            SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate, SystemKind::syncstate_inline}) {
         ways.push_back(Way{kind, publishers, has_subscriber});
       }
     }
@@ -112,10 +112,9 @@ void measure_events(const Settings& settings, Report& report) {
   for (const auto& [what, rate] : rates) {
     const SystemKind redis =
         rate.contains(SystemKind::redis_set) ? SystemKind::redis_set : SystemKind::redis_state;
-    for (const SystemKind ours : {SystemKind::syncstate_as_is, SystemKind::syncstate}) {
+    for (const SystemKind ours : {SystemKind::syncstate, SystemKind::syncstate_inline}) {
       report.add(what + ": " + std::string(name_of(ours)) + " : " + std::string(name_of(redis)), "",
-                 rate.at(ours) / rate.at(redis),
-                 what == "one sender, 1024 in flight" && ours == SystemKind::syncstate ? "≥ 3" : "");
+                 rate.at(ours) / rate.at(redis), what == "one sender, 1024 in flight" ? "≥ 3" : "");
     }
   }
 }

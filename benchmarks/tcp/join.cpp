@@ -48,9 +48,8 @@ struct Join {
 /// Runs a client's context until its replica shows `head`; it begins with nothing but its keys and their values.
 Join join(const std::string& endpoint, std::size_t keys, ss::UpdateId head) {
   asio::io_context context(1);
-  Map map =
-      fill(Map(std::make_shared<ss::tcp::TcpStateRemote>(context, sample_remote_options(endpoint, true))),
-           keys, ss::Duration::zero());
+  Map map = fill(Map(std::make_shared<ss::tcp::TcpStateRemote>(context, sample_remote_options(endpoint))),
+                 keys, ss::Duration::zero());
   const auto start = Clock::now();
   std::optional<Replica> replica(std::move(map));
   while (replica->epoch() == 0 || replica->update_id() < head) context.run_one();

@@ -88,10 +88,10 @@ void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
   for (const bool has_subscriber : {true, false}) {
     for (const SystemKind kind :
          {SystemKind::bare_tcp, SystemKind::bare_tls, SystemKind::redis, SystemKind::redis_state,
-          SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate_as_is, SystemKind::syncstate,
-          SystemKind::syncstate_spins}) {
+          SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate, SystemKind::syncstate_inline,
+          SystemKind::syncstate_spinning}) {
       // There is nobody to spin where all share a CPU.
-      if (kind == SystemKind::syncstate_spins && is_on_one_cpu) continue;
+      if (kind == SystemKind::syncstate_spinning && is_on_one_cpu) continue;
       // Where the floor and core NATS bring an update to a subscriber, nothing is said to its publisher.
       const bool is_silent = is_floor(kind) || kind == SystemKind::nats;
       ways.push_back(Way{kind, has_subscriber, !has_subscriber || !is_silent});
@@ -118,7 +118,7 @@ void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
     if (!is_ours(ours.kind)) continue;
     for (const Way& other : ways) {
       if (is_ours(other.kind) || other.has_subscriber != ours.has_subscriber) continue;
-      const bool is_barred = is_on_one_cpu && ours.has_subscriber && ours.kind == SystemKind::syncstate;
+      const bool is_barred = is_on_one_cpu && ours.has_subscriber;
       report.add((ours.has_subscriber ? "visible, p50: " : "answered, p50: ") +
                      std::string(name_of(ours.kind)) + " : " + std::string(name_of(other.kind)),
                  "", ours.percentile(0.5) / other.percentile(0.5),

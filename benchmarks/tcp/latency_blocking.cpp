@@ -66,14 +66,15 @@ void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
     std::unique_ptr<Caller> caller = nullptr;
   };
   std::vector<Way> ways;
-  ways.push_back({SystemKind::syncstate_as_is, 0us});
   ways.push_back({SystemKind::syncstate, 0us});
+  ways.push_back({SystemKind::syncstate_inline, 0us});
   // Nobody can spin where all share a CPU.
-  if (!is_on_one_cpu) ways.push_back({SystemKind::syncstate_spins, 100us});
+  if (!is_on_one_cpu) ways.push_back({SystemKind::syncstate_spinning, 100us});
   // Servers first: a process with threads is not forked.
   for (Way& way : ways) {
     way.server = std::make_unique<ForkedServer>([&way](ChildDuty& duty) {
-      auto options = sample_server_options(way.kind != SystemKind::syncstate_as_is);
+      auto options = sample_server_options();
+      options.hooks_on_io_threads = way.kind != SystemKind::syncstate;
       options.spin = way.spin;
       serve_sample_map(duty, sample_keys, std::move(options));
     });

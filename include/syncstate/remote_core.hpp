@@ -749,7 +749,6 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     const TimePoint deadline = executor_->now() + options_.event_timeout;
     Entry* entry = nullptr;
     for (AskedEvent& event : *asked) {
-      if (event.call->is_finished()) continue;
       if (entry == nullptr || entry->identity.hash != event.hash) {
         if (entry != nullptr) send_events(*entry);
         const auto found = entries_.find(event.hash);

@@ -303,14 +303,14 @@ TEST_CASE("an event runs once, and a repeat gets its old answer", "[protocol][gu
   CHECK(table.admit(0) != sender);
   EventOutcome outcome;
   CHECK(table.look_up(sender, 1, outcome) == SenderTable::Verdict::run);
-  table.record(sender, 1, {7, StateErrc{}, ""});
+  table.record(sender, 1, {7});
   CHECK(table.look_up(sender, 3, outcome) == SenderTable::Verdict::run);
-  table.record(sender, 3, {0, StateErrc::hook_failed, "no"});
+  table.record(sender, 3, EventOutcome::failed(StateErrc::hook_failed, "no"));
   CHECK(table.look_up(sender, 1, outcome) == SenderTable::Verdict::repeat);
   CHECK(outcome.update_id == 7);
   CHECK(table.look_up(sender, 3, outcome) == SenderTable::Verdict::repeat);
   CHECK(outcome.error == StateErrc::hook_failed);
-  CHECK(outcome.detail == "no");
+  CHECK(*outcome.detail == "no");
   CHECK(table.look_up(sender, 2, outcome) == SenderTable::Verdict::unknown);  // passed over: nobody knows
   CHECK(table.look_up(sender, 0, outcome) == SenderTable::Verdict::unknown);
   CHECK(table.look_up(sender ^ 1, 1, outcome) == SenderTable::Verdict::unknown);
@@ -322,18 +322,18 @@ TEST_CASE("answers are remembered within a number of bytes, and senders that nob
   limits.answer_bytes_per_map = 100'000;
   SenderTable table(limits);
   const std::uint64_t held = table.hold(0);
-  table.record(held, 1, {1, StateErrc{}, ""});
+  table.record(held, 1, {1});
   EventOutcome outcome;
   for (int i = 0; i < 1'000; ++i) {
     const std::uint64_t sender = table.admit(0);
-    table.record(sender, 1, {0, StateErrc::hook_failed, std::string(500, '.')});
+    table.record(sender, 1, EventOutcome::failed(StateErrc::hook_failed, std::string(500, '.')));
     REQUIRE(table.look_up(sender, 1, outcome) == SenderTable::Verdict::repeat);  // not its own answer
     REQUIRE(table.answer_bytes() <= 101'000);
   }
   CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);
   table.release(held);
   for (int i = 0; i < 1'000; ++i)
-    table.record(table.admit(0), 1, {0, StateErrc::hook_failed, std::string(500, '.')});
+    table.record(table.admit(0), 1, EventOutcome::failed(StateErrc::hook_failed, std::string(500, '.')));
   CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::unknown);
 }
 
@@ -346,7 +346,7 @@ TEST_CASE("senders that are all held share the room for answers", "[protocol][gu
   EventOutcome outcome;
   for (std::uint64_t number = 1; number <= 100; ++number) {
     for (const std::uint64_t sender : held) {
-      table.record(sender, number, {0, StateErrc::hook_failed, std::string(500, '.')});
+      table.record(sender, number, EventOutcome::failed(StateErrc::hook_failed, std::string(500, '.')));
       REQUIRE(table.look_up(sender, number, outcome) == SenderTable::Verdict::repeat);
       REQUIRE(table.answer_bytes() <= 100'000);
     }
@@ -363,8 +363,7 @@ TEST_CASE("answers and senders are remembered within bounds", "[protocol][guaran
   limits.senders_per_map = 2;
   SenderTable table(limits);
   const std::uint64_t first = table.admit(0);
-  for (std::uint64_t number = 1; number <= 4; ++number)
-    table.record(first, number, {number, StateErrc{}, ""});
+  for (std::uint64_t number = 1; number <= 4; ++number) table.record(first, number, {number});
   EventOutcome outcome;
   CHECK(table.look_up(first, 1, outcome) == SenderTable::Verdict::unknown);
   CHECK(table.look_up(first, 2, outcome) == SenderTable::Verdict::repeat);
@@ -382,7 +381,7 @@ TEST_CASE("a sender that an open channel holds is not forgotten", "[protocol][gu
   SenderTable table(limits);
   const std::uint64_t held = table.hold(0);
   CHECK(table.hold(held) == held);
-  table.record(held, 1, {1, StateErrc{}, ""});
+  table.record(held, 1, {1});
   EventOutcome outcome;
   for (int i = 0; i < 5; ++i) table.admit(0);
   CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);

@@ -7,13 +7,7 @@
 #include <cstdlib>
 #include <new>
 
-namespace syncstate::testing {
-
-/// Bytes that this thread ever asked for. What was given back is not taken off, so the difference of two
-/// readings is never less than the memory in use at any time between them.
-inline thread_local std::size_t allocated_bytes = 0;
-
-}  // namespace syncstate::testing
+#include "support/allocated_bytes.hpp"
 
 // Not inlined: GCC would take the `free` within one for a mismatch with the `new` around the other.
 [[gnu::noinline]] void* operator new(std::size_t size) {

@@ -198,7 +198,9 @@ class ServerSession {
   [[nodiscard]] std::size_t buffered_bytes() const {
     std::size_t bytes = control_.size() + frames_.pending_bytes() + partial_event_bytes_;
     for (const auto& [id, channel] : channels_) {
-      for (const PendingAnswers& answers : channel.answers) bytes += sizeof answers + answers.detail.size();
+      for (const PendingAnswers& answers : channel.answers) {
+        bytes += sizeof answers + (answers.detail ? answers.detail->size() : 0);
+      }
     }
     return bytes;
   }
@@ -282,12 +284,16 @@ class ServerSession {
 
   /// The event committed as `update_id`, or changed nothing and met the head `update_id`.
   void answer(const EventTicket& event, UpdateId update_id) {
-    queue_answer(event, PendingAnswers{event.number, 1, update_id, update_id, StateErrc{}, {}});
+    queue_answer(event, PendingAnswers{event.number, 1, update_id, update_id, StateErrc{}, nullptr});
   }
 
   /// The event had no effect, or its effect is not known.
+  /// `detail` may be null, and is no longer than `shorten` leaves it.
+  void answer_error(const EventTicket& event, StateErrc reason, std::shared_ptr<const std::string> detail) {
+    queue_answer(event, PendingAnswers{event.number, 1, 0, 0, reason, std::move(detail)});
+  }
   void answer_error(const EventTicket& event, StateErrc reason, std::string detail) {
-    queue_answer(event, PendingAnswers{event.number, 1, 0, 0, reason, shorten(std::move(detail))});
+    answer_error(event, reason, std::make_shared<const std::string>(shorten(std::move(detail))));
   }
 
   /// Ends the session from this side, for this reason.
@@ -311,7 +317,7 @@ class ServerSession {
     UpdateId update_id;
     UpdateId due_at;  ///< the first not before the peer has this update, each other one an update later
     StateErrc error;
-    std::string detail;
+    std::shared_ptr<const std::string> detail;
 
     [[nodiscard]] bool is_followed_by(const PendingAnswers& next) const {
       return error == StateErrc{} && next.error == StateErrc{} && next.number == number + count &&
@@ -781,7 +787,8 @@ class ServerSession {
         if (next.error == StateErrc{}) {
           append_frame(out, Answer{id, next.number, next.update_id, count - 1});
         } else {
-          append_frame(out, AnswerError{id, next.number, next.error, next.detail});
+          append_frame(out,
+                       AnswerError{id, next.number, next.error, next.detail ? *next.detail : std::string()});
         }
         channel.unanswered -= count;
         answers_waiting_ -= count;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -91,8 +92,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
 
   void defer(Task task) override {
     if (running() != this) return post(std::move(task));
-    const std::lock_guard lock(mutex_);
-    if (!is_stopped_) tasks_.push_back(std::move(task));
+    if (!is_stopped_) deferred_.push_back(std::move(task));
   }
 
   void post_at(TimePoint when, Task task) override {
@@ -242,21 +242,28 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   // On the executor: runs the tasks that wait, and what those defer, some rounds long. What is left then waits until
   // other handlers of the context had a turn.
   void run_waiting() {
-    std::unique_lock lock(mutex_);
-    for (int round = 0; !tasks_.empty(); ++round) {
-      if (round == rounds_per_handler) return schedule(lock);
+    for (int round = 0; round < rounds_per_handler; ++round) {
+      if (deferred_.empty()) {
+        const std::lock_guard lock(mutex_);
+        if (tasks_.empty()) return;
+        deferred_.swap(tasks_);
+      }
       std::vector<Task> batch = std::move(spare_);
-      batch.swap(tasks_);
-      lock.unlock();
+      batch.swap(deferred_);
       for (Task& task : batch) {
-        if (is_stopped_) return;
+        if (is_stopped_) return deferred_.clear();
         task();
         task = {};
       }
       batch.clear();
-      lock.lock();
       spare_ = std::move(batch);
     }
+    std::unique_lock lock(mutex_);
+    if (is_stopped_) return deferred_.clear();
+    tasks_.insert(tasks_.begin(), std::make_move_iterator(deferred_.begin()),
+                  std::make_move_iterator(deferred_.end()));
+    deferred_.clear();
+    if (!tasks_.empty()) schedule(lock);
   }
 
   // Under the lock, on the executor: has `run` called when the earliest timed task is due.
@@ -290,8 +297,9 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   mutable syncstate::detail::UniqueFunction<bool()> runs_here_;
   const std::chrono::microseconds spin_;
   std::vector<Task> tasks_;
-  std::vector<Task> spare_;   // no task: room for the next ones
-  std::vector<Timed> timed_;  // a heap
+  std::vector<Task> deferred_;  // these two on the executor only, without the lock; empty between handlers
+  std::vector<Task> spare_;     // no task: room for the next ones
+  std::vector<Timed> timed_;    // a heap
   std::uint64_t timed_count_ = 0;
   TimePoint armed_for_ = TimePoint::max();
   std::weak_ptr<asio::steady_timer> timer_;

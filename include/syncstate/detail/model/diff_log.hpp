@@ -3,14 +3,13 @@
 #ifndef SYNCSTATE_DETAIL_MODEL_DIFF_LOG_HPP
 #define SYNCSTATE_DETAIL_MODEL_DIFF_LOG_HPP
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/model/ring.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate::detail {
@@ -26,9 +25,9 @@ class DiffLog {
     std::optional<V> value;  // of a change that was dropped, until it is used again
   };
   struct Entry {
-    UpdateId upto;
-    std::uint64_t end;  // how many changes were ever logged, up to its last
-    std::size_t bytes;  // what it counts against the bound
+    UpdateId upto = 0;
+    std::uint64_t end = 0;  // how many changes were ever logged, up to its last
+    std::size_t bytes = 0;  // what it counts against the bound
   };
 
  public:
@@ -74,25 +73,23 @@ class DiffLog {
   /// Where the diffs lead that begin at `from` and end at `upto`, or at the first end beyond it;
   /// `reaches_back_to(from)` holds.
   [[nodiscard]] UpdateId reach(UpdateId from, UpdateId upto) const {
-    if (from >= upto || from >= entries_.back().upto) return from;
-    const auto last = std::lower_bound(entries_.begin(), entries_.end(), upto,
-                                       [](const Entry& entry, UpdateId id) { return entry.upto < id; });
-    return last != entries_.end() ? last->upto : entries_.back().upto;
+    const UpdateId head = entries_.back().upto;
+    if (from >= upto || from >= head) return from;
+    return upto < head ? entries_[first_beyond(upto - 1)].upto : head;
   }
 
   /// Calls `f(ordinal, value)` for the changes of these diffs, the oldest first. Returns `reach(from, upto)`.
   template <class F>
   UpdateId for_each_between(UpdateId from, UpdateId upto, F f) const {
     UpdateId reached = from;
-    auto entry = std::upper_bound(entries_.begin(), entries_.end(), from,
-                                  [](UpdateId id, const Entry& e) { return id < e.upto; });
-    std::uint64_t at = entry == entries_.begin() ? first_ : std::prev(entry)->end;
-    for (; entry != entries_.end() && reached < upto; ++entry) {
-      for (; at != entry->end; ++at) {
+    std::size_t i = first_beyond(from);
+    std::uint64_t at = i == 0 ? first_ : entries_[i - 1].end;
+    for (; i < entries_.size() && reached < upto; ++i) {
+      for (; at != entries_[i].end; ++at) {
         const Change& change = change_at(at);
         f(change.ordinal, *change.value);
       }
-      reached = entry->upto;
+      reached = entries_[i].upto;
     }
     return reached;
   }
@@ -101,6 +98,20 @@ class DiffLog {
   static constexpr std::size_t chunk_size = 64;
   // A dropped value beyond this is destroyed, for who knows how long it would wait for its reuse.
   static constexpr std::size_t most_reused_bytes = 512;
+
+  /// The first diff that ends beyond `id`, or their number.
+  [[nodiscard]] std::size_t first_beyond(UpdateId id) const {
+    std::size_t low = 0;
+    for (std::size_t high = entries_.size(); low < high;) {
+      const std::size_t middle = low + (high - low) / 2;
+      if (entries_[middle].upto > id) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    return low;
+  }
 
   [[nodiscard]] const Change& change_at(std::uint64_t at) const {
     const auto place = static_cast<std::size_t>(at - chunks_begin_);
@@ -136,8 +147,8 @@ class DiffLog {
     }
   }
 
-  std::deque<Entry> entries_;
-  std::deque<std::vector<Change>> chunks_;
+  Ring<Entry> entries_;
+  Ring<std::vector<Change>> chunks_;
   std::vector<Change> spare_;       // a chunk to be used again, or none
   std::uint64_t chunks_begin_ = 0;  // how many changes were logged before the first one of the first chunk
   std::uint64_t first_ = 0;         // ... before the first one that is not dropped

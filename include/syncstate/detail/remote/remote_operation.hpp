@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
 #define SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -36,10 +37,10 @@ class Operation {
     {
       const std::lock_guard lock(mutex_);
       if (is_finished_) return false;
-      is_finished_ = true;
       error_ = error;
       detail_ = detail;
       update_id_ = update_id;
+      is_finished_ = true;
     }
     ended(error, detail, update_id);
     return true;
@@ -53,10 +54,7 @@ class Operation {
     return true;
   }
 
-  [[nodiscard]] bool is_finished() const {
-    const std::lock_guard lock(mutex_);
-    return is_finished_;
-  }
+  [[nodiscard]] bool is_finished() const { return is_finished_; }
   [[nodiscard]] bool was_sent() const {
     const std::lock_guard lock(mutex_);
     return was_sent_;
@@ -92,7 +90,7 @@ class Operation {
  private:
   mutable std::mutex mutex_;
   OnDone on_done_;
-  bool is_finished_ = false;
+  std::atomic<bool> is_finished_{false};  // set under the lock
   bool was_sent_ = false;
   std::error_code error_;
   std::string detail_;

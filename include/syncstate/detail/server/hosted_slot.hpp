@@ -98,9 +98,9 @@ class HostedSlot final : public HostedBase,
                   std::unique_ptr<EventBatch>& batch) override {
     static const std::string our_type = type_name<E>();
     if (is_allowed && *came.type != our_type) {
-      link->answer(came.ticket,
-                   EventOutcome{0, StateErrc::type_mismatch,
-                                "the server's events are " + our_type + ", the client's " + *came.type});
+      link->answer(came.ticket, EventOutcome::failed(StateErrc::type_mismatch,
+                                                     protocol::shorten("the server's events are " + our_type +
+                                                                       ", the client's " + *came.type)));
       return;
     }
     if (!batch) {
@@ -114,7 +114,7 @@ class HostedSlot final : public HostedBase,
     if (!into.share.take(bytes, most_waiting_bytes_)) {
       into.share.give_back(bytes);
       link->answer(came.ticket,
-                   EventOutcome{0, StateErrc::busy, "too many events wait for this server's hooks"});
+                   EventOutcome::failed(StateErrc::busy, "too many events wait for this server's hooks"));
       return;
     }
     Pending pending{came.ticket, came.sender, is_allowed, {}};
@@ -246,9 +246,8 @@ class HostedSlot final : public HostedBase,
     switch (senders_.look_up(pending.sender, number, outcome)) {
       case SenderTable::Verdict::repeat: break;  // also of a map that is dead by now: it did run
       case SenderTable::Verdict::unknown:
-        outcome.error = StateErrc::outcome_unknown;
-        outcome.detail = "this event, or its sender, is too old to be remembered";
-        break;
+        return EventOutcome::failed(StateErrc::outcome_unknown,
+                                    "this event, or its sender, is too old to be remembered");
       case SenderTable::Verdict::run:
         if (state_ == State::dead) {
           outcome.error = StateErrc::stopped;
@@ -265,28 +264,25 @@ class HostedSlot final : public HostedBase,
   }
 
   EventOutcome run_hooks(const Event<E>& event, const EventContext& context) {
-    EventOutcome outcome;
     auto change = [&](Map& map) {
       for (auto& hook : *hooks_) hook(map, event, context);
     };
+    StateErrc reason = StateErrc::hook_failed;
+    std::string detail;
     try {
-      outcome.update_id = map_->transact(change);
-      return outcome;
+      return EventOutcome{map_->transact(change)};
     } catch (const StateError& error) {
-      outcome.error = error.code() == StateErrc::too_large ? StateErrc::too_large : StateErrc::hook_failed;
-      outcome.detail = error.what();
+      if (error.code() == StateErrc::too_large) reason = StateErrc::too_large;
+      detail = error.what();
       report(on_error_, std::current_exception());
     } catch (const std::exception& error) {
-      outcome.error = StateErrc::hook_failed;
-      outcome.detail = error.what();
+      detail = error.what();
       report(on_error_, std::current_exception());
     } catch (...) {
-      outcome.error = StateErrc::hook_failed;
-      outcome.detail = "a hook threw something that is no std::exception";
+      detail = "a hook threw something that is no std::exception";
       report(on_error_, std::current_exception());
     }
-    outcome.detail = protocol::shorten(std::move(outcome.detail));
-    return outcome;
+    return EventOutcome::failed(reason, protocol::shorten(std::move(detail)));
   }
 
   std::shared_ptr<HostedMap<K, V>> map_;

@@ -7,6 +7,7 @@
 #include <deque>
 #include <iterator>
 #include <list>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -22,8 +23,13 @@ namespace syncstate::detail {
 /// What became of an event.
 struct EventOutcome {
   UpdateId update_id = 0;
-  StateErrc error{};  ///< 0: it was run
-  std::string detail;
+  StateErrc error{};                            ///< 0: it was run
+  std::shared_ptr<const std::string> detail{};  ///< null: nothing to say; shared, for it is kept and told
+
+  [[nodiscard]] static EventOutcome failed(StateErrc error, std::string detail = {}) {
+    return {0, error, detail.empty() ? nullptr : std::make_shared<const std::string>(std::move(detail))};
+  }
+  [[nodiscard]] std::size_t detail_bytes() const { return detail ? detail->size() : 0; }
 };
 
 /// The senders of one map: for each the highest number run, and the last answers.
@@ -118,7 +124,7 @@ class SenderTable {
   }
 
   static std::size_t bytes_of(const EventOutcome& outcome) {
-    return sizeof(std::pair<std::uint64_t, EventOutcome>) + outcome.detail.size();
+    return sizeof(std::pair<std::uint64_t, EventOutcome>) + outcome.detail_bytes();
   }
 
   /// Forgets the sender that was idle for longest, of those that nobody holds; there is one.
