@@ -2,10 +2,11 @@
 # What every script of this repository starts with: where it is, the packages it needs, a compiler cache in build/.
 # Sourced, in bash, under `set -euo pipefail`.
 #
-#   need_packages examples|tests|instructions|checks
+#   need_packages examples|tests|benchmarks|instructions|checks
 #
 # installs what is missing on Debian and Ubuntu; elsewhere says what is. `examples` is enough for the preset `examples`,
-# `tests` for `dev` and the sanitizers, `instructions` for benchmarks/instructions, `checks` for all.
+# `tests` for `dev` and the sanitizers, `benchmarks` adds the servers we are measured beside, `instructions` is for
+# benchmarks/instructions, `checks` for all but these servers.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cpus=$(nproc)
@@ -40,8 +41,13 @@ missing_packages() {
   have_header CLI/CLI.hpp || echo libcli11-dev
   if [[ $1 == instructions || $1 == checks ]]; then have_command valgrind || echo valgrind; fi
   [[ $1 == examples || $1 == instructions ]] && return
+  if [[ $1 == benchmarks ]]; then
+    have_command redis-server || echo redis-server
+    # Debian keeps it where only root looks.
+    have_command nats-server || [[ -x /usr/sbin/nats-server ]] || echo nats-server
+  fi
   have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || echo catch2
-  [[ $1 == tests ]] && return
+  [[ $1 == tests || $1 == benchmarks ]] && return
   have_command patch || echo patch
   have_command clang++ || echo clang
   have_clang_sanitizers || echo libclang-rt-dev

@@ -10,6 +10,10 @@ namespace benchmarks {
 void measure_latency(const Settings& settings, Report& report);
 void measure_latency_on_one_cpu(const Settings& settings, Report& report);
 
+/// The same of blocking calls, with threads of the library's own.
+void measure_latency_blocking(const Settings& settings, Report& report);
+void measure_latency_blocking_on_one_cpu(const Settings& settings, Report& report);
+
 /// Updates as fast as they are answered.
 void measure_events(const Settings& settings, Report& report);
 

@@ -62,7 +62,9 @@ class FanOut final : public Witness {
   }
   [[nodiscard]] double idle_bytes_per_subscriber() const { return per_subscriber(idle_); }
 
-  void answered(std::size_t /*publisher*/, std::size_t /*count*/) override {}
+  void answered(std::size_t /*publisher*/, std::size_t count) override {
+    unanswered_ -= std::min(count, unanswered_);
+  }
 
   void delivered(std::size_t subscriber, std::uint64_t number) override {
     std::uint64_t& seen = seen_[subscriber];
@@ -112,7 +114,7 @@ class FanOut final : public Witness {
       return end();
     }
     while (Clock::now() < start_ + time && !is_stuck()) {
-      while (published_ - everywhere_ < in_flight) publish();
+      while (out() < in_flight) publish();
       system_.flush();
       system_.turn(second, *this);
     }
@@ -132,7 +134,15 @@ class FanOut final : public Witness {
     return number;
   }
 
-  void publish() { system_.publish(0, take_number()); }
+  /// Where the newest state is sure to come, what is not answered; else what is not with all subscribers.
+  [[nodiscard]] std::size_t out() const {
+    return system_.merges() ? unanswered_ : static_cast<std::size_t>(published_ - everywhere_);
+  }
+
+  void publish() {
+    ++unanswered_;
+    system_.publish(0, take_number());
+  }
 
   [[nodiscard]] bool is_up_to_date() const {
     return std::all_of(seen_.begin(), seen_.end(), [&](std::uint64_t seen) { return seen == published_; });
@@ -179,6 +189,7 @@ class FanOut final : public Witness {
   std::atomic<std::uint64_t> published_ = 0;
   std::uint64_t published_before_ = 0;  // this flow
   std::uint64_t everywhere_ = 0;  // where each update is brought to each subscriber: that many they all have
+  std::size_t unanswered_ = 0;
   std::size_t deliveries_ = 0;
   bool tells_last_ = false;
   std::vector<Clock::time_point>
