@@ -48,6 +48,8 @@ struct ServerCoreOptions {
   /// Runs hooks where their events come in, on the lane's executor, as long as nobody else changes the map; see
   /// `tcp::ServerOptions`.
   bool hooks_on_io_threads = false;
+  /// See `tcp::ServerOptions`. Above 0, at most 1.
+  double fan_out_share = 0.5;
   /// How maps that clients bring are kept.
   MapOptions map_options{};
   Limits limits{};
@@ -184,7 +186,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// A lane for the links of one executor; a transport makes one for each of its I/O executors.
   [[nodiscard]] std::shared_ptr<detail::Lane> add_lane(std::shared_ptr<Executor> executor) {
-    auto lane = std::make_shared<detail::Lane>(std::move(executor));
+    auto lane = std::make_shared<detail::Lane>(std::move(executor), options_.fan_out_share);
     const std::lock_guard lock(mutex_);
     lanes_.push_back(lane);
     return lane;

@@ -187,6 +187,49 @@ TEST_CASE(
   CHECK(map.at("a") == "3");
 }
 
+TEST_CASE("with a small share for fan-out commits are merged, and none is left out", "[tcp]") {
+  auto options = server_options();
+  options.fan_out_share = 0.01;
+  const auto server = start_server(std::move(options));
+  const auto remote = connect(*server);
+  Map map = small_map(remote);
+  map.freeze(patience);
+  const ss::MapHash hash = map.hash();
+  std::vector<std::unique_ptr<std::atomic<int>>> counts;  // before the replicas, whose callbacks count
+  std::vector<std::unique_ptr<Replica>> replicas;
+  for (int i = 0; i < 10; ++i) {
+    counts.push_back(std::make_unique<std::atomic<int>>(0));
+    replicas.push_back(std::make_unique<Replica>(connect(*server)->attach<std::string, std::string>(hash)));
+    replicas.back()->on_update([count = counts.back().get()](const auto&) { ++*count; });
+  }
+  for (const auto& replica : replicas) {
+    while (replica->epoch() == 0) std::this_thread::yield();
+  }
+  constexpr ss::UpdateId commits = 500;
+  for (ss::UpdateId id = 1; id <= commits; ++id) {
+    CHECK(remote->send_event(hash, Event{{"a", std::to_string(id)}}) == id);
+  }
+  for (const auto& replica : replicas) {
+    CHECK(replica->wait_for(commits, patience));
+    CHECK(replica->view().at("a") == std::to_string(commits));
+  }
+  // To bring a commit to all takes no less than a tenth of what an event takes: so that rest is ten events long.
+  for (const auto& count : counts) CHECK(*count < static_cast<int>(commits) / 2);
+}
+
+TEST_CASE("a share for fan-out that is none is refused", "[tcp]") {
+  for (const double share : {0.0, -1.0, 1.5}) {
+    auto options = server_options();
+    options.fan_out_share = share;
+    try {
+      const Server server(std::move(options));
+      FAIL("taken: " << share);
+    } catch (const ss::StateError& error) {
+      CHECK(error.code() == ss::StateErrc::invalid_option);
+    }
+  }
+}
+
 TEST_CASE("threads that look before they sleep serve as others do", "[tcp]") {
   auto options = server_options();
   options.spin = 200us;

@@ -58,6 +58,11 @@ struct ServerOptions {
   /// latency, for hooks that take microseconds and never wait. As long as a hook runs there, nothing else happens on
   /// that thread's links. Init hooks, `modify` and what is too much for a moment still go to the hook threads.
   bool hooks_on_io_threads = false;
+  /// The share of an I/O thread's time that goes into bringing commits to replicas while commits never end; above 0, at
+  /// most 1. Once a commit has gone to all, what follows is merged for a while: with 0.5 for as long as sending took, with
+  /// 0.25 for three times as long, with 1 not at all. So there is time for events, however many replicas there are; for a
+  /// handful it makes no difference, and a commit after a quiet time goes out at once.
+  double fan_out_share = 0.5;
   /// How long an I/O thread looks for work before it sleeps: to be woken may take longer than the work (docs/performance.md
   /// has figures). Each such thread wants a CPU of its own. Not on a context of the user's, who may do the same there.
   std::chrono::microseconds spin{0};
@@ -83,7 +88,7 @@ class TcpStateServer {
  public:
   using Map = StateMap<K, V>;
 
-  /// Errors: `invalid_option` for no threads.
+  /// Errors: `invalid_option` for no threads, or a share out of its range.
   explicit TcpStateServer(ServerOptions options) : TcpStateServer(nullptr, std::move(options)) {}
 
   /// The same with the I/O on the user's context, which any number of threads may run and which must outlive
@@ -221,6 +226,9 @@ class TcpStateServer {
         hook_pool_(std::make_shared<HookPool>(options_.hook_threads)),
         core_(ServerCore<K, V, E>::create(core_options(), hook_pool_)) {
     if (options_.io_threads == 0) throw StateError(StateErrc::invalid_option, "io_threads starts at 1");
+    if (!(options_.fan_out_share > 0 && options_.fan_out_share <= 1)) {
+      throw StateError(StateErrc::invalid_option, "fan_out_share is above 0, and at most 1");
+    }
     for (std::size_t i = 0; i < options_.io_threads; ++i) {
       std::shared_ptr<AsioExecutor> executor;
       if (context != nullptr) {
@@ -245,6 +253,7 @@ class TcpStateServer {
     core.allow_empty_password = options_.tls.requires_client_certificates();
     core.allow_uploads = options_.allow_uploads;
     core.hooks_on_io_threads = options_.hooks_on_io_threads;
+    core.fan_out_share = options_.fan_out_share;
     core.map_options = options_.map_options;
     core.limits = options_.limits;
     core.authorizer = std::move(options_.authorizer);

@@ -31,7 +31,10 @@ struct EventAnswer {
 /// Threads : `map_changed`, `answer` and `post` from any thread; the rest on the lane's executor.
 class Lane : public std::enable_shared_from_this<Lane> {
  public:
-  explicit Lane(std::shared_ptr<Executor> executor) : executor_(std::move(executor)) {}
+  /// `share`: of the executor's time, that goes into bringing commits to followers while there are more and more; see
+  /// `tcp::ServerOptions::fan_out_share`.
+  explicit Lane(std::shared_ptr<Executor> executor, double share = 1)
+      : executor_(std::move(executor)), rest_factor_(1 / share - 1) {}
 
   [[nodiscard]] Executor& executor() { return *executor_; }
 
@@ -39,7 +42,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
   void map_changed(const protocol::DiffSource* map) {
     std::unique_lock lock(mutex_);
     note_change(map);
-    schedule_round(lock);
+    if (!is_resting_) schedule_round(lock);
   }
 
   /// Events were run; their link hears of it, if it is still there. `changed` is the map that they committed to,
@@ -102,6 +105,30 @@ class Lane : public std::enable_shared_from_this<Lane> {
 
   void run_round();
 
+  static constexpr std::size_t few = 4;  // followers that are woken in no time
+
+  /// The followers woken since `began` have had their turns. For as long as that took, times the factor, what commits
+  /// bring is merged.
+  void rest(TimePoint began) {
+    constexpr Duration shortest = std::chrono::microseconds(100);  // a timer takes a moment itself
+    const TimePoint now = executor_->now();
+    const auto time = std::chrono::duration_cast<Duration>((now - began) * rest_factor_);
+    if (time < shortest) return;
+    {
+      const std::lock_guard lock(mutex_);
+      is_resting_ = true;
+    }
+    executor_->post_at(now + time, [weak = weak_from_this()] {
+      const auto self = weak.lock();
+      if (!self) return;
+      {
+        const std::lock_guard lock(self->mutex_);
+        self->is_resting_ = false;
+      }
+      self->run_round();
+    });
+  }
+
   void schedule_tick() {
     is_ticking_ = true;
     executor_->post_at(executor_->now() + std::chrono::milliseconds(500), [weak = weak_from_this()] {
@@ -112,8 +139,10 @@ class Lane : public std::enable_shared_from_this<Lane> {
   void run_tick();
 
   std::shared_ptr<Executor> executor_;
+  const double rest_factor_;
   std::mutex mutex_;
   bool is_round_due_ = false;
+  bool is_resting_ = false;
   std::vector<const protocol::DiffSource*> changed_;
   std::vector<ReadyAnswers> answers_;
   // On the executor only:

@@ -293,14 +293,23 @@ inline void Lane::run_round() {
   {
     const std::lock_guard lock(mutex_);
     is_round_due_ = false;
-    changed.swap(changed_);
+    if (!is_resting_) changed.swap(changed_);
     answers.swap(answers_);
   }
+  const TimePoint began = executor_->now();
+  std::size_t woken = 0;
   for (const protocol::DiffSource* map : changed) {
     const auto found = followers_.find(map);
     if (found == followers_.end()) continue;
+    woken += found->second.size();
     for (ServerLink* link : found->second)
       link->wake();  // a wake never calls back, so the list stays as it is
+  }
+  if (rest_factor_ > 0 && woken > few) {
+    // Behind the turns of those just woken.
+    executor_->defer([weak = weak_from_this(), began] {
+      if (const auto self = weak.lock()) self->rest(began);
+    });
   }
   for (ReadyAnswers& ready : answers) {
     if (const auto link = ready.link.lock()) {
