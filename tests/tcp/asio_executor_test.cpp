@@ -108,7 +108,7 @@ TEST_CASE("a thread that looks before it sleeps does what others do") {
       executor->wake_waiters();
     };
     // In turns while it looks, after it has gone to sleep, and by a timer.
-    if (i % 3 == 1) std::this_thread::sleep_for(2ms);
+    if (i % 3 == 1) executor->wait_until(executor->now() + 2ms, [] { return false; });
     i % 3 == 2 ? executor->post_at(executor->now() + 2ms, finish) : executor->post(finish);
     CHECK(executor->wait_until(executor->now() + 10s, [&] { return is_done.load(); }));
   }
