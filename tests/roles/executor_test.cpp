@@ -290,6 +290,8 @@ TEST_CASE("a busy executor does not starve the others of the pool") {
 }
 
 TEST_CASE("run_blocking runs an idle executor's task on the calling thread, after what was posted") {
+  Flag release;  // before the pool, whose thread looks at them until its end
+  Flag taken;
   syncstate::HookPool pool(1);
   const auto serial = pool.make_serial();
   const auto blocker = pool.make_serial();
@@ -302,8 +304,6 @@ TEST_CASE("run_blocking runs an idle executor's task on the calling thread, afte
   CHECK(ran_on == std::this_thread::get_id());
 
   // The only thread is taken; the caller must do the earlier work itself.
-  Flag release;
-  Flag taken;
   blocker->post([&] {
     taken.set();
     release.wait();
@@ -318,10 +318,13 @@ TEST_CASE("run_blocking runs an idle executor's task on the calling thread, afte
 }
 
 TEST_CASE("dispatch runs an idle executor's task here, and never waits for a busy one") {
+  Flag started;
+  Flag release;
+  Flag done;
+  Flag second;
   syncstate::HookPool pool(1);
   const auto serial = pool.make_serial();
   std::thread::id ran_on;
-  Flag second;
   std::atomic<bool> has_returned = false;
   serial->dispatch([&] {
     CHECK(serial->runs_here());
@@ -335,9 +338,6 @@ TEST_CASE("dispatch runs an idle executor's task here, and never waits for a bus
   REQUIRE(second.wait());
   CHECK(ran_on == std::this_thread::get_id());
 
-  Flag started;
-  Flag release;
-  Flag done;
   serial->post([&] {
     started.set();
     release.wait();
