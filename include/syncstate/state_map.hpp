@@ -143,6 +143,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
       frozen_ = FrozenState::make(draft_);
       values_ = std::move(values);
       epoch_ = epoch;
+      // What a server is told when the map is opened: known by then, so that a replica is not kept waiting for it.
+      if (remote_ != nullptr) (void)frozen_->keys_hash();
     }
     if (remote_ != nullptr && timeout > Duration::zero()) remote_->init(*this, timeout);
   }
