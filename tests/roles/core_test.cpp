@@ -620,6 +620,30 @@ TEST_CASE("a master is changed through its handle from any number of threads") {
   CHECK(handle.update_id() == 800);
 }
 
+namespace {
+
+/// Serves the core in this process, on a thread of its own.
+template <class CorePtr>
+std::shared_ptr<inproc::Port> listen_on(const std::shared_ptr<ThreadExecutor>& thread, const CorePtr& core) {
+  auto port = std::make_shared<inproc::Port>();
+  port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
+                                                             const std::string& address) {
+    return core->accept(lane, address, [&end] { return std::move(end); });
+  });
+  return port;
+}
+
+/// Returns when the thread has done what that leaves to do.
+template <class AnyCore>
+void stop_and_drain(AnyCore& core, ThreadExecutor& thread) {
+  core.stop();
+  std::promise<void> is_drained;
+  thread.post([&] { is_drained.set_value(); });
+  CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
+}
+
+}  // namespace
+
 TEST_CASE("once a hook was slow, what is done before the next one does not wait for its end") {
   const auto thread = std::make_shared<ThreadExecutor>();
   const auto core = make_core(std::make_shared<HookPool>(2));
@@ -633,11 +657,7 @@ TEST_CASE("once a hook was slow, what is done before the next one does not wait 
   });
   core->start();
   const Handle handle = core->host(make_master(1));
-  const auto port = std::make_shared<inproc::Port>();
-  port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
-                                                             const std::string& address) {
-    return core->accept(lane, address, [&end] { return std::move(end); });
-  });
+  const auto port = listen_on(thread, core);
   {
     const auto remote = std::make_shared<ThreadRemote>(thread, port);
     Map map = remote->attach<std::string, std::string>(handle.hash());
@@ -666,10 +686,7 @@ TEST_CASE("once a hook was slow, what is done before the next one does not wait 
     release.set_value();
     CHECK(is_over(stopped));
   }
-  core->stop();
-  std::promise<void> is_drained;
-  thread->post([&] { is_drained.set_value(); });
-  CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
+  stop_and_drain(*core, *thread);
 }
 
 TEST_CASE("what comes one by one while a hook runs is run in the order it came") {
@@ -682,11 +699,7 @@ TEST_CASE("what comes one by one while a hook runs is run in the order it came")
   });
   core->start();
   const Handle handle = core->host(make_master(1));
-  const auto port = std::make_shared<inproc::Port>();
-  port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
-                                                             const std::string& address) {
-    return core->accept(lane, address, [&end] { return std::move(end); });
-  });
+  const auto port = listen_on(thread, core);
   {
     const auto remote = std::make_shared<ThreadRemote>(thread, port);
     Map map = remote->attach<std::string, std::string>(handle.hash());
@@ -704,10 +717,7 @@ TEST_CASE("what comes one by one while a hook runs is run in the order it came")
     map.sync();
     CHECK(map.at("key00") == "fourth");
   }
-  core->stop();
-  std::promise<void> is_drained;
-  thread->post([&] { is_drained.set_value(); });
-  CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
+  stop_and_drain(*core, *thread);
 }
 
 TEST_CASE("one map's slow hook does not hold up another map, nor the link they share") {
@@ -726,11 +736,7 @@ TEST_CASE("one map's slow hook does not hold up another map, nor the link they s
   core->start();
   const Handle slow = core->host(make_master(1));
   const Handle quick = core->host(make_master(2));
-  const auto port = std::make_shared<inproc::Port>();
-  port->listen(thread, [core, lane = core->add_lane(thread)](std::shared_ptr<inproc::WireEnd> end,
-                                                             const std::string& address) {
-    return core->accept(lane, address, [&end] { return std::move(end); });
-  });
+  const auto port = listen_on(thread, core);
   {
     const auto remote = std::make_shared<ThreadRemote>(thread, port);
     Map slow_map = remote->attach<std::string, std::string>(slow.hash());
@@ -748,10 +754,7 @@ TEST_CASE("one map's slow hook does not hold up another map, nor the link they s
     CHECK(done->result() == 1);
     CHECK(slow_map.sync() == 1);
   }
-  core->stop();
-  std::promise<void> is_drained;
-  thread->post([&] { is_drained.set_value(); });
-  CHECK(is_drained.get_future().wait_for(test_limit) == std::future_status::ready);
+  stop_and_drain(*core, *thread);
 }
 
 }  // namespace syncstate::testing
