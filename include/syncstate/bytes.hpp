@@ -27,6 +27,13 @@ inline std::string_view as_string_view(ByteView bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+/// Writes what `ByteWriter::put_varint` appends, 10 bytes at most; returns where it ends.
+inline std::byte* write_varint(std::uint64_t v, std::byte* out) {
+  for (; v >= 0x80; v >>= 7) *out++ = static_cast<std::byte>(v | 0x80);
+  *out++ = static_cast<std::byte>(v);
+  return out;
+}
+
 /// Appends encodings to a vector that the caller owns.
 class ByteWriter {
  public:
@@ -41,10 +48,7 @@ class ByteWriter {
   void put_varint(std::uint64_t v) {
     if (v < 0x80) return put_u8(static_cast<std::uint8_t>(v));
     std::array<std::byte, 10> bytes;
-    std::size_t size = 0;
-    for (; v >= 0x80; v >>= 7) bytes[size++] = static_cast<std::byte>(v | 0x80);
-    bytes[size++] = static_cast<std::byte>(v);
-    put(ByteView(bytes.data(), size));
+    put(ByteView(bytes.data(), write_varint(v, bytes.data())));
   }
 
   /// Eight bytes, most significant first.

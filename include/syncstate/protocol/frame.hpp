@@ -66,18 +66,15 @@ inline std::size_t open_frame(Bytes& out) {
 
 /// Ends the frame that begins at `start`: its length is known now.
 inline void close_frame(Bytes& out, std::size_t start) {
-  std::uint64_t length = out.size() - start - 1;
+  const std::uint64_t length = out.size() - start - 1;
   if (length < 0x80) {  // most are so short, and the others pay for moving
     out[start] = static_cast<std::byte>(length);
     return;
   }
   std::array<std::byte, 10> head{};
-  std::size_t used = 0;
-  for (; length >= 0x80; length >>= 7) head[used++] = static_cast<std::byte>(length | 0x80);
-  head[used++] = static_cast<std::byte>(length);
+  std::byte* const end = write_varint(length, head.data());
   out[start] = head[0];
-  out.insert(out.begin() + static_cast<std::ptrdiff_t>(start + 1), head.begin() + 1,
-             head.begin() + static_cast<std::ptrdiff_t>(used));
+  out.insert(out.begin() + static_cast<std::ptrdiff_t>(start + 1), head.data() + 1, end);
 }
 
 /// Appends one message as a frame. `Message` has `kind` and `encode(ByteWriter&)`.

@@ -39,13 +39,6 @@ void append_sized(const T& value, Bytes& out) {
   }
 }
 
-/// Writes what `ByteWriter::put_varint` appends; returns where it ends.
-inline std::byte* write_varint(std::uint64_t v, std::byte* out) {
-  for (; v >= 0x80; v >>= 7) *out++ = static_cast<std::byte>(v | 0x80);
-  *out++ = static_cast<std::byte>(v);
-  return out;
-}
-
 /// Appends one entry of a diff: ordinal, length, value.
 template <class V>
 void append_entry(std::uint32_t ordinal, const V& value, Bytes& out) {
