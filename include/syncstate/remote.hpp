@@ -27,7 +27,8 @@ namespace syncstate {
 ///    commits that do not exist. Throws `StateError`, `unavailable` if the other end can't be reached.
 /// 3. Optional: `remote.follow(map, sink)` gives a `Subscription`; until that ends, every new diff goes to
 ///    the sink, a `std::shared_ptr<DiffSink<K, V>>`, from `sink->position()` on. Without it a `Replica` polls
-///    `fetch_updates`.
+///    `fetch_updates`. With `static constexpr bool follow_reads_values = false;` it is given a map without
+///    values: the `Replica` has taken them, where it would have copied them.
 /// 4. Optional: `remote.executor()` gives the `std::shared_ptr<Executor>` its sinks are called on.
 ///
 /// ```cpp
@@ -138,6 +139,8 @@ class AnyRemote {
   [[nodiscard]] virtual Diff<K, V> fetch_updates(const StateMap<K, V>& map, UpdateId upto) = 0;
   /// False if it must be polled; `follow` gives an empty subscription then.
   [[nodiscard]] virtual bool can_follow() const = 0;
+  /// False if `follow` can do with a map that has no values any more.
+  [[nodiscard]] virtual bool follow_reads_values() const = 0;
   virtual Subscription follow(const StateMap<K, V>& map, std::shared_ptr<DiffSink<K, V>> sink) = 0;
   /// Null if it offers none.
   [[nodiscard]] virtual std::shared_ptr<Executor> executor() = 0;
@@ -161,6 +164,14 @@ class RemoteAdapter final : public AnyRemote<K, V> {
   }
 
   bool can_follow() const override { return follows; }
+
+  bool follow_reads_values() const override {
+    if constexpr (requires { R::follow_reads_values; }) {
+      return R::follow_reads_values;
+    } else {
+      return true;
+    }
+  }
 
   Subscription follow(const StateMap<K, V>& map, std::shared_ptr<DiffSink<K, V>> sink) override {
     if constexpr (follows) {

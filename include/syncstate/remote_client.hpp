@@ -133,6 +133,9 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     return *head;
   }
 
+  /// `follow` wants to know which map, not what its values are.
+  static constexpr bool follow_reads_values = false;
+
   /// Follows the map in the background. Called by `Replica`.
   template <class K, class V>
   [[nodiscard]] Subscription follow(const StateMap<K, V>& map,

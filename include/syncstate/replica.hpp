@@ -88,7 +88,9 @@ class Replica {
   using key_type = K;
   using mapped_type = V;
 
-  /// Errors: `unfrozen`; `in_transaction`; `invalid_option` for a master, or for no time between polls.
+  /// Errors    : `unfrozen`; `in_transaction`; `invalid_option` for a master, or for no time between polls.
+  /// Complexity: of a map with a `RemoteClient`, or with no remote, O(keys) only for a bit each; else the values are
+  ///             copied.
   explicit Replica(StateMap<K, V>&& map, ReplicaOptions options = {})
       : core_(make_core(map, options)), remote_(detail::MapAccess::remote(map)) {
     if (remote_ == nullptr) return;  // stays as it is: reading works all the same
@@ -169,7 +171,7 @@ class Replica {
   [[nodiscard]] Duration age() const { return core_->age(); }
 
  private:
-  static std::shared_ptr<Core> make_core(const StateMap<K, V>& map, const ReplicaOptions& options) {
+  static std::shared_ptr<Core> make_core(StateMap<K, V>& map, const ReplicaOptions& options) {
     if (!map.is_frozen()) throw StateError(StateErrc::unfrozen);
     if (detail::MapAccess::in_transaction(map)) throw StateError(StateErrc::in_transaction);
     if (detail::MapAccess::role(map) == Role::master) {
@@ -178,7 +180,9 @@ class Replica {
     if (options.poll_every <= Duration::zero()) {
       throw StateError(StateErrc::invalid_option, "poll_every must be above zero");
     }
-    return std::make_shared<Core>(map, options);
+    const auto& remote = detail::MapAccess::remote(map);
+    const bool takes_values = remote == nullptr || (remote->can_follow() && !remote->follow_reads_values());
+    return std::make_shared<Core>(map, takes_values, options);
   }
 
   std::shared_ptr<Core> core_;

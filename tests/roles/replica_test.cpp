@@ -88,7 +88,9 @@ struct ScriptedRemote {
   ss::Diff<std::string, V> fetch_updates(const MapOf<V>& map, ss::UpdateId) {
     return ss::Diff<std::string, V>(map, map.epoch(), map.update_id(), map.update_id());
   }
-  ss::Subscription follow(const MapOf<V>&, std::shared_ptr<ss::DiffSink<std::string, V>> to) {
+  ss::Subscription follow(const MapOf<V>& map, std::shared_ptr<ss::DiffSink<std::string, V>> to) {
+    // It does not say that it leaves the values alone, so they are there.
+    for (const auto& [key, value] : map) CHECK(map.get(key) == &value);
     sink = std::move(to);
     return ss::Subscription([this] { is_ended = true; });
   }
@@ -707,6 +709,59 @@ TEST_CASE("views may outlive the replica, and copies of the values are few") {
     CHECK(kept->size() == keys);
   }
   CHECK(Fragile::alive == alive_before);
+}
+
+namespace {
+
+struct ModestRemote : ScriptedRemote<Fragile> {
+  static constexpr bool follow_reads_values = false;
+
+  ss::Subscription follow(const MapOf<Fragile>& map, std::shared_ptr<ss::DiffSink<std::string, Fragile>> to) {
+    begins_at = {map.epoch(), map.update_id()};
+    sink = std::move(to);
+    return ss::Subscription([] {});
+  }
+
+  ss::Position begins_at;
+};
+
+}  // namespace
+
+TEST_CASE("a replica takes the values of its map, unless somebody still reads them there") {
+  constexpr int keys = 4;
+  auto master = make_master<Fragile>(keys);
+  master.set("key2", Fragile(5));
+  const auto begin = [&](auto map) {
+    map.apply(master.diff(0, 1));
+    Fragile::copies_left = 0;
+    std::optional<ss::Replica<std::string, Fragile>> replica;
+    try {
+      replica.emplace(std::move(map));
+    } catch (const std::bad_alloc&) {
+    }
+    Fragile::copies_left = -1;
+    return replica.has_value() && replica->view().at("key2").value == 5;
+  };
+  CHECK_FALSE(begin(
+      make_replica_map<ScriptedRemote<Fragile>, Fragile>(std::make_shared<ScriptedRemote<Fragile>>(), keys)));
+  MapOf<Fragile> alone(ss::Role::replica);
+  push_keys(alone, keys);
+  alone.freeze();
+  CHECK(begin(std::move(alone)));
+  const auto remote = std::make_shared<ModestRemote>();
+  CHECK(begin(make_replica_map<ModestRemote, Fragile>(remote, keys)));
+  CHECK(remote->begins_at == ss::Position{master.epoch(), 1});
+}
+
+TEST_CASE("what had changed before a replica took its map falls back in a new epoch") {
+  auto master = make_master<Fragile>(4);
+  master.set("key2", Fragile(5));
+  const auto remote = std::make_shared<ModestRemote>();
+  auto map = make_replica_map<ModestRemote, Fragile>(remote, 4);
+  map.apply(master.diff(0, 1));
+  ss::Replica<std::string, Fragile> replica(std::move(map));
+  REQUIRE_FALSE(remote->sink->on_diff(ss::Diff<std::string, Fragile>::full(make_master<Fragile>(4))));
+  CHECK(replica.view().at("key2").value == 0);
 }
 
 TEST_CASE("a diff that can't be copied changes nothing, and is taken later") {

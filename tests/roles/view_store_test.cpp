@@ -111,8 +111,7 @@ TEST_CASE(
     "whole states: a reader that was overtaken does not take the copy that the writer has begun to change") {
   const auto frozen =
       ss::detail::FrozenState<int, Copied>::make({0, 1, 2, 3}, {Copied(0), Copied(0), Copied(0), Copied(0)});
-  ss::detail::ViewStore<int, Copied, WriterInBetween> store(frozen, {},
-                                                            [](std::uint32_t) { return Copied(0); });
+  ss::detail::ViewStore<int, Copied, WriterInBetween> store(frozen, {}, std::vector<Copied>(4, Copied(0)));
   const auto apply = [&store](int value) {
     ss::detail::ChangeSet<Copied> changes;
     for (std::uint32_t i = 0; i < 4; ++i) changes.set(i, Copied(value));
@@ -159,7 +158,7 @@ TEST_CASE("whole states: a copy of a view that goes keeps the writer away as wel
   const bool is_elsewhere = GENERATE(false, true);
   using Interrupted = ss::detail::ViewStore<int, std::uint64_t, ReaderInBetween>;
   constexpr int keys = 4;
-  Interrupted store(make_frozen(keys), {}, [](std::uint32_t) { return std::uint64_t{0}; });
+  Interrupted store(make_frozen(keys), {}, std::vector<std::uint64_t>(keys));
   store.apply(all_to(keys, 1), {1, 1});
   std::optional<View> first = store.view();
   std::optional<View> second;
@@ -185,7 +184,7 @@ TEST_CASE("views outlive the store, whoever drops them last, and nothing is left
     auto frozen =
         ss::detail::FrozenState<int, Counted>::make({0, 1, 2}, {Counted(0), Counted(0), Counted(0)});
     auto store = std::make_unique<ss::detail::ViewStore<int, Counted>>(
-        frozen, ss::Position{}, [](std::uint32_t) { return Counted(0); });
+        frozen, ss::Position{}, std::vector<Counted>(keys, Counted(0)));
     std::vector<ss::View<int, Counted>> views;
     for (int step = 1; step <= 3; ++step) {
       views.push_back(store->view());
@@ -211,8 +210,7 @@ TEST_CASE("views outlive the store, whoever drops them last, and nothing is left
 
 TEST_CASE("views that are copied and dropped on several threads while the store ends") {
   for (int round = 0; round < 200; ++round) {
-    auto store = std::make_unique<Store>(make_frozen(2), ss::Position{},
-                                         [](std::uint32_t) { return std::uint64_t{7}; });
+    auto store = std::make_unique<Store>(make_frozen(2), ss::Position{}, std::vector<std::uint64_t>(2, 7));
     std::vector<std::thread> readers;
     std::atomic<int> wrong{0};
     for (int r = 0; r < 3; ++r) {
@@ -233,7 +231,7 @@ TEST_CASE("views that are copied and dropped on several threads while the store 
 TEST_CASE("whole states: a reader between the writer's steps never sees a copy that is being changed") {
   constexpr int keys = 4;
   constexpr std::uint64_t steps = 50'000;
-  Store store(make_frozen(keys), {}, [](std::uint32_t) { return std::uint64_t{0}; });
+  Store store(make_frozen(keys), {}, std::vector<std::uint64_t>(keys));
   std::atomic<bool> done{false};
   std::atomic<std::uint64_t> mixtures{0};
   std::atomic<std::uint64_t> steps_back{0};
@@ -270,7 +268,7 @@ TEST_CASE("whole states: a reader between the writer's steps never sees a copy t
 TEST_CASE("whole states: a view is one state on whatever thread it is copied and dropped") {
   constexpr int keys = 4;
   constexpr std::uint64_t steps = 20'000;
-  Store store(make_frozen(keys), {}, [](std::uint32_t) { return std::uint64_t{0}; });
+  Store store(make_frozen(keys), {}, std::vector<std::uint64_t>(keys));
   std::atomic<bool> done{false};
   std::atomic<std::uint64_t> mixtures{0};
   std::atomic<std::uint64_t> seen{0};
@@ -304,7 +302,7 @@ TEST_CASE("whole states: a view is one state on whatever thread it is copied and
 TEST_CASE("values that are taken along: all, some, and some that fall back") {
   const auto frozen =
       ss::detail::FrozenState<int, Copied>::make({0, 1, 2, 3}, {Copied(9), Copied(9), Copied(9), Copied(9)});
-  ss::detail::ViewStore<int, Copied> store(frozen, {}, [](std::uint32_t) { return Copied(9); });
+  ss::detail::ViewStore<int, Copied> store(frozen, {}, std::vector<Copied>(4, Copied(9)));
   const auto values = [](const auto& view) {
     std::vector<int> all;
     for (int key = 0; key < 4; ++key) all.push_back(view.at(key).value);
@@ -348,7 +346,7 @@ TEST_CASE("values that are taken along: all, some, and some that fall back") {
 
 TEST_CASE("a view pins one copy, and copies beyond need are given back") {
   constexpr int keys = 100;
-  Store store(make_frozen(keys), {}, [](std::uint32_t) { return std::uint64_t{0}; });
+  Store store(make_frozen(keys), {}, std::vector<std::uint64_t>(keys));
   std::uint64_t id = 0;
   const auto apply = [&](int times) {
     for (int i = 0; i < times; ++i) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "syncstate/detail/model/change_set.hpp"
+#include "syncstate/detail/model/dense_array.hpp"
 #include "syncstate/detail/model/diff_log.hpp"
 #include "syncstate/detail/model/frozen_state.hpp"
 #include "syncstate/detail/model/recency_list.hpp"
@@ -62,6 +63,17 @@ struct MapAccess {
   template <class K, class V>
   [[nodiscard]] static const V& value(const StateMap<K, V>& map, std::uint32_t ordinal) {
     return map.values_[ordinal];
+  }
+
+  /// All committed values, by ordinal.
+  template <class K, class V>
+  [[nodiscard]] static const DenseArray<V>& values(const StateMap<K, V>& map) {
+    return map.values_;
+  }
+  /// Leaves a map that still knows what and where it is, and has nothing that could be read.
+  template <class K, class V>
+  [[nodiscard]] static DenseArray<V> take_values(StateMap<K, V>& map) {
+    return std::exchange(map.values_, {});
   }
 
   /// The update id that changed the key last; 0 if it was never changed.

@@ -62,20 +62,16 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   static constexpr std::size_t max_staged_bytes = std::size_t{16} << 20;
   static constexpr Duration retry_after = std::chrono::milliseconds(100);
 
-  /// Begins at the state and position of `map`, a frozen replica.
-  ReplicaCore(const StateMap<K, V>& map, ReplicaOptions options)
+  /// Begins at the state and position of `map`, a frozen replica; its values are copied, or taken out of it.
+  ReplicaCore(StateMap<K, V>& map, bool takes_values, ReplicaOptions options)
       : frozen_(MapAccess::frozen(map)),
         options_(std::move(options)),
         remote_executor_(executor_of(map)),
         given_executor_(choose_executor()),
+        touched_(touched_in(map)),
         store_(frozen_, Position{map.epoch(), map.update_id()},
-               [&map](std::uint32_t ordinal) -> const V& { return MapAccess::value(map, ordinal); }),
-        touched_((std::size_t{frozen_->size()} + 63) / 64),
+               takes_values ? MapAccess::take_values(map) : MapAccess::values(map)),
         accepted_(store_.position()) {
-    MapAccess::for_each_changed_since(map, 0, [this](std::uint32_t ordinal, const V&) {
-      touch(touched_, ordinal);
-      return true;
-    });
     status_.since = now();
     remote_status_ = status_;
   }
@@ -268,6 +264,15 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     PendingWaits::Calls by_epoch;
     PendingWaits::Calls by_close;
   };
+
+  static std::vector<std::uint64_t> touched_in(const StateMap<K, V>& map) {
+    std::vector<std::uint64_t> touched((map.size() + 63) / 64);
+    MapAccess::for_each_changed_since(map, 0, [&](std::uint32_t ordinal, const V&) {
+      touch(touched, ordinal);
+      return true;
+    });
+    return touched;
+  }
 
   static std::shared_ptr<Executor> executor_of(const StateMap<K, V>& map) {
     const auto& remote = MapAccess::remote(map);
@@ -601,8 +606,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   mutable std::mutex mutex_;
   std::condition_variable idle_;        // a call into code of users has returned
-  ViewStore<K, V> store_;               // changed under the lock, read without
   std::vector<std::uint64_t> touched_;  // a bit per ordinal: may differ from its initial value
+  ViewStore<K, V> store_;               // changed under the lock, read without
   Position accepted_;                   // what is shown, plus what is staged
   std::deque<Diff<K, V>> staged_;       // at most one, unless every step counts
   std::size_t staged_bytes_ = 0;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "syncstate/detail/model/change_set.hpp"
+#include "syncstate/detail/model/dense_array.hpp"
 #include "syncstate/detail/model/frozen_state.hpp"
 #include "syncstate/detail/replica/view_slot.hpp"
 #include "syncstate/types.hpp"
@@ -31,13 +32,11 @@ class ViewStore {
  public:
   using Slot = ViewSlot<K, V>;
 
-  /// Shows what `value_at(ordinal)` gives for each ordinal.
-  template <class F>
-  ViewStore(std::shared_ptr<const FrozenState<K, V>> frozen, Position position, F value_at)
+  /// Shows these values, one for each ordinal.
+  ViewStore(std::shared_ptr<const FrozenState<K, V>> frozen, Position position, DenseArray<V> values)
       : frozen_(std::move(frozen)) {
     auto first = std::make_unique<Slot>(frozen_);
-    first->values.reserve(frozen_->size());
-    for (std::uint32_t i = 0; i < frozen_->size(); ++i) first->values.push_back(value_at(i));
+    first->values = std::move(values);
     first->position = position;
     first->is_wholly_stale = false;
     slots_.push_back(first.get());
