@@ -92,7 +92,6 @@ class Syncstate final : public System {
           ss::tcp::ServerOptions server = sample_server_options();
           server.hooks_on_io_threads = kind != SystemKind::syncstate;
           if (kind == SystemKind::syncstate_spinning) server.spin = 100us;
-          if (kind == SystemKind::syncstate_merging) server.fan_out_share = 0.25;
           serve_sample_map(duty, keys, std::move(server));
         }),
         work_(context_.get_executor()) {

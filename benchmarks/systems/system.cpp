@@ -16,7 +16,6 @@ std::string_view name_of(SystemKind kind) {
     case SystemKind::syncstate: return "syncstate";
     case SystemKind::syncstate_inline: return "syncstate, hooks on I/O threads";
     case SystemKind::syncstate_spinning: return "syncstate, that and spinning";
-    case SystemKind::syncstate_merging: return "syncstate, that and a quarter for fan-out";
   }
   return "unknown";
 }
@@ -32,7 +31,6 @@ std::unique_ptr<System> start_system(SystemKind kind, const SystemOptions& optio
     case SystemKind::nats_kv: return start_nats(true, options);
     case SystemKind::syncstate:
     case SystemKind::syncstate_inline:
-    case SystemKind::syncstate_merging:
     case SystemKind::syncstate_spinning: return start_syncstate(kind, options);
   }
   return nullptr;

@@ -90,7 +90,6 @@ enum class SystemKind {
   syncstate,           ///< an event, through a hook and a commit, to a replica
   syncstate_inline,    ///< the same with `ServerOptions::hooks_on_io_threads`
   syncstate_spinning,  ///< that, and whoever waits looks for work for a while before it sleeps
-  syncstate_merging,  ///< as `syncstate_inline`, with a quarter of the time for `ServerOptions::fan_out_share`
 };
 
 [[nodiscard]] constexpr bool is_floor(SystemKind kind) { return kind <= SystemKind::bare_tls; }

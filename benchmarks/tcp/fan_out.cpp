@@ -315,14 +315,9 @@ void measure(const Settings& settings, Report& report, Plan plan) {
   }
 }
 
-const std::vector<SystemKind> everyone{SystemKind::bare_tcp,
-                                       SystemKind::bare_tls,
-                                       SystemKind::redis,
-                                       SystemKind::nats,
-                                       SystemKind::nats_kv,
-                                       SystemKind::syncstate,
-                                       SystemKind::syncstate_inline,
-                                       SystemKind::syncstate_merging};
+const std::vector<SystemKind> everyone{
+    SystemKind::bare_tcp, SystemKind::bare_tls,  SystemKind::redis,           SystemKind::nats,
+    SystemKind::nats_kv,  SystemKind::syncstate, SystemKind::syncstate_inline};
 
 }  // namespace
 

@@ -49,7 +49,7 @@ struct ServerCoreOptions {
   /// `tcp::ServerOptions`.
   bool hooks_on_io_threads = false;
   /// See `tcp::ServerOptions`. Above 0, at most 1.
-  double fan_out_share = 0.5;
+  double fan_out_share = 0.25;
   /// How maps that clients bring are kept.
   MapOptions map_options{};
   Limits limits{};

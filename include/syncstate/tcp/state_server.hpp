@@ -58,11 +58,12 @@ struct ServerOptions {
   /// latency, for hooks that take microseconds and never wait. As long as a hook runs there, nothing else happens on
   /// that thread's links. Init hooks, `modify` and what is too much for a moment still go to the hook threads.
   bool hooks_on_io_threads = false;
-  /// The share of an I/O thread's time that goes into bringing commits to replicas while commits never end; above 0, at
-  /// most 1. Once a commit has gone to all, what follows is merged for a while: with 0.5 for as long as sending took, with
-  /// 0.25 for three times as long, with 1 not at all. So there is time for events, however many replicas there are; for a
-  /// handful it makes no difference, and a commit after a quiet time goes out at once.
-  double fan_out_share = 0.5;
+  /// The share of an I/O thread's time that goes at least into bringing commits to replicas while commits never end;
+  /// above 0, at most 1. While many commits come in the time that one takes to reach all, what follows is merged for a
+  /// while after each round of sending: with 0.25 for up to three times as long as that took, with 1 not at all. So there
+  /// is time for events, however many replicas there are, and diffs hold more. For a handful of replicas it makes no
+  /// difference, and commits that come one by one go out at once.
+  double fan_out_share = 0.25;
   /// How long an I/O thread looks for work before it sleeps: to be woken may take longer than the work (docs/performance.md
   /// has figures). Each such thread wants a CPU of its own. Not on a context of the user's, who may do the same there.
   std::chrono::microseconds spin{0};

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/server/fan_out_pace.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/protocol/diff_source.hpp"
@@ -31,10 +32,10 @@ struct EventAnswer {
 /// Threads : `map_changed`, `answer` and `post` from any thread; the rest on the lane's executor.
 class Lane : public std::enable_shared_from_this<Lane> {
  public:
-  /// `share`: of the executor's time, that goes into bringing commits to followers while there are more and more; see
-  /// `tcp::ServerOptions::fan_out_share`.
+  /// `share`: of the executor's time, that goes at least into bringing commits to followers while there are more and
+  /// more; see `tcp::ServerOptions::fan_out_share`.
   explicit Lane(std::shared_ptr<Executor> executor, double share = 1)
-      : executor_(std::move(executor)), rest_factor_(1 / share - 1) {}
+      : executor_(std::move(executor)), pace_(share) {}
 
   [[nodiscard]] Executor& executor() { return *executor_; }
 
@@ -62,14 +63,14 @@ class Lane : public std::enable_shared_from_this<Lane> {
   void remove(const ServerLink* link);
 
   void add_follower(const protocol::DiffSource* map, ServerLink* link) {
-    auto& followers = followers_[map];
-    if (std::find(followers.begin(), followers.end(), link) == followers.end()) followers.push_back(link);
+    auto& links = followers_.try_emplace(map, Followers{map->head().update_id, {}}).first->second.links;
+    if (std::find(links.begin(), links.end(), link) == links.end()) links.push_back(link);
   }
   void remove_follower(const protocol::DiffSource* map, const ServerLink* link) {
     const auto found = followers_.find(map);
     if (found == followers_.end()) return;
-    std::erase(found->second, link);
-    if (found->second.empty()) followers_.erase(found);
+    std::erase(found->second.links, link);
+    if (found->second.links.empty()) followers_.erase(found);
   }
 
   /// The links there are now; they stay alive while this is held.
@@ -85,6 +86,11 @@ class Lane : public std::enable_shared_from_this<Lane> {
   struct ReadyAnswers {
     std::weak_ptr<ServerLink> link;
     std::vector<EventAnswer> answers;
+  };
+
+  struct Followers {
+    UpdateId told;  ///< the head when they were woken last, or the first of them came
+    std::vector<ServerLink*> links;
   };
 
   /// With the mutex held.
@@ -107,13 +113,11 @@ class Lane : public std::enable_shared_from_this<Lane> {
 
   static constexpr std::size_t few = 4;  // followers that are woken in no time
 
-  /// The followers woken since `began` have had their turns. For as long as that took, times the factor, what commits
-  /// bring is merged.
-  void rest(TimePoint began) {
-    constexpr Duration shortest = std::chrono::microseconds(100);  // a timer takes a moment itself
+  /// The followers woken last have had their turns: for a while, what commits bring is merged.
+  void rest() {
     const TimePoint now = executor_->now();
-    const auto time = std::chrono::duration_cast<Duration>((now - began) * rest_factor_);
-    if (time < shortest) return;
+    const Duration time = pace_.rest(now);
+    if (time == Duration::zero()) return;
     {
       const std::lock_guard lock(mutex_);
       is_resting_ = true;
@@ -139,7 +143,6 @@ class Lane : public std::enable_shared_from_this<Lane> {
   void run_tick();
 
   std::shared_ptr<Executor> executor_;
-  const double rest_factor_;
   std::mutex mutex_;
   bool is_round_due_ = false;
   bool is_resting_ = false;
@@ -147,7 +150,8 @@ class Lane : public std::enable_shared_from_this<Lane> {
   std::vector<ReadyAnswers> answers_;
   // On the executor only:
   std::vector<std::weak_ptr<ServerLink>> links_;  // weak: the transport keeps them, and they keep this lane
-  std::unordered_map<const protocol::DiffSource*, std::vector<ServerLink*>> followers_;
+  std::unordered_map<const protocol::DiffSource*, Followers> followers_;
+  FanOutPace pace_;
   bool is_ticking_ = false;
 };
 

@@ -298,17 +298,22 @@ inline void Lane::run_round() {
   }
   const TimePoint began = executor_->now();
   std::size_t woken = 0;
+  UpdateId commits = 0;
   for (const protocol::DiffSource* map : changed) {
     const auto found = followers_.find(map);
     if (found == followers_.end()) continue;
-    woken += found->second.size();
-    for (ServerLink* link : found->second)
+    Followers& followers = found->second;
+    const UpdateId head = map->head().update_id;
+    commits += head - std::exchange(followers.told, head);
+    woken += followers.links.size();
+    for (ServerLink* link : followers.links)
       link->wake();  // a wake never calls back, so the list stays as it is
   }
-  if (rest_factor_ > 0 && woken > few) {
+  if (woken > 0) pace_.begin(began, commits);
+  if (woken > few) {
     // Behind the turns of those just woken.
-    executor_->defer([weak = weak_from_this(), began] {
-      if (const auto self = weak.lock()) self->rest(began);
+    executor_->defer([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->rest();
     });
   }
   for (ReadyAnswers& ready : answers) {
