@@ -34,6 +34,12 @@ inline std::byte* write_varint(std::uint64_t v, std::byte* out) {
   return out;
 }
 
+/// Writes eight bytes, most significant first; returns where they end.
+inline std::byte* write_u64_be(std::uint64_t v, std::byte* out) {
+  for (std::size_t i = 8; i-- > 0; v >>= 8) out[i] = static_cast<std::byte>(v);
+  return out + 8;
+}
+
 /// Appends encodings to a vector that the caller owns.
 class ByteWriter {
  public:
@@ -54,7 +60,7 @@ class ByteWriter {
   /// Eight bytes, most significant first.
   void put_u64_be(std::uint64_t v) {
     std::array<std::byte, 8> bytes;
-    for (std::size_t i = 8; i-- > 0; v >>= 8) bytes[i] = static_cast<std::byte>(v);
+    write_u64_be(v, bytes.data());
     put(bytes);
   }
 

@@ -239,7 +239,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Gives up on an operation: it ends with `reason` if nothing else has ended it.
   void cancel(std::shared_ptr<Operation> operation, std::error_code reason) {
     post([operation = std::move(operation), reason](RemoteCore& self) {
-      self.finish(*operation, operation->was_sent() ? make_error_code(StateErrc::outcome_unknown) : reason);
+      self.finish(*operation, operation->is_sent() ? make_error_code(StateErrc::outcome_unknown) : reason);
       self.drop_finished();
     });
   }
@@ -481,7 +481,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (auto& [hash, entry] : entries_) {
       for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);
       for (const PendingEvent& event : entry.events) {
-        if (event.number == 0) finish(*event.done, reason, detail);
+        if (event.number == 0) finish(*event.call, reason, detail);
       }
     }
     for (const Request& request : requests_) finish(*request.done, reason, detail);
@@ -494,7 +494,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (auto& [hash, entry] : entries_) {
       for (const auto& opener : entry.openers) finish(*opener, StateErrc::stopped);
       for (const PendingEvent& event : entry.events) {
-        finish(*event.done, event.number == 0 ? StateErrc::stopped : StateErrc::outcome_unknown);
+        finish(*event.call, event.number == 0 ? StateErrc::stopped : StateErrc::outcome_unknown);
       }
     }
     for (const Request& request : requests_) finish(*request.done, StateErrc::stopped);
@@ -522,7 +522,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (auto& [hash, entry] : entries_) {
       for (const PendingEvent& event : entry.events) {
         if (now < event.deadline) break;  // they were queued in the order of their deadlines
-        event.done->give_up(no_link_text());
+        event.call->give_up(no_link_text());
         executor_->wake_waiters();
       }
       if (entry.refusal && now >= entry.refusal->retry_at) open_anew(entry);
@@ -573,7 +573,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (auto& [hash, entry] : entries_) {
       std::erase_if(entry.openers, [](const auto& opener) { return opener->is_finished(); });
       // An event that was sent keeps its place until its answer comes: the numbers of the others count on it.
-      entry.erase_events_if([](const PendingEvent& e) { return e.number == 0 && e.done->is_finished(); });
+      entry.erase_events_if([](const PendingEvent& e) { return e.number == 0 && e.call->is_finished(); });
     }
     std::erase_if(requests_, [](const Request& r) { return r.id == 0 && r.done->is_finished(); });
   }
@@ -762,8 +762,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         const Status status = status_for(*entry);
         finish(*event.call, status.reason, status.detail);
       } else {
-        auto bytes = EventCall::event_of(event.call);
-        entry->events.push_back(PendingEvent{std::move(bytes), std::move(event.call), deadline, 0});
+        entry->events.push_back(PendingEvent{std::move(event.call), deadline, 0});
       }
     }
     if (entry != nullptr) send_events(*entry);
@@ -777,17 +776,18 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         std::min<std::uint64_t>(options_.limits.event_bytes_in_flight, session_->event_bytes_in_flight());
     while (entry.sent_events < entry.events.size() && events_in_flight_ < most) {
       PendingEvent& event = entry.events[entry.sent_events];
-      const std::size_t bytes = event.event->bytes.size();
+      const std::size_t bytes = event.call->event().bytes.size();
       if (event_bytes_in_flight_ != 0 && event_bytes_in_flight_ + bytes > most_bytes) break;
       // Whoever gave up meanwhile does not expect it to run, or to run much later.
-      if (event.number != 0 ? event.done->is_finished() : !event.done->mark_sent()) {
+      if (event.number != 0 ? event.call->is_finished() : !event.call->mark_sent()) {
         entry.events.erase(entry.events.begin() + static_cast<std::ptrdiff_t>(entry.sent_events));
         continue;
       }
       if (event.number == 0) event.number = ++entry.last_number;
       event.is_on_link = true;
       ++entry.sent_events;
-      session_->send_event(entry.channel, entry.sender, event.number, event.event);
+      // The session keeps the call for as long as it needs the event.
+      session_->send_event(entry.channel, entry.sender, event.number, {event.call, &event.call->event()});
       ++events_in_flight_;
       event_bytes_in_flight_ += bytes;
     }
@@ -805,8 +805,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                                 : std::find_if(events.begin(), end_of_sent,
                                                [&](const PendingEvent& e) { return e.number == number; });
     if (!is_first && found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
-    const auto done = std::move(found->done);
-    event_bytes_in_flight_ -= found->event->bytes.size();
+    const auto done = std::move(found->call);
+    event_bytes_in_flight_ -= done->event().bytes.size();
     is_first ? events.pop_front() : static_cast<void>(events.erase(found));
     --entry->sent_events;
     --events_in_flight_;
@@ -857,7 +857,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (entry.sender == sender && entry.sender_epoch == epoch) return;
     for (const PendingEvent& event : entry.events) {
       if (event.number != 0)
-        finish(*event.done, StateErrc::outcome_unknown, "the master was restarted meanwhile");
+        finish(*event.call, StateErrc::outcome_unknown, "the master was restarted meanwhile");
     }
     entry.erase_events_if([](const PendingEvent& e) { return e.number != 0; });
     entry.sender = sender;
@@ -913,7 +913,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     entry.refusal = refusal;
     for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);
     for (const PendingEvent& event : entry.events) {
-      if (event.number == 0) finish(*event.done, reason, detail);
+      if (event.number == 0) finish(*event.call, reason, detail);
     }
     for (Request& request : requests_) {
       if (request.needs_open_map() && request.hash == entry.identity.hash && request.id == 0) {

@@ -359,13 +359,23 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   void begin_transaction() {
     require_writable();
     require_no_transaction();
-    transaction_ = std::make_unique<detail::ChangeSet<V>>();
+    if (spare_ == nullptr) spare_ = std::make_unique<detail::ChangeSet<V>>();
+    transaction_ = std::move(spare_);
   }
 
   UpdateId commit_transaction() {
     if (!transaction_->empty()) install(*transaction_, update_id_ + 1);
-    transaction_.reset();
+    end_transaction();
     return update_id_;
+  }
+
+  /// Whatever it has set and was not committed is lost.
+  void end_transaction() noexcept {
+    constexpr std::size_t most_kept = 64;  // keys: the memory of a larger one is given back
+    if (transaction_ == nullptr) return;
+    transaction_->clear();
+    if (transaction_->capacity() <= most_kept) spare_ = std::move(transaction_);
+    transaction_.reset();
   }
 
   UpdateId commit(const std::shared_ptr<const FrozenState>& frozen, detail::ChangeSet<V>& changes) {
@@ -511,6 +521,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   Epoch epoch_ = 0;
   UpdateId update_id_ = 0;
   std::unique_ptr<detail::ChangeSet<V>> transaction_;
+  std::unique_ptr<detail::ChangeSet<V>> spare_;  // empty: room for the next transaction
 };
 
 }  // namespace syncstate

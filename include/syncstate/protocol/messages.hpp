@@ -381,9 +381,11 @@ struct EventMessage {
   ByteView bytes;
 
   void encode(ByteWriter& out) const {
-    out.put_varint(channel);
-    out.put_u64_be(sender);
-    out.put_varint(number);
+    std::array<std::byte, 28> head;  // in one piece: events are many
+    std::byte* end = write_varint(channel, head.data());
+    end = write_u64_be(sender, end);
+    end = write_varint(number, end);
+    out.put(ByteView(head.data(), end));
     out.put(bytes);
   }
   static EventMessage decode(ByteReader& in) {

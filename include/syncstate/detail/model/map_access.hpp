@@ -115,7 +115,7 @@ struct MapAccess {
   }
   template <class K, class V>
   static void rollback_transaction(StateMap<K, V>& map) noexcept {
-    map.transaction_.reset();
+    map.end_transaction();
   }
   template <class K, class V>
   [[nodiscard]] static bool in_transaction(const StateMap<K, V>& map) {

@@ -25,8 +25,7 @@ namespace syncstate::detail {
 
 /// An event that was not answered yet.
 struct RemoteEvent {
-  std::shared_ptr<const SerializedEvent> event;
-  std::shared_ptr<Operation> done;
+  std::shared_ptr<EventCall> call;
   TimePoint deadline;
   std::uint64_t number;     ///< 0 until it is first sent
   bool is_on_link = false;  ///< sent on the link of now; on the next one it is repeated

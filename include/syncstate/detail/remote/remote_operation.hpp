@@ -4,7 +4,7 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -34,49 +34,30 @@ class Operation {
 
   /// Ends it, unless it has ended. Returns whether this call did.
   bool finish(std::error_code error, const std::string& detail = {}, UpdateId update_id = 0) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (is_finished_) return false;
-      error_ = error;
-      detail_ = detail;
-      update_id_ = update_id;
-      is_finished_ = true;
-    }
-    ended(error, detail, update_id);
+    if (!claim()) return false;
+    end(error, detail, update_id);
     return true;
   }
 
   /// It goes out now. False if its caller gave it up before.
   bool mark_sent() {
-    const std::lock_guard lock(mutex_);
-    if (is_finished_) return false;
-    was_sent_ = true;
-    return true;
+    State was = State::waiting;
+    return state_.compare_exchange_strong(was, State::sent) || was == State::sent;
   }
 
-  [[nodiscard]] bool is_finished() const { return is_finished_; }
-  [[nodiscard]] bool was_sent() const {
-    const std::lock_guard lock(mutex_);
-    return was_sent_;
-  }
+  [[nodiscard]] bool is_finished() const { return state_ == State::ended; }
+  /// True from then on until it ends.
+  [[nodiscard]] bool is_sent() const { return state_ == State::sent; }
 
   /// The caller's patience is over: ends as `unavailable`, or `outcome_unknown` if it was sent.
   void give_up(const std::string& detail) {
-    // Marked sent between the two lines it ends as unavailable though it may run: so both in one.
-    std::error_code error;
-    {
-      const std::lock_guard lock(mutex_);
-      if (is_finished_) return;
-      is_finished_ = true;
-      error = error_ = make_error_code(was_sent_ ? StateErrc::outcome_unknown : StateErrc::unavailable);
-      detail_ = detail;
-    }
-    ended(error, detail, 0);
+    if (const auto was = claim())
+      end(make_error_code(*was == State::sent ? StateErrc::outcome_unknown : StateErrc::unavailable), detail,
+          0);
   }
 
   /// What became of it: the update id, or the error thrown. Only once finished.
   UpdateId result() const {
-    const std::lock_guard lock(mutex_);
     if (error_) throw StateError(error_, detail_);
     return update_id_;
   }
@@ -88,10 +69,33 @@ class Operation {
   }
 
  private:
-  mutable std::mutex mutex_;
+  enum class State {
+    waiting,
+    sent,
+    ending,  // somebody writes down how it ended
+    ended
+  };
+
+  /// Whoever ends it is the first to come here, and is told in which state it was.
+  std::optional<State> claim() {
+    State was = state_;
+    while (was < State::ending) {
+      if (state_.compare_exchange_weak(was, State::ending)) return was;
+    }
+    return std::nullopt;
+  }
+
+  void end(std::error_code error, const std::string& detail, UpdateId update_id) {
+    error_ = error;
+    detail_ = detail;
+    update_id_ = update_id;
+    state_ = State::ended;
+    ended(error, detail, update_id);
+  }
+
   OnDone on_done_;
-  std::atomic<bool> is_finished_{false};  // set under the lock
-  bool was_sent_ = false;
+  std::atomic<State> state_{State::waiting};
+  // Written by whoever ends it, read once it has ended.
   std::error_code error_;
   std::string detail_;
   UpdateId update_id_ = 0;
@@ -103,11 +107,7 @@ class EventCall : public Operation {
   explicit EventCall(SerializedEvent event, OnDone on_done = {})
       : Operation(std::move(on_done)), event_(std::move(event)) {}
 
-  /// The event, which lives as long as `call`.
-  [[nodiscard]] static std::shared_ptr<const SerializedEvent> event_of(
-      const std::shared_ptr<EventCall>& call) {
-    return {call, &call->event_};
-  }
+  [[nodiscard]] const SerializedEvent& event() const { return event_; }
 
  private:
   const SerializedEvent event_;

@@ -106,7 +106,7 @@ class HostedSlot final : public HostedBase,
     if (!batch) {
       batch = std::make_unique<Batch>(
           link, EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()},
-          waiting_bytes_);
+          waiting_bytes_, take_spare());
     }
     Batch& into = static_cast<Batch&>(*batch);
     // Links come and go, and what they sent still waits: no link's own limit bounds that.
@@ -117,9 +117,9 @@ class HostedSlot final : public HostedBase,
                    EventOutcome::failed(StateErrc::busy, "too many events wait for this server's hooks"));
       return;
     }
-    Pending pending{came.ticket, came.sender, is_allowed, {}};
-    if (is_allowed) pending.event.emplace(Event<E>::deserialize(came.bytes));
-    into.events.push_back(std::move(pending));
+    std::optional<Event<E>> event;
+    if (is_allowed) event.emplace(Event<E>::deserialize(came.bytes));
+    into.events.push_back(Pending{came.ticket, came.sender, is_allowed, std::move(event)});
   }
 
   void run_events(std::unique_ptr<EventBatch> batch) override {
@@ -164,8 +164,9 @@ class HostedSlot final : public HostedBase,
   };
 
   struct Batch final : EventBatch {
-    Batch(const std::shared_ptr<ServerLink>& from, EventContext sent_by, const SharedBytesCount& all)
-        : lane(from->lane()), link(from), context(std::move(sent_by)), share(all) {}
+    Batch(const std::shared_ptr<ServerLink>& from, EventContext sent_by, const SharedBytesCount& all,
+          std::vector<Pending> room)
+        : lane(from->lane()), link(from), context(std::move(sent_by)), events(std::move(room)), share(all) {}
     std::shared_ptr<Lane> lane;
     std::weak_ptr<ServerLink> link;
     EventContext context;
@@ -181,6 +182,7 @@ class HostedSlot final : public HostedBase,
   static constexpr std::size_t most_together = 16;
   static constexpr std::chrono::microseconds slow{1'000};
   static constexpr std::size_t cautious_for = 1'024;
+  static constexpr std::size_t most_kept = 1'024;  // events that there is room for when none waits
 
   /// One transaction, and the news of it for all lanes.
   template <class F>
@@ -199,9 +201,16 @@ class HostedSlot final : public HostedBase,
       run_some(*batch, until);
       if (batch->next < batch->events.size())
         return serial_->post([self = this->shared_from_this()] { self->run_waiting(); });
+      batch->events.clear();
       const std::lock_guard lock(waiting_mutex_);
+      if (batch->events.capacity() <= most_kept) spare_.swap(batch->events);
       waiting_.pop_front();
     }
+  }
+
+  std::vector<Pending> take_spare() {
+    const std::lock_guard lock(waiting_mutex_);
+    return std::exchange(spare_, {});
   }
 
   /// The first batch that waits; with none, whoever brings the next has to have it run.
@@ -297,8 +306,9 @@ class HostedSlot final : public HostedBase,
   std::atomic<State> state_{State::initialising};
   std::mutex waiting_mutex_;
   std::deque<std::unique_ptr<Batch>> waiting_;
-  bool is_running_ = false;   // a task that runs them is posted, or under way
-  std::size_t cautious_ = 0;  // events to come that are answered one by one; on the map's executor
+  std::vector<Pending> spare_;  // empty: room for the events of the next batch
+  bool is_running_ = false;     // a task that runs them is posted, or under way
+  std::size_t cautious_ = 0;    // events to come that are answered one by one; on the map's executor
 };
 
 }  // namespace syncstate::detail
