@@ -287,8 +287,7 @@ class ServerSession {
     queue_answer(event, PendingAnswers{event.number, 1, update_id, update_id, StateErrc{}, nullptr});
   }
 
-  /// The event had no effect, or its effect is not known.
-  /// `detail` may be null, and is no longer than `shorten` leaves it.
+  /// The event had no effect, or its effect is not known. `detail` may be null, and is no longer than `shorten` leaves it.
   void answer_error(const EventTicket& event, StateErrc reason, std::shared_ptr<const std::string> detail) {
     queue_answer(event, PendingAnswers{event.number, 1, 0, 0, reason, std::move(detail)});
   }
