@@ -43,6 +43,7 @@ Steady steady(double share, ss::Duration round, ss::Duration every) {
 TEST_CASE("commits that come one by one are brought one by one, however long a round takes") {
   CHECK(steady(0.25, 8ms, 20ms).rest == 0s);
   CHECK(steady(0.25, 8ms, 5ms).rest == 0s);
+  CHECK(steady(0.25, 8ms, 2ms).rest == 0s);
   CHECK(steady(0.01, 1s, 600ms).rest == 0s);
 }
 
@@ -55,7 +56,7 @@ TEST_CASE("many commits a round are merged for as long as the share says") {
 
 TEST_CASE("between a few and many commits a round the rest grows") {
   ss::Duration last{};
-  for (const auto every : {3ms, 2ms, 1ms}) {
+  for (const auto every : {1500us, 1000us, 700us}) {
     const ss::Duration rest = steady(0.25, 8ms, every).rest;
     CHECK(rest > last);
     CHECK(rest < 24ms);

@@ -13,7 +13,7 @@ namespace syncstate::detail {
 
 /// Rests after rounds that more and more commits come in: the next round then brings many of them by one diff.
 ///
-/// Of a commit or two each is worth its own round: to bring them late would cost as much. The more come while a round
+/// Of a few commits each is worth its own round: to bring them late would cost as much. The more come while a round
 /// lasts, the longer the rest, up to what leaves the round its share of the time.
 class FanOutPace {
  public:
@@ -38,7 +38,7 @@ class FanOutPace {
   }
 
  private:
-  static constexpr double few_commits = 2;
+  static constexpr double few_commits = 4;
   static constexpr double many_commits = 16;
   static constexpr Duration shortest = std::chrono::microseconds(100);  // a timer takes a moment itself
 
