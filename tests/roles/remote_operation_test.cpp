@@ -77,6 +77,7 @@ TEST_CASE("of several threads that end an operation one does, and what it was se
   for (Told& one : told) operations.push_back(tells(one));
   std::vector<char> went_out(rounds);
   std::vector<char> was_answered(rounds);
+  std::vector<char> had_ended(rounds);  // when `give_up` was back
   std::atomic<std::size_t> arrivals = 0;
   // Each thread does its part of a round when all have come there.
   const auto in_rounds = [&](auto part) {
@@ -92,9 +93,13 @@ TEST_CASE("of several threads that end an operation one does, and what it was se
       was_answered[round] = operations[round]->finish({}, {}, 3);
     });
   });
-  in_rounds([&](std::size_t round) { operations[round]->give_up("waited for nothing"); });
+  in_rounds([&](std::size_t round) {
+    operations[round]->give_up("waited for nothing");
+    had_ended[round] = operations[round]->is_finished();
+  });
   other.join();
   for (std::size_t round = 0; round < rounds; ++round) {
+    REQUIRE(had_ended[round] != 0);
     REQUIRE(operations[round]->is_finished());
     REQUIRE(told[round].times == 1);
     REQUIRE((was_answered[round] != 0) == !told[round].error);

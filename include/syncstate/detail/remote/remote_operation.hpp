@@ -34,8 +34,9 @@ class Operation {
 
   /// Ends it, unless it has ended. Returns whether this call did.
   bool finish(std::error_code error, const std::string& detail = {}, UpdateId update_id = 0) {
+    std::string kept(detail);  // before it is claimed: whoever claims it must end it
     if (!claim()) return false;
-    end(error, detail, update_id);
+    end(error, std::move(kept), update_id);
     return true;
   }
 
@@ -49,11 +50,13 @@ class Operation {
   /// True from then on until it ends.
   [[nodiscard]] bool is_sent() const { return state_ == State::sent; }
 
-  /// The caller's patience is over: ends as `unavailable`, or `outcome_unknown` if it was sent.
-  void give_up(const std::string& detail) {
-    if (const auto was = claim())
-      end(make_error_code(*was == State::sent ? StateErrc::outcome_unknown : StateErrc::unavailable), detail,
-          0);
+  /// The caller's patience is over: ends as `unavailable`, or `outcome_unknown` if it was sent. When this returns it has
+  /// ended, by whomever.
+  void give_up(std::string detail) {
+    const auto was = claim();
+    if (!was) return state_.wait(State::ending);
+    const StateErrc reason = *was == State::sent ? StateErrc::outcome_unknown : StateErrc::unavailable;
+    end(make_error_code(reason), std::move(detail), 0);
   }
 
   /// What became of it: the update id, or the error thrown. Only once finished.
@@ -85,12 +88,13 @@ class Operation {
     return std::nullopt;
   }
 
-  void end(std::error_code error, const std::string& detail, UpdateId update_id) {
+  void end(std::error_code error, std::string detail, UpdateId update_id) {
     error_ = error;
-    detail_ = detail;
+    detail_ = std::move(detail);
     update_id_ = update_id;
     state_ = State::ended;
-    ended(error, detail, update_id);
+    state_.notify_all();
+    ended(error_, detail_, update_id_);
   }
 
   OnDone on_done_;
