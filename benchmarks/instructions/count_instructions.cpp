@@ -3,8 +3,7 @@
 //
 // Every case runs `operations` once before it is counted, so that memory was allocated and functions were bound.
 // Chance is no part of it: OpenSSL's random numbers, which hash seeds and epochs are made of, come from a counter.
-#define OPENSSL_SUPPRESS_DEPRECATED  // RAND_set_rand_method
-#include <openssl/rand.h>
+#include "counted.hpp"
 
 #include <chrono>
 #include <cstddef>
@@ -26,12 +25,6 @@
 #include "syncstate/replica.hpp"
 #include "syncstate/syncstate.hpp"
 
-// The script names this function to callgrind, which counts while it runs.
-extern "C" [[gnu::noinline]] void syncstate_counted(void (*run)(void*), void* what) {
-  run(what);
-  asm volatile("" : : : "memory");
-}
-
 namespace {
 
 using namespace benchmarks;
@@ -47,7 +40,7 @@ template <class F>
 void count(const char* name, std::size_t operations, F f) {
   f();
   std::printf("%s %zu\n", name, operations);
-  syncstate_counted([](void* what) { (*static_cast<F*>(what))(); }, &f);
+  run_counted(f);
 }
 
 /// Numbers below `size` that look random and are the same everywhere, unlike those of `std::shuffle`.
@@ -257,27 +250,12 @@ void count_freezing() {
   count("freeze_of_10000_keys", 1, [&] { maps[next++].freeze(); });
 }
 
-/// Bytes of a counter, which is no secret.
-int give_counted_bytes(unsigned char* out, int length) {
-  static std::uint64_t state = 0;
-  for (int i = 0; i < length; ++i) {
-    state += 0x9E3779B97F4A7C15U;
-    std::uint64_t mixed = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9U;
-    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EBU;
-    out[i] = static_cast<unsigned char>(mixed >> 56);
-  }
-  return 1;
-}
-
 }  // namespace
 
 int main() {
-  static RAND_METHOD method{};  // OpenSSL keeps it until the end
-  method.bytes = give_counted_bytes;
-  method.status = [] { return 1; };
-  if (RAND_set_rand_method(&method) != 1) return 1;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   try {
+    fix_random_numbers();
     count_reads();
     count_commits();
     count_encoding();

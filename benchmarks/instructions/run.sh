@@ -6,8 +6,7 @@
 #                                              there is none, with the parent commit, which is built for that
 #   benchmarks/instructions/run.sh --update    writes the baseline
 #
-# What is counted is valgrind's processor: the same on every x86-64 machine that has AVX2. Addresses are not scattered,
-# the environment is empty, and the program draws no random numbers. Writes to build/ only, but for --update.
+# Writes to build/ only, but for --update.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../cmake/environment.sh"
 
@@ -22,8 +21,7 @@ esac
 
 need_packages instructions >&2
 cd "$root"
-work=build/instructions
-mkdir -p "$work"
+source benchmarks/instructions/callgrind.sh
 
 # What the counts depend on besides our own code.
 versions() {
@@ -33,26 +31,9 @@ versions() {
     openssl version | cut -d ' ' -f 2)"
 }
 
-# Builds the program of the source tree $1 in a folder of its own.
-build() {
-  (cd "$1" && cmake --preset release -B "$work" -D SYNCSTATE_BUILD_TESTS=OFF -D SYNCSTATE_BUILD_EXAMPLES=OFF &&
-    cmake --build "$work" --parallel "$cpus" --target count_instructions) >"$work/build.log" 2>&1 ||
-    { tail -n 30 "$work/build.log" >&2; return 1; }
-}
-
 # Prints the cases of the source tree $1: name, instructions an operation.
 counts() {
-  local out=$work/callgrind part=0 name operations
-  rm -f "$out" "$out".*
-  env -i LD_BIND_NOW=1 setarch --addr-no-randomize "$(command -v valgrind)" --tool=callgrind \
-    --callgrind-out-file="$out" --collect-atstart=no --toggle-collect=syncstate_counted \
-    --dump-after=syncstate_counted "$1/$work/benchmarks/count_instructions" >"$work/cases" 2>"$work/valgrind.log" ||
-    { tail -n 30 "$work/valgrind.log" >&2; return 1; }
-  while read -r name operations; do
-    part=$((part + 1))
-    awk -v name="$name" -v operations="$operations" '$1 == "totals:" { printf "%s %.1f\n", name, $2 / operations }' \
-      "$out.$part"
-  done <"$work/cases"
+  count "$1" count_instructions | awk '{ printf "%s %.1f\n", $2, $1 / $3 }'
 }
 
 # The parent commit, or the last one where something is not committed yet; nothing where git does not have it.
@@ -70,10 +51,10 @@ counts_of_commit() {
   git worktree add --quiet --detach --force "$tree" "$1" >&2 || return
   trap 'git worktree remove --force "'"$tree"'"' RETURN
   [[ -e $tree/benchmarks/instructions/count_instructions.cpp ]] || return 0
-  build "$tree" && counts "$tree"
+  build "$tree" count_instructions && counts "$tree"
 }
 
-build .
+build . count_instructions
 counts . >"$work/now"
 baseline=benchmarks/instructions/baseline/$(versions).txt
 if "$update"; then

@@ -1,0 +1,43 @@
+// Costs of the model: lookups, commits and diffs by the number of keys.
+#include <cstddef>
+#include <memory>
+
+#include "growth/growth.hpp"
+#include "support/harness.hpp"
+#include "support/sample_map.hpp"
+#include "syncstate/syncstate.hpp"
+
+namespace {
+
+using namespace benchmarks;
+namespace ss = syncstate;
+
+std::shared_ptr<Map> make_master(std::size_t keys) {
+  return std::make_shared<Map>(fill(Map(ss::Role::master), keys));
+}
+
+const GrowthCase lookup{"get by key, n keys in the map", Growth::constant, 500, [](std::size_t n) {
+                          const auto map = make_master(n);
+                          return [map] { keep(*map->get(sample_key(7))); };
+                        }};
+
+const GrowthCase commit{"commit of one key, n keys in the map", Growth::constant, 500, [](std::size_t n) {
+                          const auto map = make_master(n);
+                          map->set(sample_key(8), "the first commit makes the list of recent changes");
+                          return [map] { map->set(sample_key(7), "changed"); };
+                        }};
+
+const GrowthCase diff{"diff of one key, n keys in the map", Growth::constant, 500, [](std::size_t n) {
+                        const auto map = make_master(n);
+                        map->set(sample_key(7), "changed");
+                        return [map] { keep(map->diff(0, 1)); };
+                      }};
+
+const GrowthCase freeze{"freeze of n keys", Growth::linearithmic, 500, [](std::size_t n) {
+                          const auto map = std::make_shared<Map>(ss::Role::master);
+                          for (std::size_t i = 0; i < n; ++i)
+                            map->push(sample_key(i * 7'919 % n), sample_value(i));
+                          return [map] { map->freeze(); };
+                        }};
+
+}  // namespace
