@@ -10,7 +10,11 @@
 
 namespace syncstate {
 
-/// What a peer wants to do with a map.
+/// What a peer wants to do with a map. More actions may be added in later versions: compare with the ones that you
+/// allow (`==`), never with the ones that you refuse (`!=`).
+///
+/// A new request of an ordinary kind is asked about as one of these four: for instance, reading one value by its key is
+/// `fetch`. An action of a new kind is never covered by a right that was given to one of these.
 enum class Action {
   init,       ///< bring a map that the server does not host yet
   follow,     ///< hear of every change
@@ -29,19 +33,28 @@ constexpr std::string_view to_string(Action action) {
   return "unknown";
 }
 
-/// Says whether a peer that knows the password may do this; false refuses the one action as `forbidden`, and its
-/// link goes on. Without an authorizer everything is allowed.
+/// Says whether a peer that proved a password may do this. Returning false refuses this one action as `forbidden`; the
+/// link stays open. Without an authorizer the four ordinary actions are allowed.
 ///
-/// It is asked each time: for `init` and `follow` when a map is opened, for `fetch` and `send_event` at every one. A
-/// map that is hosted already is opened for whoever may do any of the four, and he is told its head then; `hosted`
-/// leaves out what may not be fetched.
+/// An authorizer names what it allows, and returns false for everything else, also for actions that it does not know.
+/// An authorizer that names what it refuses would allow each action that a later version adds.
+///
+/// The server asks each time: for `init` and `follow` when a map is opened, for `fetch` and `send_event` at each
+/// request and event. A map that is hosted already is opened for a peer that may do any of the four, and the peer is
+/// told the head then; `hosted` leaves out maps that the peer may not fetch.
 ///
 /// Threads: called on the I/O threads, on several at once where a server has them; it must not block.
-/// Errors : what it throws counts as false, and `on_error` is told.
+/// Errors : an exception counts as false, and is passed to `on_error`.
 ///
 /// ```cpp
 /// options.authorizer = [](const ss::Peer& peer, ss::Action action, const ss::MapHash&) {
-///   return action != ss::Action::send_event || peer.certificate_subject == "CN=dispatcher";
+///   switch (action) {
+///     case ss::Action::init:
+///     case ss::Action::follow:
+///     case ss::Action::fetch: return true;
+///     case ss::Action::send_event: return peer.certificate_subject == "CN=dispatcher";
+///   }
+///   return false;  // an action of a later version
 /// };
 /// ```
 using Authorizer = std::function<bool(const Peer&, Action, const MapHash&)>;

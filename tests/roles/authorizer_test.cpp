@@ -1,5 +1,6 @@
 // Who may do what: the authorizer is asked for each action, and what it refuses is `forbidden` and costs nobody else.
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -15,7 +16,9 @@
 namespace syncstate::testing {
 namespace {
 
-/// Refuses what is listed, to everybody but the owner of 127.0.0.1.
+constexpr std::array ordinary_actions{Action::init, Action::follow, Action::fetch, Action::send_event};
+
+/// Allows the ordinary actions but those that are listed to everybody, and all of them to the owner of 127.0.0.1.
 struct Rules {
   std::vector<Action> refused;
   std::vector<std::tuple<std::string, Action, MapHash>> asked{};
@@ -24,8 +27,10 @@ struct Rules {
     ServerCoreOptions options;
     options.authorizer = [this](const Peer& peer, Action action, const MapHash& map) {
       asked.emplace_back(peer.address, action, map);
-      return peer.address == "127.0.0.1" ||
-             std::find(refused.begin(), refused.end(), action) == refused.end();
+      const auto is_in = [action](const auto& list) {
+        return std::find(list.begin(), list.end(), action) != list.end();
+      };
+      return is_in(ordinary_actions) && (peer.address == "127.0.0.1" || !is_in(refused));
     };
     return options;
   }
@@ -47,6 +52,30 @@ Map guest_map(World& world, const std::shared_ptr<Remote>& guest, std::size_t ke
 }
 
 }  // namespace
+
+TEST_CASE("the authorizer of the documentation allows no action that it does not name") {
+  const Authorizer authorizer = [](const Peer& peer, Action action, const MapHash&) {
+    switch (action) {
+      case Action::init:
+      case Action::follow:
+      case Action::fetch: return true;
+      case Action::send_event: return peer.certificate_subject == "CN=dispatcher";
+    }
+    return false;  // an action of a later version
+  };
+  const Peer guest{.address = guest_address};
+  const Peer dispatcher{.address = guest_address, .certificate_subject = "CN=dispatcher"};
+  const auto allowed_to = [&](const Peer& peer) {
+    std::vector<int> allowed;
+    for (int number = 0; number < 256; ++number) {
+      if (authorizer(peer, static_cast<Action>(number), MapHash())) allowed.push_back(number);
+    }
+    return allowed;
+  };
+  CHECK(allowed_to(guest) == std::vector<int>{0, 1, 2});
+  CHECK(allowed_to(dispatcher) == std::vector<int>{0, 1, 2, 3});
+  CHECK(to_string(static_cast<Action>(4)) == "unknown");
+}
 
 TEST_CASE("a peer that may not init a map is told forbidden, and may use one that is hosted") {
   Rules rules{{Action::init}};

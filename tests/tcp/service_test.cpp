@@ -651,7 +651,13 @@ TEST_CASE("an authorizer knows a peer by its certificate, and on_error what hook
   auto options = server_options();
   options.tls = options.tls.require_client_certificates_pem(authority.pem);
   options.authorizer = [](const ss::Peer& peer, ss::Action action, const ss::MapHash&) {
-    return action != ss::Action::send_event || peer.certificate_subject == "CN=dispatcher";
+    switch (action) {
+      case ss::Action::init:
+      case ss::Action::follow:
+      case ss::Action::fetch: return true;
+      case ss::Action::send_event: return peer.certificate_subject == "CN=dispatcher";
+    }
+    return false;
   };
   std::promise<std::string> reported;
   options.on_error = [&](const std::exception_ptr& error) {
