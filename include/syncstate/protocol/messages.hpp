@@ -13,6 +13,7 @@
 #include "syncstate/error.hpp"
 #include "syncstate/map_hash.hpp"
 #include "syncstate/protocol/frame.hpp"
+#include "syncstate/protocol/peer_text.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate::protocol {
@@ -46,6 +47,8 @@ std::array<std::byte, N> read_array(ByteReader& in) {
 inline MapHash read_hash(ByteReader& in) { return MapHash(read_array<32>(in)); }
 inline void put_hash(ByteWriter& out, const MapHash& hash) { out.put(ByteView(hash.bytes())); }
 inline std::string read_text(ByteReader& in) { return std::string(as_string_view(in.read_sized())); }
+/// A text that is shown to people: cut to `peer_text_bytes`, and cleaned.
+inline std::string read_peer_text(ByteReader& in) { return clean_peer_text(as_string_view(in.read_sized())); }
 
 /// A reason that this version does not know keeps its number; 0 would say that nothing went wrong.
 inline StateErrc read_reason(ByteReader& in) {
@@ -132,7 +135,7 @@ struct Goodbye {
   static Goodbye decode(ByteReader& in) {
     Goodbye m;
     m.reason = wire::read_reason(in);
-    m.detail = wire::read_text(in);
+    m.detail = wire::read_peer_text(in);
     return m;
   }
 };
@@ -442,7 +445,7 @@ struct Refused {
     Refused m;
     m.channel = in.read_varint();
     m.reason = wire::read_reason(in);
-    m.detail = wire::read_text(in);
+    m.detail = wire::read_peer_text(in);
     if (!in.is_at_end()) m.other = wire::read_hash(in);
     return m;
   }
@@ -486,7 +489,8 @@ struct StatePiece {
   }
 };
 
-/// One hosted map, as `hosted` lists it: hash, keys hash, key type, value type, number of keys varint.
+/// One hosted map, as `hosted` lists it: hash, keys hash, key type, value type, number of keys varint. The types are for
+/// people: names of more than `peer_text_bytes` come cut.
 struct HostedMapInfo {
   MapHash hash;
   MapHash keys_hash;
@@ -505,8 +509,8 @@ struct HostedMapInfo {
     HostedMapInfo m;
     m.hash = wire::read_hash(in);
     m.keys_hash = wire::read_hash(in);
-    m.key_type = wire::read_text(in);
-    m.value_type = wire::read_text(in);
+    m.key_type = wire::read_peer_text(in);
+    m.value_type = wire::read_peer_text(in);
     m.keys = in.read_varint();
     return m;
   }
@@ -691,7 +695,7 @@ struct AnswerError {
     m.channel = in.read_varint();
     m.number = in.read_varint();
     m.reason = wire::read_reason(in);
-    m.detail = wire::read_text(in);
+    m.detail = wire::read_peer_text(in);
     return m;
   }
 };

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "syncstate/error.hpp"
+#include "syncstate/protocol/peer_text.hpp"
 
 namespace syncstate::protocol {
 
@@ -38,17 +39,6 @@ inline CloseSession close_for_exception() {
     return CloseSession{StateErrc::protocol_error, "something that is no std::exception was thrown",
                         std::current_exception()};
   }
-}
-
-/// What goes to the peer as text is for people, and bounded.
-inline std::string shorten(std::string text) {
-  constexpr std::size_t most = 512;
-  if (text.size() <= most) return text;
-  std::size_t size = most;
-  while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0U) == 0x80)
-    --size;  // no half of a character
-  text.resize(size);
-  return text;
 }
 
 /// Ends the session: the peer sent something that it must not.
