@@ -27,6 +27,7 @@
 #include "syncstate/codec/compounds.hpp"
 #include "syncstate/codec/containers.hpp"
 #include "syncstate/codec/json_opt_in.hpp"
+#include "syncstate/codec/memory.hpp"
 #include "syncstate/codec/rules.hpp"
 #include "syncstate/codec/scalars.hpp"
 
@@ -91,6 +92,21 @@ std::size_t whole_size(const T& value) {
   } else {
     return detail::encoded_size(value);
   }
+}
+
+/// What a value holds in memory: `sizeof(T)`, and an estimate of all blocks that it owns, the allocator's overhead
+/// included. Logs, stages and the limits on memory count this; an encoding may be a hundred times smaller.
+///
+/// Built-in types and JSON are looked at. A type of a user's own says it by `Codec<T>::memory_bytes`; without that,
+/// a trivially copyable one holds `sizeof(T)`, and any other, or one that says `encode_as_json`, is taken for
+/// `sizeof(T)` and 32 bytes for each byte of its encoding.
+/// Errors    : those of the user's codec.
+/// Complexity: constant for values that own nothing, strings, byte containers and vectors of such values; else as many
+///             steps as the value has parts. A type without `memory_bytes` costs what `Codec<T>::size` or `encode` does.
+template <class T>
+std::size_t memory_bytes(const T& value) {
+  static_assert(detail::Explain<T>::is_done);
+  return sizeof(T) + detail::owned_bytes(value);
 }
 
 }  // namespace syncstate

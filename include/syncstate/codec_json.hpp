@@ -48,6 +48,45 @@ inline void check_json(const nlohmann::json& document) {
   }
 }
 
+/// The memory that a document owns beyond `sizeof(nlohmann::json)`: its nodes, keys, strings and arrays.
+/// Complexity: O(nodes); not recursive, whatever the depth.
+inline std::size_t json_owned_bytes(const nlohmann::json& document) {
+  using Json = nlohmann::json;
+  std::size_t bytes = 0;
+  std::vector<const Json*> open;  // structured ones that are counted, but for what is in them
+  const auto count = [&](const Json& value) {
+    if (value.is_string()) {
+      const auto& text = value.get_ref<const Json::string_t&>();
+      bytes += block_bytes(sizeof text) + owned_bytes(text);
+    } else if (value.is_binary()) {
+      const Json::binary_t& binary = value.get_binary();
+      bytes += block_bytes(sizeof binary) + block_bytes(binary.capacity());
+    } else if (value.is_array()) {
+      const auto& array = value.get_ref<const Json::array_t&>();
+      bytes += block_bytes(sizeof array) + block_bytes(array.capacity() * sizeof(Json));
+      if (!array.empty()) open.push_back(&value);
+    } else if (value.is_object()) {
+      const auto& object = value.get_ref<const Json::object_t&>();
+      bytes += block_bytes(sizeof object) + object.size() * tree_node_bytes<Json::object_t::value_type>;
+      if (!object.empty()) open.push_back(&value);
+    }
+  };
+  count(document);
+  while (!open.empty()) {
+    const Json& outer = *open.back();
+    open.pop_back();
+    if (outer.is_array()) {
+      for (const Json& inner : outer) count(inner);
+    } else {
+      for (const auto& [key, inner] : outer.get_ref<const Json::object_t&>()) {
+        bytes += owned_bytes(key);
+        count(inner);
+      }
+    }
+  }
+  return bytes;
+}
+
 /// Builds a document from what the parser tells, and stops it where it would descend too deep.
 class JsonBuilder {
  public:
@@ -120,6 +159,7 @@ class JsonBuilder {
 template <>
 struct Codec<nlohmann::json> : detail::BuiltIn<> {
   static constexpr bool is_key = false;  // 1 == 1.0, yet their encodings differ
+  static constexpr bool owns_memory = true;
   static consteval std::size_t min_bytes() { return 1; }
 
   static void encode(const nlohmann::json& value, ByteWriter& out) {
@@ -137,6 +177,10 @@ struct Codec<nlohmann::json> : detail::BuiltIn<> {
       ByteReader::fail("CBOR that is no JSON, or nested more than 64 deep");
     }
     return builder.take();
+  }
+
+  static std::size_t memory_bytes(const nlohmann::json& value) {
+    return sizeof(nlohmann::json) + detail::json_owned_bytes(value);
   }
 
   static std::string type_name() { return "json"; }

@@ -39,7 +39,8 @@ struct MapOptions {
   /// Diffs kept one by one, for `diff(from, upto)` below the head and for replicas that want every step; 0
   /// keeps none.
   std::size_t log_diffs = 4'096;
-  /// What these diffs may take together, in bytes.
+  /// What these diffs may take together, in bytes of memory: what their values hold (`memory_bytes`) counts, not their
+  /// encodings. A diff that is larger by itself empties the log.
   std::size_t log_bytes = std::size_t{16} << 20;
 };
 
@@ -392,9 +393,9 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return update_id_;
   }
 
-  // What a logged value counts: its encoding stands for the memory it holds.
+  // What a logged value counts: the memory that it holds. The value itself lies in the log's change.
   [[nodiscard]] static std::size_t logged_bytes(const V& value) {
-    return detail::DiffLog<V>::change_overhead_bytes + whole_size(value);
+    return detail::DiffLog<V>::change_overhead_bytes + detail::owned_bytes(value);
   }
 
   // The three that follow do everything that may throw first; only then do they touch the state.

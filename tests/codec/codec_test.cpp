@@ -38,6 +38,7 @@ using syncstate::Bytes;
 using syncstate::ByteView;
 using syncstate::decode_whole;
 using syncstate::Encodable;
+using syncstate::memory_bytes;
 using syncstate::StateErrc;
 using syncstate::StateError;
 using syncstate::StateKey;
@@ -45,6 +46,7 @@ using syncstate::StateValue;
 using syncstate::type_name;
 using syncstate::detail::Rule;
 using syncstate::detail::rule_of;
+using syncstate::testing::bytes_of_copy;
 using syncstate::testing::check_codec;
 using syncstate::testing::CodecFacts;
 using syncstate::testing::hex;
@@ -119,6 +121,40 @@ struct syncstate::Codec<Angle> {
   static void encode(const Angle& value, ByteWriter& out) { out.put_varint(value.degrees()); }
   static Angle decode(ByteReader& in) { return Angle(static_cast<unsigned>(in.read_varint())); }
   static std::string type_name() { return "angle"; }
+};
+
+/// Owns memory that only its codec can tell of.
+struct Blob {
+  explicit Blob(std::size_t bytes) : data(bytes) {}
+  std::vector<char> data;
+};
+/// The same, and its codec does not tell.
+struct Mute : Blob {
+  using Blob::Blob;
+};
+struct WrongCount {
+  std::shared_ptr<int> owned;
+};
+
+template <>
+struct syncstate::Codec<Blob> {
+  static void encode(const Blob& value, ByteWriter& out) { out.put_varint(value.data.size()); }
+  static Blob decode(ByteReader& in) { return Blob(static_cast<std::size_t>(in.read_varint())); }
+  static std::string type_name() { return "blob"; }
+  static std::size_t memory_bytes(const Blob& value) { return sizeof(Blob) + value.data.capacity(); }
+};
+template <>
+struct syncstate::Codec<Mute> {
+  static void encode(const Mute& value, ByteWriter& out) { Codec<Blob>::encode(value, out); }
+  static Mute decode(ByteReader& in) { return Mute(static_cast<std::size_t>(in.read_varint())); }
+  static std::string type_name() { return "mute"; }
+};
+template <>
+struct syncstate::Codec<WrongCount> {
+  static void encode(const WrongCount&, ByteWriter& out) { out.put_u8(0); }
+  static WrongCount decode(ByteReader& in) { return in.read_u8(), WrongCount{}; }
+  static std::string type_name() { return "wrong_count"; }
+  static void memory_bytes(const WrongCount&) {}
 };
 
 namespace {
@@ -503,6 +539,62 @@ TEST_CASE("codec: a claimed length costs no memory") {
   CHECK_THROWS_AS(decode_whole<std::vector<Element>>(claim), StateError);
   CHECK(syncstate::testing::allocated_bytes - before < 2'048);
 }
+
+TEST_CASE("codec: memory_bytes tells what a decoded value holds, however few bytes encode it") {
+  struct Named {
+    std::string name;
+    std::optional<std::vector<std::string>> more;
+  };
+  struct Flat {
+    std::array<std::optional<std::pair<int, double>>, 100> all;
+  };
+  // Each empty string takes one byte of the encoding.
+  const std::vector<std::string> empty_strings(1'000);
+  CHECK(memory_bytes(empty_strings) >= 1'000 * sizeof(std::string));
+  const auto exact = [](const auto& value) {
+    using T = std::decay_t<decltype(value)>;
+    const T copy = value;
+    const std::size_t owned = memory_bytes(copy) - sizeof(T);
+    const std::size_t spent = bytes_of_copy(value);
+    INFO(type_name<T>() << " owns " << spent << ", said to own " << owned);
+    // Each block may take the allocator's header besides, and none is smaller than 32 bytes.
+    CHECK((owned >= spent && owned <= 2 * spent));
+  };
+  exact(1);
+  exact(std::string("short"));
+  exact(std::string(1'000, 'x'));
+  exact(std::vector<std::byte>(1'000));
+  exact(empty_strings);
+  exact(std::vector<std::string>(100, std::string(100, 'x')));
+  exact(std::vector<std::vector<std::vector<std::int64_t>>>(10, {100, {1, 2, 3}}));
+  exact(std::vector<std::optional<std::array<double, 100>>>(50));
+  exact(std::vector<bool>(10'000));
+  exact(std::set<std::int64_t>{1, 2, 3});
+  exact(std::map<std::uint8_t, std::uint8_t>{{1, 2}, {3, 4}});
+  exact(std::map<std::string, Named>{{std::string(99, 'k'), {std::string(99, 'n'), {{"a", "b"}}}}});
+  exact(std::variant<int, std::string, std::vector<Named>>{std::vector<Named>(7)});
+  exact(std::tuple<int, std::string, std::vector<int>>{1, std::string(50, 't'), {1, 2, 3, 4}});
+  exact(std::vector<Flat>(3));
+  CHECK(memory_bytes(Flat{}) == sizeof(Flat));
+  CHECK(memory_bytes(12ms) == sizeof(12ms));
+  // Room that is not used is held all the same.
+  std::string roomy = "r";
+  roomy.reserve(100'000);
+  CHECK(memory_bytes(roomy) > 100'000);
+}
+
+TEST_CASE("codec: a codec of a user's own says what its values hold, or it is estimated") {
+  CHECK(memory_bytes(Blob(100'000)) == sizeof(Blob) + 100'000);
+  CHECK(memory_bytes(std::vector<Blob>(1, Blob(100'000))) > 100'000 + 2 * sizeof(Blob));
+  // Trivially copyable: it owns nothing.
+  CHECK(memory_bytes(Angle(90)) == sizeof(Angle));
+  // Nothing but an encoding to go by: each of its bytes stands for 32.
+  CHECK(memory_bytes(Mute(100'000)) == sizeof(Mute) + 3 * 32);
+  CHECK(memory_bytes(std::optional<Mute>(Mute(1))) == sizeof(std::optional<Mute>) + 32);
+}
+
+static_assert(rule_of<WrongCount>() == Rule::memory_not_a_size && !Encodable<WrongCount>);
+static_assert(rule_of<Blob>() == Rule::none && rule_of<std::vector<WrongCount>>() == Rule::memory_not_a_size);
 
 TEST_CASE("codec: a variant that lost its value is refused") {
   using Pair = std::pair<std::string, int>;

@@ -48,11 +48,13 @@ using lobby::Lobby;
 using nlohmann::json;
 using syncstate::Bytes;
 using syncstate::decode_whole;
+using syncstate::memory_bytes;
 using syncstate::StateErrc;
 using syncstate::StateError;
 using syncstate::StateKey;
 using syncstate::StateValue;
 using syncstate::type_name;
+using syncstate::testing::bytes_of_copy;
 using syncstate::testing::check_codec;
 using syncstate::testing::CodecFacts;
 using syncstate::testing::hex;
@@ -254,6 +256,32 @@ TEST_CASE("codec_json: what is no JSON is refused") {
   CHECK(is_refused(bytes_of({0xa2, 0x61, 0x61, 1, 0x61, 0x61, 2})));  // a key twice
   CHECK(is_refused(bytes_of({0x3b, 0x80, 0, 0, 0, 0, 0, 0, 0})));     // below the integers of 64 bits
   CHECK(!is_refused(bytes_of({0x3b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})));
+}
+
+TEST_CASE("codec_json: memory_bytes counts every node, key, string and array") {
+  const auto exact = [](const char* what, const json& document) {
+    const json copy = document;
+    const std::size_t owned = memory_bytes(copy) - sizeof(json);
+    const std::size_t spent = bytes_of_copy(document);
+    INFO(what << " owns " << spent << ", said to own " << owned);
+    CHECK((owned >= spent && owned <= 2 * spent));
+  };
+  exact("a number", 1);
+  exact("an empty string", "");
+  exact("a string", std::string(1'000, 'x'));
+  exact("bytes", json::binary(std::vector<std::uint8_t>(100)));
+  exact("empty arrays", json(1'000, json::array()));
+  exact("empty objects", json(1'000, json::object()));
+  exact("empty strings", json(1'000, json("")));
+  exact("no bytes", json(1'000, json::binary({})));
+  exact("objects of one", json(1'000, json{{"", {{"", {{"", 0}}}}}}));
+  exact("long keys", json(100, json{{std::string(100, 'k'), std::string(100, 'v')}}));
+  std::mt19937_64 rng(7);
+  for (int round = 0; round < 100; ++round) exact("something, seed 7", random_json(rng, 5));
+  // Deeper than anything that is encoded: counted without recursion.
+  CHECK(memory_bytes(nested_json(100'000, true)) > 100'000 * 128);
+  // Of a type that is JSON on the wire alone, only its encoding is known.
+  CHECK(memory_bytes(Lobby{"x", 1}) == sizeof(Lobby) + 32 * whole(Lobby{"x", 1}).size());
 }
 
 TEST_CASE("codec_json: what has no encoding is refused by name") {

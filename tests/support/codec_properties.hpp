@@ -124,15 +124,24 @@ inline void check_changes(const CodecUnderTest& codec, const Bytes& bytes) {
   }
 }
 
-/// Decode(encode(x)) == x, and all of the above.
+/// What a copy of the value asked the heap for: all that the copy holds beyond itself.
+template <class T>
+std::size_t bytes_of_copy(const T& value) {
+  const std::size_t before = allocated_bytes;
+  [[maybe_unused]] const T copy = value;
+  return allocated_bytes - before;
+}
+
+/// Decode(encode(x)) == x, and all of the above; and `memory_bytes` says no less than what is held.
 template <class T>
 void check_codec(const T& value, const CodecFacts& facts) {
   const Bytes bytes = whole(value);
   const bool size_is_right = whole_size(value) == bytes.size();
   const bool comes_back = decode_whole<T>(bytes) == value;
   const bool least_is_right = detail::min_bytes<T>() <= nested(value).size();
+  const bool memory_is_right = bytes_of_copy(value) + sizeof(T) <= memory_bytes(T(value));
   INFO(type_name<T>() << " as " << hex(bytes));
-  CHECK((size_is_right && comes_back && least_is_right));
+  CHECK((size_is_right && comes_back && least_is_right && memory_is_right));
   check_changes({&recode<T>, facts}, bytes);
   if constexpr (!is_byte_like<T>) {
     Bytes longer = bytes;

@@ -10,6 +10,7 @@
 #include "syncstate/codec/compounds.hpp"
 #include "syncstate/codec/member_count.hpp"
 #include "syncstate/codec/member_list.hpp"
+#include "syncstate/codec/memory.hpp"
 #include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
@@ -87,6 +88,7 @@ struct Codec {
   static constexpr detail::Rule rule = Traits::rule;
   static constexpr bool is_sequence = false;
   static constexpr bool is_key = true;
+  static constexpr bool owns_memory = false;
   static consteval std::size_t min_bytes() { return detail::min_bytes_of_all(Parts{}); }
 
   static std::size_t size(const T& value) {
@@ -94,6 +96,16 @@ struct Codec {
     if constexpr (rule == detail::Rule::none) {
       return detail::with_members<Traits::count>(value, []<class... Ms>(const Ms&... members) {
         return (std::size_t{0} + ... + detail::encoded_size<Ms>(members));
+      });
+    } else {
+      return 0;
+    }
+  }
+
+  static std::size_t owned_bytes(const T& value) {
+    if constexpr (rule == detail::Rule::none) {
+      return detail::with_members<Traits::count>(value, []<class... Ms>(const Ms&... members) {
+        return (std::size_t{0} + ... + detail::owned_bytes<Ms>(members));
       });
     } else {
       return 0;

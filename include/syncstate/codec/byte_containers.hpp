@@ -6,10 +6,12 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "syncstate/codec/memory.hpp"
 #include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
@@ -83,6 +85,14 @@ template <class T>
 struct Codec<T> : detail::BuiltIn<> {
   static consteval std::size_t min_bytes() { return 1; }
   static std::size_t size(const T& value) { return varint_size(value.size()) + value.size(); }
+  static constexpr bool owns_memory = true;
+  static std::size_t owned_bytes(const T& value) {
+    // A string keeps a few bytes within itself, and then owns no block.
+    const auto from_self =
+        reinterpret_cast<std::uintptr_t>(value.data()) - reinterpret_cast<std::uintptr_t>(&value);
+    if (from_self < sizeof(T)) return 0;
+    return detail::block_bytes(value.capacity() + (detail::is_byte_string<T> ? 1 : 0));
+  }
   static void encode(const T& value, ByteWriter& out) { out.put_sized(content_view(value)); }
   static T decode(ByteReader& in) { return detail::from_contents<T>(in.read_sized()); }
   static std::string type_name() { return detail::is_byte_string<T> ? "string" : "bytes"; }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string>
 
+#include "syncstate/codec/memory.hpp"
 #include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
@@ -28,6 +29,10 @@ struct Codec<std::chrono::duration<Rep, Period>> : detail::BuiltIn<Rep> {
   using Value = std::chrono::duration<Rep, Period>;
   static consteval std::size_t min_bytes() { return detail::min_bytes<Rep>(); }
   static std::size_t size(const Value& value) { return detail::encoded_size<Rep>(value.count()); }
+  static std::size_t owned_bytes(const Value& value) {
+    if constexpr (detail::is_flat<Rep>()) return 0;
+    return detail::owned_bytes<Rep>(value.count());
+  }
   static void encode(const Value& value, ByteWriter& out) { Codec<Rep>::encode(value.count(), out); }
   static Value decode(ByteReader& in) { return Value(Codec<Rep>::decode(in)); }
   static std::string type_name() { return "duration<" + detail::ticks_name<Value>() + ">"; }
@@ -41,6 +46,9 @@ struct Codec<std::chrono::time_point<Clock, Duration>> : detail::BuiltIn<Duratio
   static consteval std::size_t min_bytes() { return detail::min_bytes<Duration>(); }
   static std::size_t size(const Value& value) {
     return detail::encoded_size<Duration>(value.time_since_epoch());
+  }
+  static std::size_t owned_bytes(const Value& value) {
+    return detail::owned_bytes<Duration>(value.time_since_epoch());
   }
   static void encode(const Value& value, ByteWriter& out) {
     Codec<Duration>::encode(value.time_since_epoch(), out);

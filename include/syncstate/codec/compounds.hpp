@@ -10,6 +10,7 @@
 #include <utility>
 #include <variant>
 
+#include "syncstate/codec/memory.hpp"
 #include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
@@ -33,6 +34,9 @@ struct Codec<std::optional<T>> : detail::BuiltIn<T> {
   static std::size_t size(const std::optional<T>& value) {
     return 1 + (value.has_value() ? detail::encoded_size<T>(*value) : 0);
   }
+  static std::size_t owned_bytes(const std::optional<T>& value) {
+    return value.has_value() ? detail::owned_bytes<T>(*value) : 0;
+  }
   static void encode(const std::optional<T>& value, ByteWriter& out) {
     out.put_u8(value.has_value() ? 1 : 0);
     if (value.has_value()) Codec<T>::encode(*value, out);
@@ -53,6 +57,9 @@ struct Codec<std::pair<A, B>> : detail::BuiltIn<A, B> {
   static std::size_t size(const std::pair<A, B>& value) {
     return detail::encoded_size<A>(value.first) + detail::encoded_size<B>(value.second);
   }
+  static std::size_t owned_bytes(const std::pair<A, B>& value) {
+    return detail::owned_bytes<A>(value.first) + detail::owned_bytes<B>(value.second);
+  }
   static void encode(const std::pair<A, B>& value, ByteWriter& out) {
     Codec<A>::encode(value.first, out);
     Codec<B>::encode(value.second, out);
@@ -70,6 +77,11 @@ struct Codec<std::tuple<Ts...>> : detail::BuiltIn<Ts...> {
   static std::size_t size(const std::tuple<Ts...>& value) {
     return std::apply(
         [](const Ts&... elements) { return (std::size_t{0} + ... + detail::encoded_size<Ts>(elements)); },
+        value);
+  }
+  static std::size_t owned_bytes(const std::tuple<Ts...>& value) {
+    return std::apply(
+        [](const Ts&... elements) { return (std::size_t{0} + ... + detail::owned_bytes<Ts>(elements)); },
         value);
   }
   static void encode(const std::tuple<Ts...>& value, [[maybe_unused]] ByteWriter& out) {
@@ -92,6 +104,11 @@ struct Codec<std::variant<Ts...>> : detail::BuiltIn<Ts...> {
     refuse_valueless(value);
     return varint_size(value.index()) +
            std::visit([]<class T>(const T& held) { return detail::encoded_size<T>(held); }, value);
+  }
+
+  static std::size_t owned_bytes(const Variant& value) {
+    if (value.valueless_by_exception()) return 0;
+    return std::visit([]<class T>(const T& held) { return detail::owned_bytes<T>(held); }, value);
   }
 
   static void encode(const Variant& value, ByteWriter& out) {

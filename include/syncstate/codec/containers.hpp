@@ -3,6 +3,7 @@
 #define SYNCSTATE_CODEC_CONTAINERS_HPP
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <map>
 #include <set>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "syncstate/codec/byte_containers.hpp"
+#include "syncstate/codec/memory.hpp"
 #include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
@@ -27,6 +29,15 @@ struct Codec<std::vector<T, Allocator>> : detail::BuiltIn<T> {
     std::size_t size = varint_size(value.size());
     for (const T& element : value) size += detail::encoded_size<T>(element);
     return size;
+  }
+
+  static constexpr bool owns_memory = true;
+  static std::size_t owned_bytes(const Vector& value) {
+    if constexpr (std::same_as<T, bool>) {
+      return detail::block_bytes(value.capacity() / 8);
+    } else {
+      return detail::block_bytes(value.capacity() * sizeof(T)) + detail::owned_by_all<T>(value);
+    }
   }
 
   static void encode(const Vector& value, ByteWriter& out) {
@@ -63,6 +74,8 @@ struct Codec<std::array<T, length>> : detail::BuiltIn<T> {
     return size;
   }
 
+  static std::size_t owned_bytes(const Array& value) { return detail::owned_by_all<T>(value); }
+
   static void encode(const Array& value, ByteWriter& out) {
     static_assert(detail::Explain<Array>::is_done);
     for (const T& element : value) Codec<T>::encode(element, out);
@@ -94,6 +107,11 @@ struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
     std::size_t size = varint_size(value.size());
     for (const T& element : value) size += detail::encoded_size<T>(element);
     return size;
+  }
+
+  static constexpr bool owns_memory = true;
+  static std::size_t owned_bytes(const Set& value) {
+    return value.size() * detail::tree_node_bytes<T> + detail::owned_by_all<T>(value);
   }
 
   static void encode(const Set& value, ByteWriter& out) {
@@ -131,6 +149,17 @@ struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
       size += detail::encoded_size<K>(entry.first) + detail::encoded_size<V>(entry.second);
     }
     return size;
+  }
+
+  static constexpr bool owns_memory = true;
+  static std::size_t owned_bytes(const Map& value) {
+    std::size_t bytes = value.size() * detail::tree_node_bytes<typename Map::value_type>;
+    if constexpr (!detail::is_flat<K>() || !detail::is_flat<V>()) {
+      for (const auto& entry : value) {
+        bytes += detail::owned_bytes<K>(entry.first) + detail::owned_bytes<V>(entry.second);
+      }
+    }
+    return bytes;
   }
 
   static void encode(const Map& value, ByteWriter& out) {

@@ -4,7 +4,9 @@
 
 #include <cstddef>
 #include <string>
+#include <type_traits>
 
+#include "syncstate/codec/memory.hpp"
 #include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
@@ -37,6 +39,11 @@ template <class T>
 struct Codec<T> : detail::BuiltIn<> {
   static constexpr bool is_key = false;  // equal documents may have unequal encodings
   static consteval std::size_t min_bytes() { return 1; }
+  static constexpr bool owns_memory = !std::is_trivially_copyable_v<T>;
+  /// How `to_json` reads a value says nothing about what it holds: its encoding is asked.
+  static std::size_t owned_bytes(const T& value) {
+    return detail::estimated_memory_per_byte * detail::encoded_size(value);
+  }
   static void encode(const T& value, ByteWriter& out) {
     static_assert(detail::HasJsonBridge<T>, "T says encode_as_json: #include <syncstate/codec_json.hpp>");
     if constexpr (detail::HasJsonBridge<T>) detail::JsonBridge<T>::encode(value, out);

@@ -28,6 +28,9 @@ namespace syncstate {
 /// 4. `type_name` is the same on every machine, and another one whenever the encoding is another one.
 /// 5. Optional: `static std::size_t size(const T&)`, the number of bytes `encode` writes, where that is
 ///    cheaper to know than to try.
+/// 6. Optional: `static std::size_t memory_bytes(const T&)`, what a decoded value holds in memory: `sizeof(T)` and
+///    all memory it owns elsewhere. Logs, stages and limits count it; it is called for each commit, so it should
+///    be cheaper than encoding. Without it, `memory_bytes` (codec.hpp) estimates.
 template <class T>
 struct Codec;
 
@@ -47,7 +50,8 @@ enum class Rule {
   too_many_members,
   uncountable,
   recursive,
-  element_of_nothing
+  element_of_nothing,
+  memory_not_a_size
 };
 
 /// The largest number of members an aggregate may have.
@@ -62,6 +66,7 @@ struct Types {};
 ///   min_bytes()  the least its encoding can take; a function, so that nothing recurses before it is asked
 ///   is_sequence  it holds any number of its parts, so they must cost a byte each
 ///   is_key       whether it may be, or be within, a key
+///   owns_memory  whether a value owns memory beyond itself, besides what its parts own
 template <class T>
 concept HasParts = requires { typename Codec<T>::Parts; };
 
@@ -69,6 +74,15 @@ template <class T>
 concept HasSize = requires(const T& value) {
   { Codec<T>::size(value) } -> std::convertible_to<std::size_t>;
 };
+
+template <class T>
+concept HasMemoryBytes = requires(const T& value) {
+  { Codec<T>::memory_bytes(value) } -> std::same_as<std::size_t>;
+};
+
+/// A codec has a member of this name, of any shape.
+template <class T>
+concept NamesMemoryBytes = requires { &Codec<T>::memory_bytes; };
 
 /// A plain object type: what `Codec<T>` can be asked about at all.
 template <class T>
@@ -111,7 +125,8 @@ consteval Rule own_rule() {
   } else if constexpr (HasParts<T>) {
     return Codec<T>::rule;
   } else {
-    return HasCodecMembers<T> ? Rule::none : Rule::no_codec;
+    if (!HasCodecMembers<T>) return Rule::no_codec;
+    return NamesMemoryBytes<T> && !HasMemoryBytes<T> ? Rule::memory_not_a_size : Rule::none;
   }
 }
 
@@ -211,6 +226,10 @@ struct Explain {
       "T contains itself: its type name would have no end and nothing would bound its depth; specialise "
       "syncstate::Codec<T>");
 
+  static_assert(rule != Rule::memory_not_a_size,
+                "Codec<T>::memory_bytes must be callable as std::size_t memory_bytes(const T&): change its "
+                "signature, or leave it out");
+
   static constexpr bool is_done = explain_parts<T, Path...>();
 };
 
@@ -243,6 +262,7 @@ struct BuiltIn {
   static constexpr Rule rule = Rule::none;
   static constexpr bool is_sequence = false;
   static constexpr bool is_key = true;
+  static constexpr bool owns_memory = false;
 };
 
 /// The number of bytes `Codec<T>::encode` writes for this value.

@@ -319,7 +319,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   static std::size_t size_of(const Diff<K, V>& diff) {
     std::size_t bytes = 0;
     for (const auto& change : MapAccess::diff_ordinals(diff))
-      bytes += whole_size(change.second) + sizeof(change);
+      bytes += owned_bytes(change.second) + sizeof(change);
     return bytes;
   }
 
