@@ -30,6 +30,15 @@ struct Limits {
   /// hundreds of bytes, and a peer has good reason for one in many gigabytes.
   std::size_t key_updates_per_minute = 8;
 
+  /// What one link may hold in the server, in bytes: frames that are not whole, channels, requests and answers that wait,
+  /// what it was sent and has not read. Beyond it the session ends with `busy`. Events that wait for their hooks, and
+  /// initial states, are counted by the limits on them instead.
+  std::size_t link_bytes = std::size_t{8} << 20;
+  /// What a link may hold in any case, in bytes, whatever the others hold.
+  std::size_t own_link_bytes = std::size_t{128} << 10;
+  /// What all links together may hold beyond their `own_link_bytes`, in bytes; a link that asks for more ends with `busy`.
+  std::size_t all_link_bytes = std::size_t{1} << 30;
+
   /// The largest frame before authentication, in bytes.
   std::size_t frame_bytes_before_authentication = 1'024;
   /// The largest frame after authentication, in bytes.

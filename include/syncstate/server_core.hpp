@@ -223,12 +223,16 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
   }
 
+  /// The bytes that all links hold together beyond `Limits::own_link_bytes` of each.
+  [[nodiscard]] std::size_t link_bytes() const { return account_->bytes(); }
+
   /// How many links there are now.
   [[nodiscard]] std::size_t link_count() const { return table_.total(); }
 
   // detail::ServerHost
 
   [[nodiscard]] const Limits& limits() const override { return options_.limits; }
+  [[nodiscard]] const std::shared_ptr<protocol::ServerAccount>& account() const override { return account_; }
   [[nodiscard]] std::shared_ptr<const protocol::Passwords> passwords() const override {
     const std::lock_guard lock(mutex_);
     return passwords_;
@@ -623,6 +627,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   std::map<MapHash, Entry> entries_;
   std::map<UploadId, std::shared_ptr<Upload>> uploads_;
   std::vector<std::shared_ptr<detail::Lane>> lanes_;
+  const std::shared_ptr<protocol::ServerAccount> account_ =
+      std::make_shared<protocol::ServerAccount>(options_.limits);
   const detail::SharedBytesCount uploaded_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
   const detail::SharedBytesCount waiting_event_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::atomic<std::uint64_t> next_link_{1};

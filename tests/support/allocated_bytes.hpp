@@ -10,6 +10,10 @@ namespace syncstate::testing {
 /// readings is never less than the memory in use at any time between them.
 inline thread_local std::size_t allocated_bytes = 0;
 
+/// Bytes that this thread has of the allocator now, with what that adds to each; less where another thread gives them
+/// back.
+inline thread_local std::ptrdiff_t live_bytes = 0;
+
 }  // namespace syncstate::testing
 
 #endif

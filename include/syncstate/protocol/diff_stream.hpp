@@ -19,6 +19,9 @@ namespace syncstate::protocol {
 /// this keeps position, target and cursor, never bytes (docs/design.md).
 class DiffStream {
  public:
+  /// What a stream keeps between two frames besides itself, in bytes.
+  static constexpr std::size_t kept_bytes = 512;
+
   /// Follows `source` from `at` on. The caller has checked that `at` lies in the map's history.
   /// `limits` outlives the stream.
   DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, FollowMode mode,
@@ -211,7 +214,7 @@ class DiffStream {
 
   /// Large buffers are given back: a stream at rest costs its position.
   void release_scratch() {
-    if (scratch_.capacity() > 512) Bytes().swap(scratch_);
+    if (scratch_.capacity() > kept_bytes) Bytes().swap(scratch_);
   }
 
   ChannelId id_;

@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_PROTOCOL_FRAME_HPP
 #define SYNCSTATE_PROTOCOL_FRAME_HPP
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -87,9 +88,16 @@ void append_frame(Bytes& out, const Message& message) {
   close_frame(out, start);
 }
 
+/// Appends bytes to what will not be larger than `most`: grows by doubling, but not beyond that.
+inline void append_within(Bytes& to, ByteView bytes, std::size_t most) {
+  const std::size_t size = to.size() + bytes.size();
+  if (size > to.capacity()) to.reserve(std::max(size, std::min(2 * to.capacity(), most)));
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
+
 /// Cuts frames out of bytes that arrive in pieces of any size.
 ///
-/// Memory: what arrived and is not a whole frame yet, never what a length claims.
+/// Memory: what arrived and is not a whole frame yet, up to twice while it grows, never what a length claims.
 class FrameReader {
  public:
   explicit FrameReader(std::size_t max_frame_bytes) : max_frame_bytes_(max_frame_bytes) {}
@@ -105,7 +113,7 @@ class FrameReader {
       pending_.assign(rest.begin(), rest.end());
       return;
     }
-    pending_.insert(pending_.end(), in.begin(), in.end());
+    append_within(pending_, in, max_frame_bytes_ + 5);
     // The frames are views into `moving`, so that a callback that ends the session may clear us.
     Bytes moving = std::move(pending_);
     pending_.clear();
@@ -119,6 +127,12 @@ class FrameReader {
 
   /// Bytes kept of a frame that is not whole yet.
   [[nodiscard]] std::size_t pending_bytes() const { return pending_.size(); }
+
+  /// The memory that they take.
+  [[nodiscard]] std::size_t held_bytes() const { return pending_.capacity(); }
+
+  /// Forgets them; in a callback of `feed`, what comes after the frame is forgotten.
+  void clear() { Bytes().swap(pending_); }
 
  private:
   template <class F>

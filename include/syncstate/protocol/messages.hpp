@@ -24,6 +24,9 @@ inline constexpr std::uint64_t protocol_version = 1;
 /// Chosen by the client, once per link: names an opened map, or a request, in every later frame.
 using ChannelId = std::uint64_t;
 
+/// The longest name of a type, in bytes, in `open`, `fetch` and `event_type`.
+inline constexpr std::size_t most_type_bytes = 4'096;
+
 /// `HMAC-SHA256(password, role || channel binding)`.
 using Proof = std::array<std::byte, 32>;
 

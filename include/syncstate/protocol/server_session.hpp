@@ -3,8 +3,8 @@
 #define SYNCSTATE_PROTOCOL_SERVER_SESSION_HPP
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <map>
 #include <memory>
@@ -15,10 +15,12 @@
 #include <variant>
 #include <vector>
 
+#include "syncstate/detail/lazy_queue.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/protocol/diff_stream.hpp"
 #include "syncstate/protocol/frame.hpp"
+#include "syncstate/protocol/memory_account.hpp"
 #include "syncstate/protocol/messages.hpp"
 #include "syncstate/protocol/proof.hpp"
 #include "syncstate/protocol/session.hpp"
@@ -103,16 +105,28 @@ inline std::shared_ptr<const Passwords> keep_passwords(Passwords passwords) {
 /// pulled from the maps when the link can take them, so nothing is ever queued for a slow peer but a
 /// position.
 ///
+/// Memory  : everything that the client makes the session and its role hold is charged to one account
+///           (`Limits::link_bytes`); beyond it the session ends with `busy`. What events take that wait for their hooks is
+///           bounded by `Limits::event_bytes_in_flight` besides.
 /// Threads : one at a time.
 /// Lifetime: `limits` outlives the session.
 class ServerSession {
  public:
-  ServerSession(const Limits& limits, TimePoint accepted_at)
+  /// `account`: of all links of the server, or null where there is no other link.
+  ServerSession(const Limits& limits, TimePoint accepted_at, std::shared_ptr<ServerAccount> account = nullptr)
       : limits_(&limits),
+        account_(limits, std::move(account)),
         frames_(limits.frame_bytes_before_authentication),
         accepted_at_(accepted_at),
         last_heard_(accepted_at),
         last_heartbeat_(accepted_at) {}
+  ServerSession(const ServerSession&) = delete;
+  ServerSession& operator=(const ServerSession&) = delete;
+  ~ServerSession() {
+    end();
+    drop_control();
+    recharge(output_bytes_, 0);
+  }
 
   /// The link is secured. `passwords` may be refused wholesale: with `busy`, every proof is turned away
   /// unseen.
@@ -140,6 +154,8 @@ class ServerSession {
         handle(frame, now, sink);
         return !is_over_;
       });
+      charge_frames();
+      if (!is_over_) account_.expect_room();
     } catch (...) {
       fail(close_for_exception(), sink);  // this session ends, the process goes on
     }
@@ -167,15 +183,19 @@ class ServerSession {
 
   /// Appends what is to be sent next, some `Limits::piece_bytes` at a time; nothing when there is nothing.
   /// Errors: what a codec throws; the session is then of no more use than to `fail`.
+  ///
+  /// The link keeps what it got until the kernel takes it, and calls again then: so it is charged until the next call.
   void produce(Bytes& out) {
     if (!control_.empty()) {
       out.insert(out.end(), control_.begin(), control_.end());
-      Bytes().swap(control_);
+      drop_control();
     }
-    if (is_over_ || !is_authenticated_) return;
-    if (is_heartbeat_due_) append_heartbeat(out);
-    produce_turns(out);
-    append_answers(out);
+    if (!is_over_ && is_authenticated_) {
+      if (is_heartbeat_due_) append_heartbeat(out);
+      produce_turns(out);
+      append_answers(out);
+    }
+    recharge(output_bytes_, out.size());
   }
 
   /// True when `produce` would give something.
@@ -197,12 +217,19 @@ class ServerSession {
   /// Complexity: O(channels and answers that wait).
   [[nodiscard]] std::size_t buffered_bytes() const {
     std::size_t bytes = control_.size() + frames_.pending_bytes() + partial_event_bytes_;
-    for (const auto& [id, channel] : channels_) {
-      for (const PendingAnswers& answers : channel.answers) {
-        bytes += sizeof answers + (answers.detail ? answers.detail->size() : 0);
-      }
-    }
+    for (const auto& [id, channel] : channels_) bytes += bytes_of_answers(channel);
     return bytes;
+  }
+
+  /// The bytes that this link holds in the server, as charged to its account.
+  [[nodiscard]] std::size_t held_bytes() const { return account_.bytes(); }
+
+  /// The same, added up anew from what there is: a check for tests.
+  /// Complexity: O(channels, answers and requests).
+  [[nodiscard]] std::size_t counted_bytes() const {
+    std::size_t bytes = control_.capacity() + frame_bytes_ + output_bytes_;
+    for (const auto& [id, channel] : channels_) bytes += bytes_of(channel);
+    return bytes + requests_.size() * request_bytes;
   }
 
   // What the role answers.
@@ -217,7 +244,7 @@ class ServerSession {
     Channel& c = found->second;
     c.state = Channel::State::open;
     c.source = std::move(source);
-    append_frame(control_, Opened{channel, c.source->head(), sender});
+    send_now(Opened{channel, c.source->head(), sender});
     return c.mode == FollowMode::none || start_stream(channel, c, c.wished, c.mode);
   }
 
@@ -227,7 +254,7 @@ class ServerSession {
     if (found == channels_.end() || is_over_) return;
     found->second.state = Channel::State::uploading;
     ++uploads_;
-    append_frame(control_, UploadWanted{channel});
+    send_now(UploadWanted{channel});
   }
 
   /// Starts the diffs that `FollowAsked` is about.
@@ -249,37 +276,37 @@ class ServerSession {
         (ask.from.epoch == head.epoch && ask.from.update_id > head.update_id)) {
       return refuse(ask.request, StateErrc::wrong_position, "this position lies ahead of the master");
     }
-    requests_.push_back(DiffStream(ask.request, source, ask.from, ask.upto, *limits_));
+    add_request(DiffStream(ask.request, source, ask.from, ask.upto, *limits_));
   }
 
   /// Tells where the head is that `HeadAsked` is about.
   void send_head(const GetUpdateId& ask) {
     const auto found = channels_.find(ask.channel);
     if (found == channels_.end() || is_over_) return;
-    append_frame(control_, UpdateIdMessage{ask.request, found->second.source->head()});
+    send_now(UpdateIdMessage{ask.request, found->second.source->head()});
   }
 
   /// What was asked with this channel or request is not done.
   void refuse(ChannelId channel, StateErrc reason, std::string detail, std::optional<MapHash> other = {}) {
     if (is_over_) return;
     drop_channel(channel);
-    append_frame(control_, Refused{channel, reason, shorten(std::move(detail)), other});
+    send_now(Refused{channel, reason, shorten(std::move(detail)), other});
   }
 
   /// Sends a map's initial state.
   void send_initial(ChannelId request, std::shared_ptr<const InitialSource> source) {
-    if (!is_over_) requests_.push_back(InitialRequest{request, std::move(source), 0, 0});
+    if (!is_over_) add_request(InitialRequest{request, std::move(source), 0, 0});
   }
 
   /// Sends the list of hosted maps. Lists that wait share the newest one, however many a client asks for unread.
   void send_hosted(ChannelId request, std::vector<HostedMapInfo> maps) {
     if (is_over_) return;
     const auto shared = std::make_shared<const std::vector<HostedMapInfo>>(std::move(maps));
-    for (Request& waiting : requests_) {
-      auto* const list = std::get_if<ListRequest>(&waiting);
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      auto* const list = std::get_if<ListRequest>(&requests_[i]);
       if (list != nullptr && list->next == 0) list->maps = shared;
     }
-    requests_.push_back(ListRequest{request, shared, 0});
+    add_request(ListRequest{request, shared, 0});
   }
 
   /// The event committed as `update_id`, or changed nothing and met the head `update_id`.
@@ -304,7 +331,7 @@ class ServerSession {
   void fail(const CloseSession& why, Sink&& sink) {
     if (is_over_) return;
     end();
-    append_frame(control_, Goodbye{why.reason, shorten(why.detail)});
+    send_now(Goodbye{why.reason, shorten(why.detail)});
     sink(why);
   }
 
@@ -324,8 +351,9 @@ class ServerSession {
     }
   };
 
-  static const std::shared_ptr<const std::string>& no_type() {
-    static const auto empty = std::make_shared<const std::string>();
+  /// The type of events before their client named it.
+  static const std::string& no_type() {
+    static const std::string empty;
     return empty;
   }
 
@@ -335,10 +363,10 @@ class ServerSession {
     Position wished;
     FollowMode mode = FollowMode::none;
     std::shared_ptr<DiffSource> source;
-    std::optional<DiffStream> stream;
-    std::shared_ptr<const std::string> event_type = no_type();
-    Bytes event_bytes;  ///< the parts that came of an event that is not whole
-    std::deque<PendingAnswers> answers;
+    std::unique_ptr<DiffStream> stream;
+    std::shared_ptr<const std::string> event_type;  ///< null: none was named
+    Bytes event_bytes;                              ///< the parts that came of an event that is not whole
+    detail::LazyQueue<PendingAnswers> answers;
     std::size_t unanswered = 0;  ///< how many events they answer
     bool was_followed = false;
     std::optional<TimePoint> upload_wanted_at;  ///< as of the first tick after it was
@@ -357,6 +385,67 @@ class ServerSession {
     std::size_t next;
   };
   using Request = std::variant<DiffStream, InitialRequest, ListRequest>;
+
+  // What things take, with what the allocator adds and with what the role keeps for them.
+  static constexpr std::size_t allocation_bytes = 16;
+  static constexpr std::size_t node_bytes = 48;
+  /// Of one channel in the role: that it waits for its map, uploads it, or follows it.
+  static constexpr std::size_t role_bytes = 1'024;
+  static constexpr std::size_t channel_bytes = sizeof(Channel) + sizeof(ChannelId) + node_bytes + role_bytes;
+  static constexpr std::size_t stream_bytes =
+      sizeof(DiffStream) + DiffStream::kept_bytes + 2 * allocation_bytes;
+  /// Twice, for a queue has room for as many again.
+  static constexpr std::size_t request_bytes =
+      2 * sizeof(Request) + DiffStream::kept_bytes + allocation_bytes;
+  static constexpr std::size_t text_bytes = sizeof(std::string) + 4 * allocation_bytes;
+
+  /// Of a type that is this channel's alone, perhaps.
+  static std::size_t bytes_of_type(const Channel& channel) {
+    return channel.event_type ? text_bytes + channel.event_type->size() : 0;
+  }
+  static std::size_t bytes_of(const PendingAnswers& answers) {
+    return 2 * sizeof answers + (answers.detail ? text_bytes + answers.detail->size() : 0);
+  }
+  static std::size_t bytes_of_answers(const Channel& channel) {
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < channel.answers.size(); ++i) bytes += bytes_of(channel.answers[i]);
+    return bytes;
+  }
+  static std::size_t bytes_of(const Channel& channel) {
+    return channel_bytes + (channel.stream ? stream_bytes : 0) + bytes_of_type(channel) +
+           channel.event_bytes.capacity() + bytes_of_answers(channel);
+  }
+
+  /// Charges `now` bytes in place of `before`, and remembers them there.
+  void recharge(std::size_t& before, std::size_t now) {
+    if (now == before) return;
+    now > before ? account_.add(now - before) : account_.give_back(before - now);
+    before = now;
+  }
+  void charge_frames() { recharge(frame_bytes_, frames_.held_bytes()); }
+
+  /// Appends a frame that goes before all else.
+  template <class Message>
+  void send_now(const Message& message) {
+    const std::size_t before = control_.capacity();
+    append_frame(control_, message);
+    account_.add(control_.capacity() - before);
+  }
+  void drop_control() {
+    account_.give_back(control_.capacity());
+    Bytes().swap(control_);
+  }
+
+  void add_request(Request request) {
+    requests_.push_back(std::move(request));
+    account_.add(request_bytes);
+  }
+
+  void end_stream(Channel& channel) {
+    if (!channel.stream) return;
+    channel.stream.reset();
+    account_.give_back(stream_bytes);
+  }
 
   template <class Sink>
   void handle(const Frame& frame, TimePoint now, Sink& sink) {
@@ -385,6 +474,9 @@ class ServerSession {
         auto fetch = decode_body<Fetch>(frame.body);
         expect_new_id(fetch.request);
         expect_room_for_request();
+        if (is_too_long(fetch.key_type) || is_too_long(fetch.value_type)) {
+          return refuse(fetch.request, StateErrc::too_large, type_too_long());
+        }
         sink(FetchAsked{std::move(fetch)});
         return;
       }
@@ -417,9 +509,8 @@ class ServerSession {
       }
     }
     if (known == nullptr) return fail(StateErrc::unauthorized, "", sink);
-    append_frame(control_,
-                 Welcome{protocol_version, limits_->events_in_flight, limits_->event_bytes_in_flight,
-                         make_proof(*known, ProofRole::server, binding_)});
+    send_now(Welcome{protocol_version, limits_->events_in_flight, limits_->event_bytes_in_flight,
+                     make_proof(*known, ProofRole::server, binding_)});
     Bytes().swap(binding_);
     passwords_.reset();
     is_authenticated_ = true;
@@ -442,8 +533,12 @@ class ServerSession {
   /// Nothing is answered any more; what is kept for that goes at once.
   void end() {
     is_over_ = true;
-    channels_.clear();
+    while (!channels_.empty()) drop_channel(channels_.begin()->first);
+    account_.give_back(requests_.size() * request_bytes);
     requests_.clear();
+    frames_.clear();
+    charge_frames();
+    assert(account_.bytes() == counted_bytes());
     answers_waiting_ = 0;
     uploads_ = 0;
     partial_event_bytes_ = 0;
@@ -457,10 +552,20 @@ class ServerSession {
       refuse(open.channel, StateErrc::busy, "too many maps open on this link");
       return;
     }
+    if (is_too_long(open.key_type) || is_too_long(open.value_type)) {
+      refuse(open.channel, StateErrc::too_large, type_too_long());
+      return;
+    }
+    account_.take(channel_bytes);
     Channel& channel = channels_[open.channel];
     channel.wished = open.position;
     channel.mode = open.mode;
     sink(OpenAsked{std::move(open)});
+  }
+
+  static bool is_too_long(const std::string& type) { return type.size() > most_type_bytes; }
+  static std::string type_too_long() {
+    return "the name of a type is longer than " + std::to_string(most_type_bytes) + " bytes";
   }
 
   /// Channels and requests are numbered in the order they are asked for, so that none is taken for an older
@@ -530,6 +635,7 @@ class ServerSession {
     events_in_flight_ -= found->second.unanswered;
     answers_waiting_ -= found->second.unanswered;
     partial_event_bytes_ -= found->second.event_bytes.size();
+    account_.give_back(bytes_of(found->second));
     if (found->second.state == Channel::State::uploading) --uploads_;
     channels_.erase(found);
   }
@@ -565,12 +671,13 @@ class ServerSession {
       return false;
     }
     channel.was_followed = true;
-    channel.stream.emplace(id, channel.source, at, mode, *limits_);
+    channel.stream = std::make_unique<DiffStream>(id, channel.source, at, mode, *limits_);
+    account_.add(stream_bytes);
     return true;
   }
 
   void on_unfollow(ChannelId id) {
-    if (Channel* channel = open_channel(id)) channel->stream.reset();
+    if (Channel* channel = open_channel(id)) end_stream(*channel);
   }
 
   template <class Sink>
@@ -600,10 +707,20 @@ class ServerSession {
     }
   }
 
+  /// Most channels of a link have the same type, which is kept once.
   void on_event_type(EventType type) {
-    if (Channel* channel = open_channel(type.channel)) {
-      channel->event_type = std::make_shared<const std::string>(std::move(type.type));
+    Channel* const channel = open_channel(type.channel);
+    if (channel == nullptr) return;
+    if (is_too_long(type.type)) throw StateError(StateErrc::too_large, type_too_long());
+    std::shared_ptr<const std::string> named = last_event_type_.lock();
+    if (!named || *named != type.type) {
+      named = std::make_shared<const std::string>(std::move(type.type));
+      last_event_type_ = named;
     }
+    // Charged for each channel: no one of them knows when the last of the others goes.
+    account_.give_back(bytes_of_type(*channel));
+    channel->event_type = std::move(named);
+    account_.add(bytes_of_type(*channel));
   }
 
   void on_event_part(const EventPart& part) {
@@ -615,7 +732,9 @@ class ServerSession {
     if (bytes.size() > limits_->event_bytes - partial_event_bytes_) {
       throw StateError(StateErrc::too_large, "an event is beyond the limit");
     }
-    channel.event_bytes.insert(channel.event_bytes.end(), bytes.begin(), bytes.end());
+    const std::size_t before = channel.event_bytes.capacity();
+    append_within(channel.event_bytes, bytes, limits_->event_bytes);
+    account_.add(channel.event_bytes.capacity() - before);
     partial_event_bytes_ += bytes.size();
   }
 
@@ -635,6 +754,7 @@ class ServerSession {
     if (!channel->event_bytes.empty()) {
       append_event(*channel, event.bytes);
       whole.swap(channel->event_bytes);
+      account_.give_back(whole.capacity());
       partial_event_bytes_ -= whole.size();
       bytes = whole;
     }
@@ -644,7 +764,8 @@ class ServerSession {
     }
     ++events_in_flight_;
     event_bytes_in_flight_ += bytes.size();
-    sink(EventCame{{event.channel, event.number, bytes.size()}, event.sender, type.get(), bytes});
+    sink(EventCame{
+        {event.channel, event.number, bytes.size()}, event.sender, type ? type.get() : &no_type(), bytes});
   }
 
   void queue_answer(const EventTicket& event, PendingAnswers answer) {
@@ -661,6 +782,7 @@ class ServerSession {
     if (!channel.answers.empty() && channel.answers.back().is_followed_by(answer)) {
       ++channel.answers.back().count;
     } else {
+      account_.add(bytes_of(answer));
       channel.answers.push_back(std::move(answer));  // answers keep the order of their events
     }
   }
@@ -702,7 +824,7 @@ class ServerSession {
     Request request = std::move(requests_.front());
     requests_.pop_front();
     const bool is_done = std::visit([&](auto& r) { return produce_from(r, out); }, request);
-    if (is_done) return;
+    if (is_done) return account_.give_back(request_bytes);
     // A list that was begun holds a copy of its own: there is one such at a time. All else takes turns.
     if (std::holds_alternative<ListRequest>(request)) {
       requests_.push_front(std::move(request));
@@ -761,7 +883,7 @@ class ServerSession {
   /// How many of the channel's next answers may go out.
   static std::uint64_t due_answers(const Channel& channel, const AnswerBounds& bounds) {
     if (channel.answers.empty()) return 0;
-    const PendingAnswers& next = channel.answers.front();
+    const PendingAnswers& next = channel.answers[0];
     const auto bound = bounds.find(channel.source.get());
     if (bound == bounds.end()) return next.count;
     return next.due_at > bound->second ? 0 : std::min(next.count, bound->second - next.due_at + 1);
@@ -793,6 +915,7 @@ class ServerSession {
         answers_waiting_ -= count;
         events_in_flight_ -= count;
         if (next.count == count) {
+          account_.give_back(bytes_of(next));
           channel.answers.pop_front();
           continue;
         }
@@ -805,6 +928,7 @@ class ServerSession {
   }
 
   const Limits* limits_;
+  LinkAccount account_;
   FrameReader frames_;
   TimePoint accepted_at_;
   TimePoint last_heard_;
@@ -813,12 +937,15 @@ class ServerSession {
   Bytes binding_;
   Bytes control_;  // frames ready to go, before anything else
   std::map<ChannelId, Channel> channels_;
-  std::deque<Request> requests_;
+  detail::LazyQueue<Request> requests_;
+  std::weak_ptr<const std::string> last_event_type_;
   ChannelId last_id_ = 0;                 // the newest channel or request of the client
   std::optional<ChannelId> last_served_;  // none: the turn begins anew
   std::size_t answers_waiting_ = 0;
   std::size_t events_in_flight_ = 0;
   std::size_t event_bytes_in_flight_ = 0;  // of those whose hooks have not run
+  std::size_t frame_bytes_ = 0;            // charged for the frame that is not whole
+  std::size_t output_bytes_ = 0;           // charged for what `produce` gave last
   std::size_t partial_event_bytes_ = 0;    // of those that are not whole, over all channels
   std::size_t uploads_ = 0;                // channels that upload
   bool is_busy_ = false;

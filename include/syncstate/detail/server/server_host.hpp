@@ -30,6 +30,8 @@ class ServerHost {
   virtual ~ServerHost() = default;
 
   [[nodiscard]] virtual const Limits& limits() const = 0;
+  /// What all links hold together.
+  [[nodiscard]] virtual const std::shared_ptr<protocol::ServerAccount>& account() const = 0;
   [[nodiscard]] virtual std::shared_ptr<const protocol::Passwords> passwords() const = 0;
   [[nodiscard]] virtual const ErrorHandler& on_error() const = 0;
   /// What the authorizer says; true without one.

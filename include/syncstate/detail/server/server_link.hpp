@@ -34,7 +34,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
         link_(std::move(link)),
         id_(id),
         address_(std::move(address)),
-        session_(host_->limits(), lane_->executor().now()) {}
+        session_(host_->limits(), lane_->executor().now(), host_->account()) {}
 
   [[nodiscard]] const std::shared_ptr<Lane>& lane() const { return lane_; }
   [[nodiscard]] protocol::ServerSession& session() { return session_; }

@@ -1,0 +1,363 @@
+// What a client makes a server session hold is charged to its account, and bounded by it.
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "protocol/session_harness.hpp"
+#include "support/catch.hpp"
+#include "support/counted_new.hpp"
+
+namespace syncstate::testing {
+namespace {
+
+using Hosted = detail::HostedMap<std::string, std::string>;
+
+constexpr std::size_t kibibyte = 1'024;
+constexpr std::size_t mebibyte = 1'024 * kibibyte;
+
+wire::Open open_of(wire::ChannelId channel, const MapHash& hash, const std::string& type = "string") {
+  wire::Open open;
+  open.channel = channel;
+  open.hash = hash;
+  open.key_type = open.value_type = type;
+  open.mode = wire::FollowMode::merged;
+  return open;
+}
+
+/// A server session that one client makes hold as much as it can; nothing is read from it.
+class Greedy {
+ public:
+  explicit Greedy(const Limits& given = {})
+      : limits(given),
+        all(std::make_shared<wire::ServerAccount>(limits)),
+        map(std::make_shared<Hosted>(make_master<std::string>(2, "-"), Limits{})) {
+    session.emplace(limits, t0, all);
+    session->on_open(passwords(), test_binding(), false, t0);
+    feed(hello_frame());
+    Bytes out;
+    session->produce(out);
+    log.lines.clear();
+    before_ = live_bytes;
+  }
+
+  void feed(ByteView bytes) {
+    session->on_bytes(bytes, t0, [this](const auto& action) { this->perform(action); });
+    log.lines.clear();
+    log.lines.shrink_to_fit();
+    if (grown() > most_grown) most_grown = grown();
+  }
+  template <class Message>
+  void send(const Message& message) {
+    feed(frame_of(message));
+  }
+  void open(wire::ChannelId channel) { send(open_of(channel, map->hash())); }
+
+  [[nodiscard]] bool is_over() const { return session->is_over(); }
+  /// The memory that the session took since its client proved itself.
+  [[nodiscard]] std::size_t grown() const {
+    return live_bytes > before_ ? static_cast<std::size_t>(live_bytes - before_) : 0;
+  }
+
+  const Limits limits;
+  std::shared_ptr<wire::ServerAccount> all;
+  std::shared_ptr<Hosted> map;
+  std::optional<wire::ServerSession> session;
+  ActionLog log;
+  std::size_t most_grown = 0;
+  bool answers_opens = true;
+  std::vector<wire::EventTicket> tickets;
+
+ private:
+  template <class Action>
+  void perform(const Action& action) {
+    if constexpr (std::is_same_v<Action, wire::CloseSession>) {
+      log(action);
+    } else if constexpr (std::is_same_v<Action, wire::OpenAsked>) {
+      if (!answers_opens) return;
+      if (action.open.hash == map->hash()) {
+        session->opened(action.open.channel, map, 77);
+      } else {
+        session->want_upload(action.open.channel);
+      }
+    } else if constexpr (std::is_same_v<Action, wire::FollowAsked>) {
+      session->follow(action.follow);
+    } else if constexpr (std::is_same_v<Action, wire::DiffAsked>) {
+      session->send_diff(action.ask);
+    } else if constexpr (std::is_same_v<Action, wire::HeadAsked>) {
+      session->send_head(action.ask);
+    } else if constexpr (std::is_same_v<Action, wire::FetchAsked>) {
+      session->send_initial(action.fetch.request, map);
+    } else if constexpr (std::is_same_v<Action, wire::ListAsked>) {
+      session->send_hosted(action.request, {{map->hash(), map->hash(), "string", "string", 2}});
+    } else if constexpr (std::is_same_v<Action, wire::EventCame>) {
+      // Each event fails with the longest text there is.
+      session->answer_error(action.ticket, StateErrc::hook_failed, std::string(512, 'x'));
+    }
+  }
+
+  std::ptrdiff_t before_ = 0;
+};
+
+/// What a client can send, at its worst.
+struct Attack {
+  const char* name;
+  std::function<void(Greedy&)> run;
+};
+
+std::string long_type(std::size_t number, std::size_t size = wire::most_type_bytes) {
+  std::string type = std::to_string(number);
+  type.resize(size, 't');
+  return type;
+}
+
+constexpr std::size_t many = 3'000;
+
+const std::vector<Attack>& attacks() {
+  static const std::vector<Attack> all{
+      {"opens that wait",
+       [](Greedy& g) {
+         g.answers_opens = false;
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) g.send(open_of(i, MapHash()));
+       }},
+      {"opens with long types",
+       [](Greedy& g) {
+         g.answers_opens = false;
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) {
+           g.send(open_of(i, MapHash(), std::string(100 * kibibyte, 'x')));
+         }
+       }},
+      {"opens that are followed",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) g.open(i);
+       }},
+      {"uploads",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) g.send(open_of(i, MapHash()));
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) {
+           wire::Upload upload;
+           const Bytes bytes(kibibyte);
+           upload.channel = i;
+           upload.bytes = bytes;
+           g.send(upload);
+         }
+       }},
+      {"event types, all different",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= 1'000 && !g.is_over(); ++i) {
+           g.open(i);
+           g.send(wire::EventType{i, long_type(i)});
+         }
+       }},
+      {"event types of a MiB",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= 1'000 && !g.is_over(); ++i) {
+           g.open(i);
+           g.send(wire::EventType{i, long_type(i, mebibyte - 100)});
+         }
+       }},
+      {"parts of events",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= 1'000; ++i) g.open(i);
+         const Bytes bytes(1'001);
+         for (std::size_t i = 0; i < many && !g.is_over(); ++i) {
+           g.send(wire::EventPart{1 + i % 1'000, bytes});
+         }
+       }},
+      {"events whose answers are not read",
+       [](Greedy& g) {
+         g.open(1);
+         g.send(wire::EventType{1, "type"});
+         for (std::uint64_t i = 1; i <= many && !g.is_over(); ++i) {
+           g.send(wire::EventMessage{1, 77, i, {}});
+         }
+       }},
+      {"events on all channels",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= 1'000; ++i) g.open(i);
+         for (std::uint64_t i = 1; i <= many && !g.is_over(); ++i) {
+           g.send(wire::EventMessage{1 + i % 1'000, 77, i, {}});
+         }
+       }},
+      {"heads asked for",
+       [](Greedy& g) {
+         g.open(1);
+         for (wire::ChannelId i = 2; i <= 100'000 && !g.is_over(); ++i) g.send(wire::GetUpdateId{i, 1});
+       }},
+      {"diffs asked for",
+       [](Greedy& g) {
+         g.open(1);
+         for (wire::ChannelId i = 2; i <= many && !g.is_over(); ++i) {
+           g.send(wire::GetDiff{i, 1, Position{}, 0});
+         }
+       }},
+      {"requests on channels that are closed",
+       [](Greedy& g) {
+         g.open(1);
+         g.send(wire::CloseChannel{1});
+         for (wire::ChannelId i = 2; i <= 100'000 && !g.is_over(); ++i) {
+           g.send(wire::GetDiff{i, 1, Position{}, 0});
+         }
+       }},
+      {"fetches",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) {
+           g.send(wire::Fetch{i, g.map->hash(), "string", "string"});
+         }
+       }},
+      {"fetches with long types",
+       [](Greedy& g) {
+         const std::string type(100 * kibibyte, 't');
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) {
+           g.send(wire::Fetch{i, g.map->hash(), type, type});
+         }
+       }},
+      {"lists",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) g.send(wire::List{i});
+       }},
+      {"channels opened and closed",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= 100'000 && !g.is_over(); ++i) {
+           g.open(i);
+           g.send(wire::CloseChannel{i});
+         }
+       }},
+      {"streams begun and ended",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= 1'000; ++i) {
+           g.open(i);
+           g.send(wire::Unfollow{i});
+         }
+       }},
+      {"heartbeats",
+       [](Greedy& g) {
+         Bytes body;
+         while (body.size() < mebibyte - 100) body.push_back(std::byte{1});
+         body.resize(body.size() / 2 * 2);
+         Bytes frame;
+         const std::size_t start = wire::open_frame(frame);
+         frame.push_back(static_cast<std::byte>(wire::FrameKind::heartbeat));
+         frame.insert(frame.end(), body.begin(), body.end());
+         wire::close_frame(frame, start);
+         for (int i = 0; i < 10 && !g.is_over(); ++i) g.feed(frame);
+       }},
+      {"half a frame, byte by byte",
+       [](Greedy& g) {
+         const Bytes frame = frame_of(wire::EventPart{1, Bytes(mebibyte - 100)});
+         g.feed(ByteView(frame).first(10));
+         for (std::size_t at = 10; at + 1'000 < frame.size(); at += 1'000) {
+           g.feed(ByteView(frame).subspan(at, 1'000));
+         }
+       }},
+  };
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("all that a client makes a session hold is charged, bounded, and given back",
+          "[protocol][account]") {
+  const Attack& attack = attacks()[GENERATE(range(std::size_t{0}, attacks().size()))];
+  INFO("attack: " << attack.name);
+  Greedy g;
+  attack.run(g);
+  const std::size_t held = g.session->held_bytes();
+  INFO("charged " << held << ", taken " << g.grown() << ", at most " << g.most_grown);
+  CHECK(held == g.session->counted_bytes());
+  // The charge is an upper bound, and none that is far from what is taken: besides, the allocator rounds up.
+  CHECK(g.grown() <= held + held / 8 + 4 * kibibyte);
+  // A single frame of a MiB is whole for a moment, and lies there decoded.
+  CHECK(g.most_grown <= g.limits.link_bytes + 4 * mebibyte);
+  CHECK(held <= g.limits.link_bytes + 2 * mebibyte);
+  if (g.is_over()) {
+    CHECK((g.log.close_reason() == StateErrc::busy || g.log.close_reason() == StateErrc::too_large));
+    CHECK(g.log.closes.at(0).detail.size() > 10);
+  }
+  CHECK(g.all->bytes() <= held + 3 * 64 * kibibyte);
+  Bytes out;
+  while (g.session->wants_to_send()) {
+    out = Bytes();
+    g.session->produce(out);
+    if (out.empty()) break;
+  }
+  g.session->fail(StateErrc::stopped, "the end", g.log);
+  g.session.reset();
+  CHECK(g.all->bytes() == 0);
+}
+
+TEST_CASE("a channel's name of its events is kept once for all channels of a link", "[protocol][account]") {
+  Greedy g;
+  for (wire::ChannelId i = 1; i <= 500; ++i) g.open(i);
+  const std::size_t before = g.grown();
+  for (wire::ChannelId i = 1; i <= 500; ++i) g.send(wire::EventType{i, long_type(0)});
+  CHECK_FALSE(g.is_over());
+  CHECK(g.grown() - before <= 3 * wire::most_type_bytes);
+}
+
+TEST_CASE("the name of a type is bounded", "[protocol][account]") {
+  Greedy g;
+  SECTION("of events: one byte more ends the session") {
+    g.open(1);
+    g.send(wire::EventType{1, long_type(1)});
+    CHECK_FALSE(g.is_over());
+    g.send(wire::EventType{1, long_type(1, wire::most_type_bytes + 1)});
+    CHECK(g.log.close_reason() == StateErrc::too_large);
+  }
+  SECTION("of a map: the channel is refused, and the session goes on") {
+    g.send(open_of(1, g.map->hash(), long_type(1, wire::most_type_bytes + 1)));
+    Bytes out;
+    g.session->produce(out);
+    const auto frames = split_frames(out);
+    REQUIRE(frames.size() == 1);
+    REQUIRE(frames[0].kind == wire::FrameKind::refused);
+    CHECK(wire::decode_body<wire::Refused>(frames[0].body).reason == StateErrc::too_large);
+    CHECK_FALSE(g.is_over());
+  }
+}
+
+TEST_CASE("a link's own room is not taken by others", "[protocol][account]") {
+  Limits limits;
+  limits.all_link_bytes = 512 * kibibyte;
+  limits.link_bytes = 512 * kibibyte;
+  limits.own_link_bytes = 64 * kibibyte;
+  const auto all = std::make_shared<wire::ServerAccount>(limits);
+  wire::LinkAccount first(limits, all);
+  wire::LinkAccount second(limits, all);
+  wire::LinkAccount honest(limits, all);
+  first.take(512 * kibibyte);
+  CHECK(all->bytes() == 448 * kibibyte);
+  CHECK_THROWS_AS(first.take(1), StateError);
+  CHECK(first.bytes() == 512 * kibibyte);
+  second.take(128 * kibibyte);
+  CHECK(all->bytes() == 512 * kibibyte);
+  CHECK_THROWS_AS(second.take(1), StateError);
+  CHECK(second.bytes() == 128 * kibibyte);
+  honest.take(64 * kibibyte);
+  CHECK_THROWS_AS(honest.take(1), StateError);
+  honest.give_back(64 * kibibyte);
+  first.give_back(512 * kibibyte);
+  // The step that the account keeps for the next time is a small one.
+  CHECK(all->bytes() <= 128 * kibibyte);
+  second.give_back(128 * kibibyte);
+}
+
+TEST_CASE("what is held already counts against what is asked for next", "[protocol][account]") {
+  Limits limits;
+  limits.link_bytes = 256 * kibibyte;
+  const auto all = std::make_shared<wire::ServerAccount>(limits);
+  wire::LinkAccount account(limits, all);
+  account.add(300 * kibibyte);
+  CHECK_THROWS_AS(account.expect_room(), StateError);
+  CHECK_THROWS_AS(account.take(1), StateError);
+  account.give_back(50 * kibibyte);
+  CHECK_NOTHROW(account.expect_room());
+  CHECK_NOTHROW(account.take(1));
+  account.give_back(250 * kibibyte + 1);
+}
+
+}  // namespace syncstate::testing
