@@ -26,6 +26,11 @@ struct Limits {
   std::size_t unproven_links_per_minute = 300;
   /// Addresses without a link whose failures are remembered; beyond, those that failed least are forgotten.
   std::size_t addresses = 65'536;
+  /// The ClientHello of a TLS handshake, in bytes. Ordinary ones have 300 to 1,800.
+  std::size_t client_hello_bytes = 4'096;
+  /// The certificates that a peer shows in a TLS handshake, all together, in bytes. Three with RSA keys of 4,096 bits have
+  /// some 6,000.
+  std::size_t certificate_chain_bytes = std::size_t{16} << 10;
   /// TLS key updates that a peer may ask for in a minute; a link that asks for more is closed. Each costs as much as
   /// hundreds of bytes, and a peer has good reason for one in many gigabytes.
   std::size_t key_updates_per_minute = 8;

@@ -9,9 +9,12 @@
 #include <cerrno>
 #include <cstddef>
 #include <new>
+#include <optional>
 #include <span>
+#include <string_view>
 
 #include "syncstate/bytes.hpp"
+#include "syncstate/tcp/hello_guard.hpp"
 
 namespace syncstate::tcp::detail {
 
@@ -66,6 +69,11 @@ class SocketIo {
       got = static_cast<std::size_t>(result);
       is_drained_ = got < size;
       share_ -= std::min(share_, got);
+      if (guard_ && !guard_->passes(as_byte_view(std::string_view(data, got)))) {
+        is_at_end_ = true;
+        got = 0;
+        return Read::end;
+      }
       return Read::some;
     }
     if (result < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Read::nothing_yet;
@@ -73,6 +81,13 @@ class SocketIo {
     is_at_end_ = true;
     return Read::end;
   }
+
+  /// Ends the stream where a peer's handshake message begins that is larger than `most_bytes` and not encrypted.
+  void guard_hellos(std::size_t most_bytes) { guard_.emplace(most_bytes); }
+  /// From now on everything is encrypted.
+  void end_guard() { guard_.reset(); }
+  /// The size of the message that the guard refused; 0 if it refused none.
+  [[nodiscard]] std::size_t refused_hello_bytes() const { return guard_ ? guard_->refused_bytes() : 0; }
 
   /// The socket may have news: begins a new share. Until then a read that came back short counts as the last,
   /// which saves the system call that would only say so; and one share is all that is read, for OpenSSL goes
@@ -120,6 +135,7 @@ class SocketIo {
   bool is_at_end_ = false;
   int read_error_ = 0;
   int write_error_ = 0;
+  std::optional<HelloGuard> guard_;
   Bytes unsent_;
   std::size_t unsent_begin_ = 0;
 };

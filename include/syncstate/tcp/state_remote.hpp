@@ -9,6 +9,7 @@
 #include <asio/error.hpp>
 #include <asio/io_context.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <future>
 #include <memory>
@@ -152,6 +153,11 @@ class TcpStateRemote final : public RemoteClient {
       const std::shared_ptr<AsioExecutor>& executor, RemoteOptions options) {
     std::vector<Endpoint> endpoints{parse_endpoint(options.endpoint)};
     for (const std::string& more : options.more_endpoints) endpoints.push_back(parse_endpoint(more));
+    TlsLinkOptions& link = options.connect.link;  // both are bounds, so the smaller one holds
+    link.key_updates_per_minute =
+        std::min(link.key_updates_per_minute, options.limits.key_updates_per_minute);
+    link.certificate_chain_bytes =
+        std::min(link.certificate_chain_bytes, options.limits.certificate_chain_bytes);
     auto connector = std::make_shared<TlsConnector>(executor, std::move(endpoints), TlsContext(options.tls),
                                                     options.connect);
     RemoteCoreOptions core;

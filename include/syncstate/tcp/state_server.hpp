@@ -283,6 +283,8 @@ class TcpStateServer {
           // The core limits the time until authentication.
           options.handshake_time = std::chrono::milliseconds(0);
           options.key_updates_per_minute = desk->core->limits().key_updates_per_minute;
+          options.client_hello_bytes = desk->core->limits().client_hello_bytes;
+          options.certificate_chain_bytes = desk->core->limits().certificate_chain_bytes;
           link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)),
                                       *desk->context(), address, options, ear.executor);
           return link;

@@ -20,6 +20,7 @@
 
 #include "syncstate/error.hpp"
 #include "syncstate/tcp/tls.hpp"
+#include "syncstate/tcp/tls_algorithms.hpp"
 #include "syncstate/tcp/tls_error.hpp"
 
 namespace syncstate::tcp {
@@ -156,9 +157,11 @@ inline void trust(SSL_CTX* context, const PemSource& source, bool names_client_a
 /// Errors : making one throws StateErrc::invalid_option, the detail names the file and OpenSSL's reason.
 class TlsContext {
  public:
-  explicit TlsContext(const ServerTls& tls) {
+  explicit TlsContext(const ServerTls& tls) : algorithms_(tls.algorithms_) {
+    detail::expect_usable(algorithms_);
     if (tls.context_) {
       context_ = tls.context_;
+      is_users_context_ = true;
       if (tls.client_authority_.is_set()) {
         throw StateError(StateErrc::invalid_option,
                          "from_context: set the client authorities in the SSL_CTX itself");
@@ -175,9 +178,12 @@ class TlsContext {
     requires_client_certificates_ = tls.requires_client_certificates();
   }
 
-  explicit TlsContext(const ClientTls& tls) : expected_name_(tls.expected_name_) {
+  explicit TlsContext(const ClientTls& tls)
+      : algorithms_(tls.algorithms_), expected_name_(tls.expected_name_) {
+    detail::expect_usable(algorithms_);
     if (tls.context_) {
       context_ = tls.context_;
+      is_users_context_ = true;
       if (tls.certificate_.is_set()) {
         throw StateError(StateErrc::invalid_option,
                          "from_context: set the certificate in the SSL_CTX itself");
@@ -238,12 +244,13 @@ class TlsContext {
   }
 
  private:
-  static std::shared_ptr<SSL_CTX> make_context(const SSL_METHOD* method) {
+  [[nodiscard]] std::shared_ptr<SSL_CTX> make_context(const SSL_METHOD* method) const {
     ERR_clear_error();
     std::shared_ptr<SSL_CTX> context(SSL_CTX_new(method), SSL_CTX_free);
     if (!context) throw StateError(StateErrc::tls_failed, "SSL_CTX_new: " + detail::take_openssl_message());
     SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(context.get(), 0);
+    detail::use_algorithms(context.get(), algorithms_);
     return context;
   }
 
@@ -256,6 +263,7 @@ class TlsContext {
         SSL_set_max_proto_version(ssl.get(), 0) != 1) {
       throw StateError(StateErrc::tls_failed, "TLS 1.3 is not available: " + detail::take_openssl_message());
     }
+    if (is_users_context_) detail::use_algorithms(ssl.get(), algorithms_);
     SSL_clear_options(ssl.get(), SSL_OP_NO_TLSv1_3 | SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_set_options(ssl.get(), SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET);
     SSL_set_max_early_data(ssl.get(), 0);
@@ -267,7 +275,9 @@ class TlsContext {
     return ssl;
   }
 
+  detail::TlsAlgorithms algorithms_;
   std::shared_ptr<SSL_CTX> context_;
+  bool is_users_context_ = false;
   std::string expected_name_;
   bool requires_client_certificates_ = false;
 };

@@ -44,6 +44,8 @@ struct TlsLinkOptions {
   std::chrono::milliseconds close_time{1'000};
   /// See `Limits`.
   std::size_t key_updates_per_minute = Limits{}.key_updates_per_minute;
+  std::size_t client_hello_bytes = Limits{}.client_hello_bytes;
+  std::size_t certificate_chain_bytes = Limits{}.certificate_chain_bytes;
 };
 
 /// One TLS connection, server's or client's end.
@@ -180,6 +182,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     ::setsockopt(handle, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
     BIO* bio = detail::make_socket_bio(io_);
     SSL_set_bio(ssl_.get(), bio, bio);
+    if (side_ == Side::server) io_.guard_hellos(options_.client_hello_bytes);
+    SSL_set_max_cert_list(ssl_.get(), static_cast<long>(options_.certificate_chain_bytes));
     SSL_set_msg_callback(ssl_.get(), on_tls_message);
     SSL_set_msg_callback_arg(ssl_.get(), this);
     if (keeps_buffers_.is_granted()) SSL_clear_mode(ssl_.get(), SSL_MODE_RELEASE_BUFFERS);
@@ -188,14 +192,16 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   static void on_tls_message(int is_sent, int, int type, const void* data, std::size_t size, SSL* ssl,
                              void* link) {
     if (is_sent != 0 || type != SSL3_RT_HANDSHAKE || size == 0) return;
-    if (*static_cast<const unsigned char*>(data) != SSL3_MT_KEY_UPDATE) return;
-    if (static_cast<TlsLink*>(link)->takes_key_update()) return;
+    if (static_cast<TlsLink*>(link)->takes_handshake_message(*static_cast<const unsigned char*>(data)))
+      return;
     // OpenSSL would go through all of them that have come before it lets anybody else have a turn. At the end of the
     // stream it stops.
     SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
   }
 
-  bool takes_key_update() {
+  // After the handshake: a key update, or from a server a session ticket, which none of ours sends.
+  bool takes_handshake_message(unsigned char kind) {
+    if (state_ == State::handshaking && kind != SSL3_MT_KEY_UPDATE) return true;
     const auto now = std::chrono::steady_clock::now();
     if (now - key_updates_since_ >= std::chrono::minutes(1)) {
       key_updates_since_ = now;
@@ -250,6 +256,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       return;
     }
     timer_.reset();
+    io_.end_guard();
 
     LinkInfo info;
     info.peer.address = peer_address_;
@@ -289,7 +296,10 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       std::size_t size = 0;
       const int result = SSL_read_ex(ssl_.get(), record.data(), record.size(), &size);
       if (key_updates_ > options_.key_updates_per_minute) {
-        return close(held, StateErrc::tls_failed, "too many key updates");
+        return close(held, StateErrc::tls_failed,
+                     "too many key updates or session tickets: more than " +
+                         std::to_string(options_.key_updates_per_minute) +
+                         " in a minute (Limits::key_updates_per_minute)");
       }
       if (result != 1) {
         if (SSL_get_error(ssl_.get(), result) != SSL_ERROR_WANT_READ) fail(held, result);
@@ -377,6 +387,12 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     const std::string during = state_ == State::handshaking ? "during the TLS handshake: " : "";
     if (const int number = io_.error(); number != 0) {
       return close(held, StateErrc::link_closed, during + std::generic_category().message(number));
+    }
+    if (const std::size_t size = io_.refused_hello_bytes(); size > 0) {
+      return close(held, StateErrc::tls_failed,
+                   during + "a ClientHello of " + std::to_string(size) + " bytes, and at most " +
+                       std::to_string(options_.client_hello_bytes) +
+                       " are allowed (Limits::client_hello_bytes)");
     }
     if (io_.is_at_end()) {
       return close(held, StateErrc::link_closed, during + "the peer closed the connection without a goodbye");
