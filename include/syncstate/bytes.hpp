@@ -73,8 +73,14 @@ class ByteWriter {
 
   [[nodiscard]] Bytes& bytes() { return *out_; }
 
+  /// Notes that what is written takes this much memory besides its bytes once it is decoded: what the codec will tell
+  /// `ByteReader::take_memory`.
+  void count_memory(std::size_t bytes) { memory_ += bytes; }
+  [[nodiscard]] std::size_t memory() const { return memory_; }
+
  private:
   Bytes* out_;
+  std::size_t memory_ = 0;
 };
 
 /// The number of bytes `put_varint(v)` writes: 1 to 10.
@@ -142,10 +148,19 @@ class ByteReader {
     if (!in_.empty()) fail("bytes after the end of the value");
   }
 
+  /// Lets `take_memory` spend this much from now on; without that it may spend any amount.
+  void limit_memory(std::size_t bytes) { memory_left_ = bytes; }
+  /// Spends memory for what is decoded. A codec whose values take many times their bytes calls it before it allocates.
+  void take_memory(std::size_t bytes) {
+    if (bytes > memory_left_) fail("a value that takes too much memory for its bytes");
+    memory_left_ -= bytes;
+  }
+
   [[noreturn]] static void fail(const char* why) { throw StateError(StateErrc::decode_error, why); }
 
  private:
   ByteView in_;
+  std::size_t memory_left_ = static_cast<std::size_t>(-1);
 };
 
 }  // namespace syncstate

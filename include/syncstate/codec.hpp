@@ -44,6 +44,7 @@ std::string type_name() {
 ///
 /// "Whole" means that the length is known from outside: strings and byte containers are their contents alone,
 /// all else is what `Codec<T>` writes.
+/// Errors: `too_large` for a value that `decode_whole` would refuse for its memory; those of the codec.
 template <class T>
 void encode_whole(const T& value, Bytes& out) {
   static_assert(detail::Explain<T>::is_done);
@@ -51,11 +52,22 @@ void encode_whole(const T& value, Bytes& out) {
   if constexpr (is_byte_like<T>) {
     writer.put(content_view(value));
   } else {
+    const std::size_t before = out.size();
     Codec<T>::encode(value, writer);
+    if constexpr (!detail::is_flat<T>()) {
+      if (writer.memory() > detail::most_decoded_bytes(out.size() - before)) [[unlikely]] {
+        throw StateError(StateErrc::too_large, "a value of " + std::to_string(out.size() - before) +
+                                                   " encoded bytes takes " + std::to_string(writer.memory()) +
+                                                   " of memory: spread it over several keys or events");
+      }
+    }
   }
 }
 
 /// The value of a whole encoding; bytes left over are refused.
+///
+/// What vectors, sets, maps and JSON take within it is limited, before they take it: 16 MiB, and 16 bytes for each byte
+/// of the encoding. Strings, which take no more than twice their bytes, and what a user's codec allocates do not count.
 /// Errors: StateErrc::decode_error.
 template <class T>
 T decode_whole(ByteView bytes) {
@@ -65,6 +77,7 @@ T decode_whole(ByteView bytes) {
   } else {
     try {
       ByteReader reader(bytes);
+      if constexpr (!detail::is_flat<T>()) reader.limit_memory(detail::most_decoded_bytes(bytes.size()));
       T value = Codec<T>::decode(reader);
       reader.expect_end();
       return value;

@@ -1,8 +1,8 @@
 // The codec of nlohmann::json, and of types that say encode_as_json: CBOR. Its own header, for json.hpp is a
 // large one.
 //
-// Documents may be nested 64 deep: deeper ones are refused, on either side, before anything recurses into
-// them. An integer that came back may have changed from signed to unsigned, which compares equal; floats stay
+// Documents may be nested 64 deep and have `max_json_nodes` values and keys: others are refused, on either side,
+// before anything recurses into them and before they take memory. An integer that came back may have changed from signed to unsigned, which compares equal; floats stay
 // floats.
 #ifndef SYNCSTATE_CODEC_JSON_HPP
 #define SYNCSTATE_CODEC_JSON_HPP
@@ -20,18 +20,28 @@
 
 namespace syncstate {
 
+/// How many values and keys a document may have, all levels together: a value counts one, and so does the key of each
+/// entry of an object. Each takes 80 bytes at most, besides what is in strings and binaries; so a document that came from
+/// a peer holds no more than 20 MiB and, for strings, twice its encoding.
+inline constexpr std::size_t max_json_nodes = std::size_t{1} << 18;
+
 namespace detail {
+
+/// What a node of a document takes at most, besides what is in strings and binaries: an empty object within an array.
+/// An entry of an object takes no more than the two nodes that it counts for.
+inline constexpr std::size_t json_node_bytes = 80;
 
 /// Arrays and objects within each other, the outermost included.
 inline constexpr std::size_t max_json_depth = 64;
 
-/// Throws where a document can't be encoded, or not without recursing too deep.
-inline void check_json(const nlohmann::json& document) {
+/// Throws where a document can't be encoded, or not without recursing too deep. Returns the number of its nodes.
+inline std::size_t check_json(const nlohmann::json& document) {
   struct Open {
     const nlohmann::json* value;
     std::size_t depth;  // of the value's own container
   };
   std::vector<Open> open{{&document, 1}};
+  std::size_t nodes = 1;
   while (!open.empty()) {
     const auto [value, depth] = open.back();
     open.pop_back();
@@ -41,11 +51,17 @@ inline void check_json(const nlohmann::json& document) {
     }
     if (!value->is_structured()) continue;
     if (depth > max_json_depth) throw StateError(StateErrc::too_large, "JSON nested more than 64 deep");
+    nodes += value->size() * (value->is_object() ? 2 : 1);
+    if (nodes > max_json_nodes) {
+      throw StateError(StateErrc::too_large, "JSON of more than " + std::to_string(max_json_nodes) +
+                                                 " values and keys: spread it over several keys of the map");
+    }
     for (const nlohmann::json& inner : *value) {
       if (inner.is_structured() || inner.is_binary() || inner.is_discarded())
         open.push_back({&inner, depth + 1});
     }
   }
+  return nodes;
 }
 
 /// The memory that a document owns beyond `sizeof(nlohmann::json)`: its nodes, keys, strings and arrays.
@@ -154,8 +170,8 @@ class JsonBuilder {
 }  // namespace detail
 
 /// CBOR (RFC 8949) with definite lengths and no tags.
-/// Errors: encoding throws `too_large` for a document nested more than 64 deep, and `not_encodable` for one
-///         that was discarded or has a binary with a subtype.
+/// Errors: encoding throws `too_large` for a document nested more than 64 deep or of more than `max_json_nodes` values
+///         and keys, and `not_encodable` for one that was discarded or has a binary with a subtype.
 template <>
 struct Codec<nlohmann::json> : detail::BuiltIn<> {
   static constexpr bool is_key = false;  // 1 == 1.0, yet their encodings differ
@@ -163,13 +179,14 @@ struct Codec<nlohmann::json> : detail::BuiltIn<> {
   static consteval std::size_t min_bytes() { return 1; }
 
   static void encode(const nlohmann::json& value, ByteWriter& out) {
-    detail::check_json(value);
+    out.count_memory(detail::check_json(value) * detail::json_node_bytes);
     const std::vector<std::uint8_t> cbor = nlohmann::json::to_cbor(value);
     out.put(std::as_bytes(std::span(cbor)));
   }
 
   static nlohmann::json decode(ByteReader& in) {
-    const ByteView item = detail::read_cbor_item(in);
+    const auto [item, nodes] = detail::read_cbor_item(in, max_json_nodes);
+    in.take_memory(static_cast<std::size_t>(nodes) * detail::json_node_bytes);
     const auto* first = reinterpret_cast<const std::uint8_t*>(item.data());
     detail::JsonBuilder builder;
     if (!nlohmann::json::sax_parse(first, first + item.size(), &builder,

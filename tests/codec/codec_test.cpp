@@ -46,6 +46,7 @@ using syncstate::StateValue;
 using syncstate::type_name;
 using syncstate::detail::Rule;
 using syncstate::detail::rule_of;
+using syncstate::testing::allocated_bytes;
 using syncstate::testing::bytes_of_copy;
 using syncstate::testing::check_codec;
 using syncstate::testing::CodecFacts;
@@ -581,6 +582,42 @@ TEST_CASE("codec: memory_bytes tells what a decoded value holds, however few byt
   std::string roomy = "r";
   roomy.reserve(100'000);
   CHECK(memory_bytes(roomy) > 100'000);
+}
+
+TEST_CASE(
+    "codec: a value may take 16 MiB and 16 bytes for each of its encoding, and not more, on either side") {
+  const auto limit = [](const char* what, const auto& fits, const auto& beyond, Bytes hostile) {
+    INFO(what);
+    using T = std::decay_t<decltype(fits)>;
+    CHECK(decode_whole<T>(whole(fits)) == fits);
+    try {
+      whole(beyond);
+      FAIL_CHECK("encoded beyond the limit");
+    } catch (const StateError& error) {
+      CHECK(error.code() == StateErrc::too_large);
+    }
+    const std::size_t before = allocated_bytes;
+    CHECK_THROWS_AS(decode_whole<T>(hostile), StateError);
+    CHECK(allocated_bytes - before <= 16 * hostile.size() + (std::size_t{17} << 20));
+  };
+  const auto repeated = [](std::size_t count, unsigned element) {
+    Bytes bytes;
+    syncstate::ByteWriter(bytes).put_varint(count);
+    bytes.insert(bytes.end(), count, static_cast<std::byte>(element));
+    return bytes;
+  };
+  using Big = std::optional<std::array<double, 100>>;
+  limit("optionals", std::vector<Big>(20'000), std::vector<Big>(22'000), repeated(1'000'000, 0));
+  limit("strings", std::vector<std::string>(1'000'000), std::vector<std::string>(2'000'000),
+        repeated(4'000'000, 0));
+  limit("vectors", std::vector<std::vector<int>>(2'000'000), std::vector<std::vector<int>>(3'000'000),
+        repeated(4'000'000, 0));
+  using Bits = std::vector<Bytes>;
+  limit("vectors of a byte", Bits(400'000, Bytes(1)), Bits(800'000, Bytes(1)), repeated(2'000'000, 1));
+  std::set<std::vector<int>> sets;
+  for (int i = 0; i < 100; ++i) sets.insert({i});
+  limit("sets", std::vector<std::set<std::vector<int>>>(1'000, sets),
+        std::vector<std::set<std::vector<int>>>(4'000, sets), repeated(3'000'000, 0));
 }
 
 TEST_CASE("codec: a codec of a user's own says what its values hold, or it is estimated") {

@@ -226,6 +226,75 @@ TEST_CASE("codec_json: nested 100,000 deep is refused, not crashed on") {
   CHECK(is_refused(objects));
 }
 
+TEST_CASE(
+    "codec_json: what our side encodes the other decodes, and one value or key too many is refused on "
+    "either") {
+  const std::size_t most = syncstate::max_json_nodes;
+  CHECK(most == 262'144);
+  // The array itself, and what is in it.
+  json widest = json::array();
+  for (std::size_t i = 1; i < most; ++i) widest.push_back(i % 2 == 0 ? json::array() : json(0));
+  CHECK(decode_whole<json>(whole(widest)) == widest);
+  widest.push_back(0);
+  CHECK(code_of([&] { whole(widest); }) == StateErrc::too_large);
+  // Keys count as values do.
+  json named = json::object();
+  for (std::size_t i = 0; i < (most - 2) / 2; ++i) named[std::to_string(i)] = 0;
+  CHECK(decode_whole<json>(whole(named)) == named);
+  named["one more"] = 0;
+  CHECK(code_of([&] { whole(named); }) == StateErrc::too_large);
+  // Spread over levels, it is the sum that counts.
+  json halves = json::array({json(most / 2 - 2, 0), json(most / 2 - 2, 0), 0});
+  CHECK(decode_whole<json>(whole(halves)) == halves);
+  halves.push_back(0);
+  CHECK(code_of([&] { whole(halves); }) == StateErrc::too_large);
+}
+
+TEST_CASE("codec_json: hostile documents of too many values are refused before they take memory") {
+  const std::size_t most = syncstate::max_json_nodes;
+  for (const unsigned leaf : {0x80U, 0xa0U, 0x60U, 0x40U, 0xf6U}) {
+    Bytes bytes =
+        bytes_of({0x9a, 0, 4, 0, 0});  // an array of `most` elements, which with itself are one too many
+    bytes.insert(bytes.end(), most, static_cast<std::byte>(leaf));
+    const std::size_t before = syncstate::testing::allocated_bytes;
+    CHECK(is_refused(bytes));
+    CHECK(syncstate::testing::allocated_bytes - before < 2'048);
+    // One fewer is a document, which holds what is documented.
+    bytes[2] = std::byte{3}, bytes[3] = bytes[4] = std::byte{0xff};
+    bytes.pop_back();
+    const json document = decode_whole<json>(bytes);
+    CHECK(document.size() == most - 1);
+    CHECK(memory_bytes(document) <= 80 * most);
+  }
+  // Objects of one entry within each other, and entries of objects: keys count.
+  Bytes objects = bytes_of({0x9a, 0, 2, 0, 0});
+  for (std::size_t i = 0; i < most / 2; ++i) {
+    objects.push_back(std::byte{0xa1});
+    objects.push_back(std::byte{0x60});
+    objects.push_back(std::byte{0xa0});
+  }
+  CHECK(is_refused(objects));
+  // Within other values too, and for types that are JSON on the wire alone.
+  Bytes nested_in = bytes_of({1, 0x9a, 0, 4, 0, 0});
+  nested_in.insert(nested_in.end(), most, std::byte{0xf6});
+  CHECK(is_refused<std::optional<json>>(nested_in));
+}
+
+TEST_CASE("codec_json: many documents in one value are limited as one is, on either side") {
+  // Each empty object takes one byte of the encoding.
+  std::vector<json> many(180'000, json::object());
+  CHECK(decode_whole<std::vector<json>>(whole(many)) == many);
+  many.resize(1'000'000, json::object());
+  CHECK(code_of([&] { whole(many); }) == StateErrc::too_large);
+  Bytes bytes;
+  syncstate::ByteWriter(bytes).put_varint(1'000'000);
+  bytes.insert(bytes.end(), 1'000'000, std::byte{0xa0});
+  std::size_t spent = syncstate::testing::allocated_bytes;
+  CHECK(is_refused<std::vector<json>>(bytes));
+  spent = syncstate::testing::allocated_bytes - spent;
+  CHECK(spent < 33'000'000);
+}
+
 TEST_CASE("codec_json: a claimed length costs no memory") {
   for (const unsigned kind : {0x5bu, 0x7bu, 0x9bu, 0xbbu}) {
     for (const unsigned high : {0x00u, 0x7fu, 0x80u, 0xffu}) {

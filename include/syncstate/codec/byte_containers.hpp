@@ -93,8 +93,15 @@ struct Codec<T> : detail::BuiltIn<> {
     if (from_self < sizeof(T)) return 0;
     return detail::block_bytes(value.capacity() + (detail::is_byte_string<T> ? 1 : 0));
   }
-  static void encode(const T& value, ByteWriter& out) { out.put_sized(content_view(value)); }
-  static T decode(ByteReader& in) { return detail::from_contents<T>(in.read_sized()); }
+  static void encode(const T& value, ByteWriter& out) {
+    if constexpr (!detail::is_byte_string<T>) out.count_memory(detail::block_bytes(value.size()));
+    out.put_sized(content_view(value));
+  }
+  static T decode(ByteReader& in) {
+    const ByteView contents = in.read_sized();
+    if constexpr (!detail::is_byte_string<T>) in.take_memory(detail::block_bytes(contents.size()));
+    return detail::from_contents<T>(contents);
+  }
   static std::string type_name() { return detail::is_byte_string<T> ? "string" : "bytes"; }
 };
 

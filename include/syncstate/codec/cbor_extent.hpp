@@ -20,20 +20,29 @@ inline std::uint64_t read_cbor_argument(ByteReader& in, unsigned info) {
   return argument;
 }
 
-/// Reads one CBOR item and returns its bytes. Whether its values are ones that JSON knows is left to the
+/// A CBOR item with all that is in it.
+struct CborItem {
+  ByteView bytes;
+  std::uint64_t items;  ///< itself, and all items within it, keys too
+};
+
+/// Reads one CBOR item. Whether its values are ones that JSON knows is left to the
 /// parser.
 ///
 /// Refused are items without a definite length (we write none, and a parser recurses into strings made of
-/// strings), tags, lengths that the input can't hold, and integers below those of 64 bits. Errors    :
-/// StateErrc::decode_error.
-/// Complexity: linear; no memory.
-inline ByteView read_cbor_item(ByteReader& in) {
+/// strings), tags, lengths that the input can't hold, integers below those of 64 bits, and an item of more than
+/// `most_items` items, itself and keys included.
+/// Errors    : StateErrc::decode_error.
+/// Complexity: O(items); no memory.
+inline CborItem read_cbor_item(ByteReader& in, std::uint64_t most_items) {
   const ByteView start = in.rest();
   // Items owed by all open arrays and maps together. Each costs a byte at least, so they never exceed the
   // input, and whoever reserves room for what an array promises reserves for no more than that.
   std::uint64_t owed = 1;
+  std::uint64_t items = 0;
   while (owed > 0) {
     --owed;
+    ++items;
     const unsigned first = in.read_u8();
     const unsigned major = first >> 5;
     const std::uint64_t argument = read_cbor_argument(in, first & 0x1f);
@@ -55,8 +64,11 @@ inline ByteView read_cbor_item(ByteReader& in) {
       default: break;
     }
     if (owed > in.remaining()) ByteReader::fail("more CBOR items than bytes for them");
+    if (items + owed > most_items) {
+      ByteReader::fail("CBOR of too many values and keys");
+    }
   }
-  return start.first(start.size() - in.remaining());
+  return {start.first(start.size() - in.remaining()), items};
 }
 
 }  // namespace syncstate::detail

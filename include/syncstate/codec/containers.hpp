@@ -34,14 +34,15 @@ struct Codec<std::vector<T, Allocator>> : detail::BuiltIn<T> {
   static constexpr bool owns_memory = true;
   static std::size_t owned_bytes(const Vector& value) {
     if constexpr (std::same_as<T, bool>) {
-      return detail::block_bytes(value.capacity() / 8);
+      return block_bytes_of(value.capacity());
     } else {
-      return detail::block_bytes(value.capacity() * sizeof(T)) + detail::owned_by_all<T>(value);
+      return block_bytes_of(value.capacity()) + detail::owned_by_all<T>(value);
     }
   }
 
   static void encode(const Vector& value, ByteWriter& out) {
     static_assert(detail::Explain<Vector>::is_done);
+    out.count_memory(block_bytes_of(value.size()));
     out.put_varint(value.size());
     for (const T& element : value) Codec<T>::encode(element, out);
   }
@@ -52,12 +53,18 @@ struct Codec<std::vector<T, Allocator>> : detail::BuiltIn<T> {
     Vector out;
     // All at once: growing by doubling would need up to three times the bytes × sizeof(T) that we allow a
     // peer.
+    in.take_memory(block_bytes_of(count));
     out.reserve(count);
     for (; count > 0; --count) out.push_back(Codec<T>::decode(in));
     return out;
   }
 
   static std::string type_name() { return "[" + Codec<T>::type_name() + "]"; }
+
+ private:
+  static std::size_t block_bytes_of(std::size_t count) {
+    return detail::block_bytes(std::same_as<T, bool> ? count / 8 : count * sizeof(T));
+  }
 };
 
 /// The elements; the type fixes how many.
@@ -116,6 +123,7 @@ struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
 
   static void encode(const Set& value, ByteWriter& out) {
     static_assert(detail::Explain<Set>::is_done);
+    out.count_memory(value.size() * detail::tree_node_bytes<T>);
     out.put_varint(value.size());
     for (const T& element : value) Codec<T>::encode(element, out);
   }
@@ -123,6 +131,7 @@ struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
   static Set decode(ByteReader& in) {
     static_assert(detail::Explain<Set>::is_done);
     std::size_t count = detail::read_count(in, detail::min_bytes<T>());
+    in.take_memory(count * detail::tree_node_bytes<T>);
     Set out;
     for (; count > 0; --count) {
       T element = Codec<T>::decode(in);
@@ -153,7 +162,7 @@ struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
 
   static constexpr bool owns_memory = true;
   static std::size_t owned_bytes(const Map& value) {
-    std::size_t bytes = value.size() * detail::tree_node_bytes<typename Map::value_type>;
+    std::size_t bytes = value.size() * node_bytes;
     if constexpr (!detail::is_flat<K>() || !detail::is_flat<V>()) {
       for (const auto& entry : value) {
         bytes += detail::owned_bytes<K>(entry.first) + detail::owned_bytes<V>(entry.second);
@@ -164,6 +173,7 @@ struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
 
   static void encode(const Map& value, ByteWriter& out) {
     static_assert(detail::Explain<Map>::is_done);
+    out.count_memory(value.size() * node_bytes);
     out.put_varint(value.size());
     for (const auto& entry : value) {
       Codec<K>::encode(entry.first, out);
@@ -174,6 +184,7 @@ struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
   static Map decode(ByteReader& in) {
     static_assert(detail::Explain<Map>::is_done);
     std::size_t count = detail::read_count(in, detail::min_bytes<K>() + detail::min_bytes<V>());
+    in.take_memory(count * node_bytes);
     Map out;
     for (; count > 0; --count) {
       K key = Codec<K>::decode(in);
@@ -184,6 +195,9 @@ struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
   }
 
   static std::string type_name() { return "{" + Codec<K>::type_name() + ":" + Codec<V>::type_name() + "}"; }
+
+ private:
+  static constexpr std::size_t node_bytes = detail::tree_node_bytes<typename Map::value_type>;
 };
 
 }  // namespace syncstate

@@ -24,6 +24,12 @@ constexpr std::size_t block_bytes(std::size_t size) {
 template <class Element>
 inline constexpr std::size_t tree_node_bytes = block_bytes(4 * sizeof(void*) + sizeof(Element));
 
+/// The most memory that the blocks of one value may take where its encoding takes `encoded` bytes; strings count
+/// apart, for they take no more than twice their bytes.
+constexpr std::size_t most_decoded_bytes(std::size_t encoded) {
+  return (std::size_t{16} << 20) + 16 * encoded;
+}
+
 template <class T>
 consteval bool is_flat();
 
