@@ -84,6 +84,13 @@ inline std::uint64_t hash_number(std::uint64_t number, HashSeed seed) {
   return fold_multiply(fold_multiply(number ^ seed.first, seed.second | 1) ^ seed.second, seed.first | 1);
 }
 
+/// Hashes numbers that a peer chooses, for standard containers, whose own hash of a number is that number.
+struct NumberHash {
+  std::size_t operator()(std::uint64_t number) const {
+    return static_cast<std::size_t>(hash_number(number, HashSeed::of_process()));
+  }
+};
+
 /// The hash of a key. Keys that compare equal must have equal encodings, as `StateKey` demands.
 template <class K>
 std::uint64_t hash_key(KeyArg<K> key, HashSeed seed) {
@@ -102,7 +109,8 @@ std::uint64_t hash_key(KeyArg<K> key, HashSeed seed) {
     bytes.clear();
     encode_whole(key, bytes);
     const std::uint64_t hash = hash_bytes(bytes.data(), bytes.size(), seed);
-    kept = std::move(bytes);
+    constexpr std::size_t most_kept = 4'096;  // the memory of a larger one is given back
+    if (bytes.capacity() <= most_kept) kept = std::move(bytes);
     return hash;
   }
 }

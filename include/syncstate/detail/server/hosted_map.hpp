@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/model/key_hash.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/wire/wire_entries.hpp"
 #include "syncstate/limits.hpp"
@@ -172,7 +173,7 @@ class HostedMap final : public protocol::DiffSource {
       V value;
       UpdateId changed_at;
     };
-    std::unordered_map<std::uint32_t, Kept> kept;
+    std::unordered_map<std::uint32_t, Kept, NumberHash> kept;  // by ordinal
     bool is_revoked = false;
   };
 
