@@ -1,6 +1,5 @@
 // What an honest client notices while others attack its server: over TLS on loopback, each in a process of its own.
 #include <poll.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,87 +11,22 @@
 #include <cstdlib>
 #include <deque>
 #include <memory>
-#include <new>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include "attack/flood.hpp"
+#include "attack/parts.hpp"
 #include "hostile/attacker.hpp"
 #include "support/child_process.hpp"
 #include "support/harness.hpp"
-#include "support/sample_map.hpp"
 #include "support/statistics.hpp"
-#include "syncstate/syncstate.hpp"
-#include "syncstate/tcp.hpp"
-#include "syncstate/tcp/test_data.hpp"
 
 namespace {
 
 using namespace benchmarks;
-using namespace std::chrono_literals;
-namespace ss = syncstate;
-using support::ChildDuty;
-using support::ChildProcess;
-
-struct SetOne {
-  std::string key, value;
-};
-using Event = ss::Event<SetOne>;
-
-constexpr std::size_t keys = 1'000;
-constexpr std::string_view password = hostile::password;
-
-void serve_map(ChildDuty& duty) {
-  ss::tcp::TcpStateServer<std::string, std::string, SetOne> server(
-      ss::tcp::ServerOptions{.endpoint = "127.0.0.1:0",
-                             .tls = ss::tcp::ServerTls::from_pem(ss::tcp::test_data::certificate_pem,
-                                                                 ss::tcp::test_data::private_key_pem),
-                             .password = std::string(password)});
-  server.add_hook([](Map& map, const Event& event) { map.set(event.content.key, event.content.value); });
-  server.host(fill(Map(ss::Role::master), keys));
-  server.start();
-  duty.listens_at(server.endpoint());
-  duty.wait_for_end();
-}
-
-std::shared_ptr<ss::tcp::TcpStateRemote> connect(const ChildProcess& server) {
-  return std::make_shared<ss::tcp::TcpStateRemote>(
-      ss::tcp::RemoteOptions{.endpoint = server.endpoint(),
-                             .tls = ss::tcp::ClientTls::from_pem(ss::tcp::test_data::certificate_pem),
-                             .password = std::string(password),
-                             .event_timeout = 30s,
-                             .request_timeout = 30s});
-}
-
-/// The client that should not notice.
-class Honest {
- public:
-  explicit Honest(const ChildProcess& server) : remote_(connect(server)), map_(fill(Map(remote_), keys)) {
-    remote_->on_status([lost = lost_](const ss::Status& status) {
-      if (status.state == ss::LinkState::stale) ++*lost;
-    });
-  }
-
-  /// Sends an event, and waits for its answer; returns how long that took, in microseconds.
-  double send() {
-    ++number_;
-    const auto start = Clock::now();
-    remote_->send_event(map_.hash(), Event{{sample_key(number_ % keys), sample_value(number_)}});
-    return microseconds(Clock::now() - start);
-  }
-  [[nodiscard]] const ss::MapHash& hash() const { return map_.hash(); }
-  /// How often it lost its link.
-  [[nodiscard]] std::size_t lost() const { return *lost_; }
-
- private:
-  std::shared_ptr<ss::tcp::TcpStateRemote> remote_;
-  Map map_;
-  std::uint64_t number_ = 0;
-  std::shared_ptr<std::atomic<std::size_t>> lost_ = std::make_shared<std::atomic<std::size_t>>(0);
-};
 
 /// One kind of attack, which an attacker makes over and over.
 struct Attack {
@@ -199,32 +133,6 @@ class Attacker {
   std::unique_ptr<hostile::Attacker> updating_;
 };
 
-/// A counter that parent and child share.
-class SharedCounter {
- public:
-  SharedCounter()
-      : memory_(::mmap(nullptr, sizeof(Counter), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
-    if (memory_ == MAP_FAILED) throw std::runtime_error("mmap failed");
-    counter_ = new (memory_) Counter(0);
-  }
-  SharedCounter(const SharedCounter&) = delete;
-  SharedCounter& operator=(const SharedCounter&) = delete;
-  ~SharedCounter() { ::munmap(memory_, sizeof(Counter)); }
-  [[nodiscard]] std::atomic<std::uint64_t>& get() { return *counter_; }
-
- private:
-  using Counter = std::atomic<std::uint64_t>;
-  void* memory_;
-  Counter* counter_ = nullptr;
-};
-
-/// The latencies of events sent one after the other for this long.
-std::vector<double> latencies(Honest& honest, Clock::duration time) {
-  std::vector<double> all;
-  for (const auto end = Clock::now() + time; Clock::now() < end;) all.push_back(honest.send());
-  return all;
-}
-
 /// How long after now a client's latency is as it was: until the first quarter of a second whose p99 is at most twice
 /// `usual` begins.
 double seconds_to_recover(Honest& honest, double usual) {
@@ -238,7 +146,7 @@ double seconds_to_recover(Honest& honest, double usual) {
 
 void measure(const Settings& settings, Report& report, bool has_many_addresses) {
   SharedCounter done;
-  const ChildProcess server(serve_map);
+  const ChildProcess server([](ChildDuty& duty) { serve_map(duty); });
   ChildProcess attacker(
       [&](ChildDuty& duty) { Attacker(server.endpoint(), has_many_addresses, done.get()).run(duty); });
   Honest honest(server);
@@ -254,7 +162,7 @@ void measure(const Settings& settings, Report& report, bool has_many_addresses) 
   std::vector<double> newcomers;
   const auto let_in = [&] {
     const auto start = Clock::now();
-    keep(connect(server)->attach<std::string, std::string>(honest.hash()));
+    keep(connect_to(server)->attach<std::string, std::string>(honest.hash()));
     newcomers.push_back(seconds(Clock::now() - start) * 1e3);
   };
   for (std::size_t round = 0; round < rounds; ++round) {
@@ -303,6 +211,10 @@ void measure_many(const Settings& settings, Report& report) { measure(settings, 
 int main(int argc, char** argv) {
   return run_benchmarks(
       argc, argv,
-      {{"one", "Event → answer of an honest client while one address attacks", measure_one},
+      {{"flood",
+        "Event → answer of an honest client while 64 addresses flood its server, or another one; ECDSA",
+        measure_flood_ecdsa, false, true},
+       {"flood_rsa", "The same with an RSA certificate of 2,048 bits", measure_flood_rsa, false, true},
+       {"one", "Event → answer of an honest client while one address attacks", measure_one},
        {"many", "Event → answer of an honest client while ever new addresses attack", measure_many}});
 }

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "syncstate/bytes.hpp"
+#include "syncstate/detail/unique_function.hpp"
 
 namespace syncstate {
 
@@ -42,6 +43,11 @@ class Link {
 
   /// Closes at once.
   virtual void abort() = 0;
+
+  /// Goes on on the executor that the transport made this link for once its peer has proven itself. `then` runs there,
+  /// before anything else is heard of the link; until then nothing more is heard of it here, and it must not be called.
+  /// Call it from `LinkOwner::on_bytes`, at the end. A link that stays on one executor runs `then` at once.
+  virtual void move_on(detail::UniqueFunction<void()> then) { then(); }
 };
 
 /// The role's side of a link: it holds the session. Implemented by the roles.

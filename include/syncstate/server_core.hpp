@@ -170,7 +170,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     {
       const std::lock_guard lock(mutex_);
       if (std::exchange(is_stopped_, true)) return;
-      lanes = lanes_;
+      lanes = entry_lanes_;
+      lanes.insert(lanes.end(), lanes_.begin(), lanes_.end());
       for (auto& [hash, entry] : entries_) {
         if (entry.slot) entry.slot->stop();
       }
@@ -192,15 +193,25 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     return lane;
   }
 
+  /// A lane for links whose clients have not proven themselves yet. Commits do not wake it.
+  [[nodiscard]] std::shared_ptr<detail::Lane> add_entry_lane(std::shared_ptr<Executor> executor) {
+    auto lane = std::make_shared<detail::Lane>(std::move(executor));
+    const std::lock_guard lock(mutex_);
+    entry_lanes_.push_back(lane);
+    return lane;
+  }
+
   /// Takes a connection that was just accepted; call on the lane's executor.
   ///
   /// `address` is what limits count by: one string for whoever is to share them. `make_link()` gives the
   /// `std::shared_ptr<Link>`, and is called only if there is room for it: a connection that there is none for costs
-  /// nothing more. Returns who is to hear of the link, or null.
+  /// nothing more. With a `next_lane`, the link moves there, by `Link::move_on`, as soon as its client has proven itself.
+  /// Returns who is to hear of the link, or null.
   /// Errors: what `make_link` throws.
   template <std::invocable MakeLink>
   [[nodiscard]] std::shared_ptr<LinkOwner> accept(const std::shared_ptr<detail::Lane>& lane,
-                                                  const std::string& address, MakeLink&& make_link) {
+                                                  const std::string& address, MakeLink&& make_link,
+                                                  std::shared_ptr<detail::Lane> next_lane = nullptr) {
     const std::uint64_t id = next_link_++;
     const TimePoint now = lane->executor().now();
     {
@@ -211,8 +222,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     if (admission.evicted) evict(*admission.evicted);
     if (!admission.is_admitted) return nullptr;
     try {
-      auto owner =
-          std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, make_link(), id, address);
+      auto owner = std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, make_link(), id,
+                                                        address, std::move(next_lane));
       lane->add(owner);
       const std::lock_guard lock(mutex_);
       pending_[id] = owner;
@@ -256,6 +267,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     table_.authenticated(link);
     const std::lock_guard lock(mutex_);
     pending_.erase(link);
+  }
+  [[nodiscard]] bool is_stopped() const override {
+    const std::lock_guard lock(mutex_);
+    return is_stopped_;
   }
   void closed(std::uint64_t link, const std::string& address, TimePoint now) override {
     table_.closed(link, address, now);
@@ -436,7 +451,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       const auto found = pending_.find(link);
       if (found != pending_.end()) old = found->second.lock();
     }
-    if (old) on_lane_of(old, [](detail::ServerLink& l) { l.abort(); });
+    if (!old) return;
+    on_lane_of(old, [](detail::ServerLink& l) {
+      if (!l.session().is_authenticated()) l.abort();  // it may have proven itself meanwhile
+    });
   }
 
   [[nodiscard]] bool types_agree(const std::string& key_type, const std::string& value_type) const {
@@ -449,7 +467,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   template <class F>
   static void on_lane_of(const std::shared_ptr<detail::ServerLink>& link, F f) {
-    link->lane()->executor().post([link, f = std::move(f)]() mutable { link->guard([&] { f(*link); }); });
+    detail::ServerLink::post(link, std::move(f));
   }
 
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
@@ -627,6 +645,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   std::map<MapHash, Entry> entries_;
   std::map<UploadId, std::shared_ptr<Upload>> uploads_;
   std::vector<std::shared_ptr<detail::Lane>> lanes_;
+  std::vector<std::shared_ptr<detail::Lane>> entry_lanes_;
   const std::shared_ptr<protocol::ServerAccount> account_ =
       std::make_shared<protocol::ServerAccount>(options_.limits);
   const detail::SharedBytesCount uploaded_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);

@@ -3,6 +3,7 @@
 #define SYNCSTATE_TCP_IO_THREAD_HPP
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include <chrono>
 #include <memory>
@@ -28,10 +29,13 @@ class IoThread {
  public:
   /// `name` shows in debuggers; the system keeps 15 characters. Before it sleeps, the thread goes on looking for work for
   /// as long as `spin` says; so does whoever waits for what it does.
-  explicit IoThread(const std::string& name, std::chrono::microseconds spin = {})
+  /// Where threads compete for a CPU, one with a higher `niceness` gives way, see nice(2).
+  explicit IoThread(const std::string& name, std::chrono::microseconds spin = {}, int niceness = 0)
       : state_(std::make_shared<State>()) {
     executor_ = AsioExecutor::on_single_thread(state_->context, spin);
-    thread_ = std::thread([state = state_, executor = executor_, spin]() mutable {
+    thread_ = std::thread([state = state_, executor = executor_, spin, niceness]() mutable {
+      // On Linux niceness is a thread's own. If the system does not let us, the thread competes like any other.
+      if (niceness > 0) (void)::setpriority(PRIO_PROCESS, 0, niceness);
       run(state->context, spin);
       // Nothing that outlives this thread may touch the context, which goes with the last reference to the
       // state.

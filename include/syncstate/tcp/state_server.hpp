@@ -31,6 +31,7 @@
 #include "syncstate/tcp/tls.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_link.hpp"
+#include "syncstate/tcp/turn_queue.hpp"
 #include "syncstate/threads/hook_pool.hpp"
 
 namespace syncstate::tcp {
@@ -52,6 +53,11 @@ struct ServerOptions {
   bool allow_uploads = true;
   /// Threads (or strands of the user's context) that do I/O; links are spread over them.
   std::size_t io_threads = 1;
+  /// Threads that accept connections, do TLS handshakes and check proofs, so that strangers do not hold up links that are
+  /// through: a link goes on on its I/O thread once its client has proven itself. They give way to other threads on the
+  /// same CPU (niceness 10). Not on a context of the user's: there a strand does this work, one step of a handshake at a
+  /// time, and everything that is ready on the context runs between two steps.
+  std::size_t handshake_threads = 1;
   /// Threads that run hooks: serially for one map, side by side for different ones.
   std::size_t hook_threads = 2;
   /// Runs hooks on the I/O thread on which their events come in, unless somebody else is changing that map: the lowest
@@ -80,8 +86,8 @@ struct ServerOptions {
 /// Hosts maps of one kind by their hash, runs hooks on the events that come for them, and streams what they
 /// change.
 ///
-/// Threads : any member from any thread. I/O runs on `io_threads` threads of its own, or on the user's
-///           context; hooks on `hook_threads` threads, always its own.
+/// Threads : any member from any thread. I/O runs on `io_threads` threads of its own, handshakes on `handshake_threads`,
+///           or both on the user's context; hooks on `hook_threads` threads, always its own.
 /// End     : `stop` or the destructor: sessions end, `endpoint` is free again, hooks that run are waited for,
 ///           but not the network. Maps and handles answer `stopped` from then on.
 template <class K, class V, class E>
@@ -176,6 +182,8 @@ class TcpStateServer {
     core_->stop();
     hook_pool_->join();
     if (threads_.empty()) return;
+    // The gates first: a link that is about to move on does so now.
+    for (auto& gate : desk_->gates) flush(*gate.executor);
     for (auto& ear : desk_->ears) flush(*ear.executor);
     for (auto& thread : threads_) thread->stop();
     threads_.clear();
@@ -200,12 +208,22 @@ class TcpStateServer {
     std::shared_ptr<syncstate::detail::Lane> lane;
   };
 
+  /// One executor for handshakes, and the core's lane for links whose clients have not proven themselves.
+  struct Gate {
+    std::shared_ptr<AsioExecutor> executor;
+    std::shared_ptr<syncstate::detail::Lane> lane;
+    std::shared_ptr<TurnQueue> turns;
+  };
+
   /// What a connection needs that comes in while the server goes.
   class Desk {
    public:
     std::shared_ptr<ServerCore<K, V, E>> core;
     std::vector<Ear> ears;
-    std::size_t next_ear = 0;  // of the acceptor's executor
+    std::vector<Gate> gates;
+    // Of the acceptor's executor, the first gate's:
+    std::size_t next_ear = 0;
+    std::size_t next_gate = 0;
 
     void set_context(std::shared_ptr<const TlsContext> context) {
       const std::lock_guard lock(mutex_);
@@ -227,6 +245,9 @@ class TcpStateServer {
         hook_pool_(std::make_shared<HookPool>(options_.hook_threads)),
         core_(ServerCore<K, V, E>::create(core_options(), hook_pool_)) {
     if (options_.io_threads == 0) throw StateError(StateErrc::invalid_option, "io_threads starts at 1");
+    if (options_.handshake_threads == 0) {
+      throw StateError(StateErrc::invalid_option, "handshake_threads is 0, and starts at 1");
+    }
     if (!(options_.fan_out_share > 0 && options_.fan_out_share <= 1)) {
       throw StateError(StateErrc::invalid_option, "fan_out_share is above 0, and at most 1");
     }
@@ -239,6 +260,20 @@ class TcpStateServer {
         executor = threads_.back()->executor();
       }
       desk_->ears.push_back(Ear{executor, core_->add_lane(executor)});
+    }
+    const std::size_t gates = context != nullptr ? 1 : options_.handshake_threads;
+    for (std::size_t i = 0; i < gates; ++i) {
+      std::shared_ptr<AsioExecutor> executor;
+      if (context != nullptr) {
+        executor = AsioExecutor::on_strand(context->get_executor());
+      } else {
+        constexpr int niceness = 10;
+        threads_.push_back(std::make_unique<IoThread>("syncstate hs " + std::to_string(i),
+                                                      std::chrono::microseconds(0), niceness));
+        executor = threads_.back()->executor();
+      }
+      desk_->gates.push_back(
+          Gate{executor, core_->add_entry_lane(executor), TurnQueue::make(executor->asio_executor())});
     }
     desk_->core = core_;
   }
@@ -263,7 +298,7 @@ class TcpStateServer {
   }
 
   void open_listener() {
-    const auto executor = desk_->ears.front().executor->asio_executor();
+    const auto executor = desk_->gates.front().executor->asio_executor();
     if (options_.listener >= 0) {
       acceptor_.emplace(executor, NativeSocket(options_.listener));
     } else {
@@ -271,27 +306,32 @@ class TcpStateServer {
     }
   }
 
-  /// A connection came: the next executor takes it.
+  /// A connection came: the next gate takes it.
   static void take(const std::shared_ptr<Desk>& desk, NativeSocket socket, std::string address) {
+    const Gate& gate = desk->gates[desk->next_gate++ % desk->gates.size()];
     const Ear& ear = desk->ears[desk->next_ear++ % desk->ears.size()];
-    ear.executor->post([desk, ear, socket = std::move(socket), address = std::move(address)]() mutable {
-      // Out of memory or descriptors: this connection is closed, others go on.
-      syncstate::detail::contain(desk->core->on_error(), [&] {
-        std::shared_ptr<TlsLink> link;
-        auto owner = desk->core->accept(ear.lane, network_of({address, 0}), [&] {
-          TlsLinkOptions options;
-          // The core limits the time until authentication.
-          options.handshake_time = std::chrono::milliseconds(0);
-          options.key_updates_per_minute = desk->core->limits().key_updates_per_minute;
-          options.client_hello_bytes = desk->core->limits().client_hello_bytes;
-          options.certificate_chain_bytes = desk->core->limits().certificate_chain_bytes;
-          link = TlsLink::make_server(adopt(ear.executor->asio_executor(), std::move(socket)),
-                                      *desk->context(), address, options, ear.executor);
-          return link;
+    gate.executor->post(
+        [desk, gate, ear, socket = std::move(socket), address = std::move(address)]() mutable {
+          // Out of memory or descriptors: this connection is closed, others go on.
+          syncstate::detail::contain(desk->core->on_error(), [&] {
+            std::shared_ptr<TlsLink> link;
+            const auto make_link = [&] {
+              TlsLinkOptions options;
+              // The core limits the time until authentication.
+              options.handshake_time = std::chrono::milliseconds(0);
+              options.key_updates_per_minute = desk->core->limits().key_updates_per_minute;
+              options.client_hello_bytes = desk->core->limits().client_hello_bytes;
+              options.certificate_chain_bytes = desk->core->limits().certificate_chain_bytes;
+              options.next_executor = ear.executor;
+              options.turns = gate.turns;
+              link = TlsLink::make_server(adopt(gate.executor->asio_executor(), std::move(socket)),
+                                          *desk->context(), address, options, gate.executor);
+              return link;
+            };
+            auto owner = desk->core->accept(gate.lane, network_of({address, 0}), make_link, ear.lane);
+            if (owner) link->start(std::move(owner));
+          });
         });
-        if (owner) link->start(std::move(owner));
-      });
-    });
   }
 
   /// Lets an executor do what was posted to it, so that goodbyes get out.

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,13 +23,16 @@
 
 #include "syncstate/async/asio.hpp"
 #include "syncstate/bytes.hpp"
+#include "syncstate/detail/unique_function.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/tcp/asio_executor.hpp"
+#include "syncstate/tcp/native_socket.hpp"
 #include "syncstate/tcp/socket_bio.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_error.hpp"
+#include "syncstate/tcp/turn_queue.hpp"
 
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
@@ -46,13 +50,17 @@ struct TlsLinkOptions {
   std::size_t key_updates_per_minute = Limits{}.key_updates_per_minute;
   std::size_t client_hello_bytes = Limits{}.client_hello_bytes;
   std::size_t certificate_chain_bytes = Limits{}.certificate_chain_bytes;
+  /// Where the link goes on after `move_on`; null: where it is.
+  std::shared_ptr<AsioExecutor> next_executor{};
+  /// The steps of the handshake wait here for their turn; null: they do not wait. On the socket's executor.
+  std::shared_ptr<TurnQueue> turns{};
 };
 
 /// One TLS connection, server's or client's end.
 ///
 /// Threads : everything, calls in both directions included, on the socket's executor, which must be serial: a
 ///           strand, or a context that one thread runs. Only `start` may be called from elsewhere, and first
-///           of all.
+///           of all. After `move_on` it is the next executor instead.
 /// Lifetime: keeps its owner and itself alive until `on_closed` was called. Where the Asio context is
 ///           destroyed before, the owner is released without that call, and the link is inert from then on.
 /// Memory  : while nothing is in flight, no buffers, but of a process's first eight links those of OpenSSL; what the
@@ -89,6 +97,11 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       if (link.options_.handshake_time.count() > 0) link.start_timer(held, link.options_.handshake_time);
       link.on_ready(held);
     });
+  }
+
+  void move_on(syncstate::detail::UniqueFunction<void()> then) override {
+    if (!options_.next_executor) return then();
+    moves_on_ = std::move(then);
   }
 
   void wake() override {
@@ -149,12 +162,22 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
         : link(std::move(link_)), owner(std::move(owner_)) {}
     Held(const Held&) = delete;
     Held& operator=(const Held&) = delete;
-    ~Held() { link->release(); }
+    ~Held() {
+      if (link) link->release();
+    }
 
-    const std::shared_ptr<TlsLink> link;
+    // Null once the link has moved on: then this belongs to operations on the executor that it left, and those must not
+    // touch it. Written and read on that executor only.
+    std::shared_ptr<TlsLink> link;
     std::shared_ptr<LinkOwner> owner;
   };
   using HeldPtr = std::shared_ptr<Held>;
+
+  // What a link takes along to its next executor.
+  struct Arrival {
+    NativeSocket socket;
+    syncstate::detail::UniqueFunction<void()> then;
+  };
 
   static constexpr std::size_t record_bytes = std::size_t{16} << 10;
   static constexpr std::size_t read_bytes_per_turn = std::size_t{64} << 10;
@@ -212,12 +235,28 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   // The socket has news.
   void on_ready(const HeldPtr& held) {
+    if (state_ == State::handshaking && options_.turns) return wait_for_turn(held);
+    take_ready_turn(held);
+  }
+
+  void take_ready_turn(const HeldPtr& held) {
     {
       const AsioExecutor::Handler handler(executor_);
       take_turn(held, true);
     }
+    if (!held->link) return;
     // What came of it is on its way before the kernel is asked for more.
     if (state_ != State::closed && !is_in_turn_) wait(held);
+  }
+
+  // A step of the handshake takes its time: other links first.
+  void wait_for_turn(const HeldPtr& held) {
+    if (std::exchange(waits_for_turn_, true)) return;
+    options_.turns->post([held] {
+      if (!held->link) return;
+      held->link->waits_for_turn_ = false;
+      held->link->take_ready_turn(held);
+    });
   }
 
   // Everything that can be done now without waiting, within limits, so that links take turns.
@@ -240,12 +279,52 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
     if (state_ != State::handshaking) {
       if (state_ != State::closed && (is_ready || has_unread_)) read(held);
-      if (state_ != State::closed && (is_ready || !writes_after_reading_)) write(held);
+      if (state_ != State::closed && !moves_on_ && (is_ready || !writes_after_reading_)) write(held);
     }
     is_in_turn_ = false;
     if (state_ == State::closed) return;
+    if (moves_on_) return hand_over(held);
     if (is_another_turn_due()) post_turn(held);
     if (!waits_later) wait(held);
+  }
+
+  // Leaves this executor for the next one. The caller must not touch the link any more unless `held->link` is set.
+  void hand_over(const HeldPtr& held) {
+    // What is pending here keeps `held`, which does not lead to the link any more; Asio cancels it, or has it in its queue.
+    auto next = std::make_shared<Held>(nullptr, held->owner);
+    auto arrive = std::make_unique<Arrival>();
+    std::error_code error;
+    arrive->socket = NativeSocket(socket_->release(error));
+    if (error) return close(held, StateErrc::link_closed, error.message());
+    arrive->then = std::exchange(moves_on_, {});
+    socket_.reset();
+    is_read_pending_ = false;
+    is_write_pending_ = false;
+    is_turn_posted_ = false;
+    takes_another_turn_ = false;
+    held->owner.reset();
+    held_ = next;
+    next->link = std::move(held->link);
+    const auto executor = options_.next_executor;
+    executor->post(
+        [next = std::move(next), arrive = std::move(arrive)] { next->link->arrive(next, *arrive); });
+  }
+
+  // On the next executor.
+  void arrive(const HeldPtr& held, Arrival& arrival) {
+    executor_ = options_.next_executor;
+    try {
+      socket_ = adopt(executor_->asio_executor(), std::move(arrival.socket));
+    } catch (const std::exception& failure) {  // out of memory or descriptors
+      release();
+      arrival.then();
+      held->owner->on_closed(make_error_code(StateErrc::link_closed), failure.what());
+      held->owner.reset();
+      return;
+    }
+    arrival.then();
+    take_turn(held, true);  // what this defers runs after this task
+    if (held->link && state_ != State::closed) wait(held);
   }
 
   void shake_hands(const HeldPtr& held) {
@@ -307,7 +386,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       }
       total += size;
       if (state_ == State::open) held->owner->on_bytes(ByteView(record.data(), size));
-      if (state_ == State::closed) return;
+      if (state_ == State::closed || moves_on_) return;
       if (io_.is_drained() && SSL_has_pending(ssl_.get()) == 0) return;  // asking again would only be told so
     }
     // What OpenSSL has decrypted or read ahead raises no readiness: look again without waiting for any.
@@ -447,6 +526,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     if (is_pending) return;
     is_pending = true;
     socket_->async_wait(what, [held, &is_pending](std::error_code error) {
+      if (!held->link) return;
       is_pending = false;  // a member of *held->link
       if (error == asio::error::operation_aborted) return;
       held->link->on_ready(held);
@@ -457,6 +537,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     if (is_turn_posted_) return;
     is_turn_posted_ = true;
     auto turn = [held] {
+      if (!held->link) return;
       held->link->is_turn_posted_ = false;
       held->link->take_turn(held, false);
     };
@@ -470,6 +551,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   void start_timer(const HeldPtr& held, std::chrono::milliseconds time) {
     timer_ = std::make_unique<asio::steady_timer>(socket_->get_executor(), time);
     timer_->async_wait([held, limits = state_](std::error_code error) {
+      if (!held->link) return;
       TlsLink& link = *held->link;
       const bool is_closing = link.state_ == State::flushing || link.state_ == State::lingering;
       if (error) return;
@@ -498,6 +580,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   // Gives back all that belongs to Asio, OpenSSL or the kernel.
   void release() {
     state_ = State::closed;
+    moves_on_ = {};
     held_.reset();
     timer_.reset();
     ssl_.reset();
@@ -521,7 +604,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   const Side side_;
   const TlsLinkOptions options_;
-  const std::shared_ptr<AsioExecutor> executor_;  // or null
+  std::shared_ptr<AsioExecutor> executor_;  // or null
   const std::string peer_address_;
   const std::string expected_name_;
 
@@ -535,6 +618,9 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   bool is_turn_posted_ = false;
   bool is_read_pending_ = false;  // at most one wait of each kind
   bool is_write_pending_ = false;
+  bool waits_for_turn_ = false;
+  syncstate::detail::UniqueFunction<void()>
+      moves_on_;  // set: the turn ends, and the link goes to its next executor
 
   std::optional<asio::ip::tcp::socket> socket_;
   detail::SocketIo io_;  // before ssl_, whose BIO points at it

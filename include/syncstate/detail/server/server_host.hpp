@@ -40,6 +40,8 @@ class ServerHost {
   [[nodiscard]] virtual bool is_barred(const std::string& address, TimePoint now) = 0;
   virtual void proof_failed(const std::string& address, TimePoint now) = 0;
   virtual void authenticated(std::uint64_t link) = 0;
+  /// Whether the server ends its links. True before it asks its lanes to.
+  [[nodiscard]] virtual bool is_stopped() const = 0;
   virtual void closed(std::uint64_t link, const std::string& address, TimePoint now) = 0;
 
   virtual void open_asked(const std::shared_ptr<ServerLink>& link, protocol::Open open) = 0;

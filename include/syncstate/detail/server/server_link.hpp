@@ -3,6 +3,7 @@
 #define SYNCSTATE_DETAIL_SERVER_SERVER_LINK_HPP
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -24,19 +25,38 @@ namespace syncstate::detail {
 
 /// Drives one server session: what the link brings goes in, what the session wants is done.
 ///
-/// Threads: on the lane's executor.
+/// Threads: on the lane's executor. A link whose client has proven itself may change to another lane, see `move_on`.
 class ServerLink final : public LinkOwner, public std::enable_shared_from_this<ServerLink> {
  public:
   ServerLink(std::shared_ptr<ServerHost> host, std::shared_ptr<Lane> lane, std::shared_ptr<Link> link,
-             std::uint64_t id, std::string address)
+             std::uint64_t id, std::string address, std::shared_ptr<Lane> next_lane = nullptr)
       : host_(std::move(host)),
-        lane_(std::move(lane)),
+        first_lane_(std::move(lane)),
+        next_lane_(std::move(next_lane)),
         link_(std::move(link)),
         id_(id),
         address_(std::move(address)),
-        session_(host_->limits(), lane_->executor().now(), host_->account()) {}
+        session_(host_->limits(), first_lane_->executor().now(), host_->account()) {}
 
-  [[nodiscard]] const std::shared_ptr<Lane>& lane() const { return lane_; }
+  /// The lane that the link is on; see `post`.
+  /// Threads: any.
+  [[nodiscard]] const std::shared_ptr<Lane>& lane() const {
+    return has_moved_.load(std::memory_order_acquire) ? next_lane_ : first_lane_;
+  }
+
+  /// Runs `f(link)` on the executor of the link's lane, guarded. If the link moves on meanwhile, on the next lane's.
+  /// Threads: any.
+  template <class F>
+  static void post(const std::shared_ptr<ServerLink>& link, F f) {
+    const std::shared_ptr<Lane>& lane = link->lane();
+    lane->executor().post([link, is_first = lane == link->first_lane_, f = std::move(f)]() mutable {
+      if (!is_first || !link->leaves_) return link->guard([&] { f(*link); });
+      // The link's arrival was posted there before.
+      link->next_lane_->executor().post(
+          [link, f = std::move(f)]() mutable { link->guard([&] { f(*link); }); });
+    });
+  }
+
   [[nodiscard]] protocol::ServerSession& session() { return session_; }
   [[nodiscard]] const Peer& peer() const { return peer_; }
   [[nodiscard]] std::uint64_t id() const { return id_; }
@@ -46,7 +66,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     if (!link_ || session_.is_over()) return;
     std::erase(asked_, channel);
     forget_map(channel);
-    lane_->add_follower(map->source().get(), this);
+    lane()->add_follower(map->source().get(), this);
     sender = map->hold_sender(sender);
     maps_[channel] = OpenMap{map, sender};
     if (!session_.opened(channel, map->source(), sender)) forget_map(channel);
@@ -111,19 +131,20 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   void on_open(const LinkInfo& info) override {
     guard([&] {
       peer_ = info.peer;
-      const TimePoint now = lane_->executor().now();
+      const TimePoint now = lane()->executor().now();
       session_.on_open(host_->passwords(), info.channel_binding, host_->is_barred(address_, now), now);
     });
   }
 
   void on_bytes(ByteView bytes) override {
     guard([&] {
-      const TimePoint now = lane_->executor().now();
+      const TimePoint now = lane()->executor().now();
       // Links that were opened side by side have as many guesses together as one after the other.
       // And a password that was withdrawn meanwhile is not taken any more.
       if (!session_.is_authenticated()) {
         session_.set_busy(host_->is_barred(address_, now));
         session_.set_passwords(host_->passwords());
+        if (next_lane_) return on_first_bytes(bytes, now);
       }
       session_.on_bytes(bytes, now, sink());
       run_events();
@@ -145,10 +166,10 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
 
   void on_closed(std::error_code, const std::string&) override {
     const auto self = shared_from_this();
-    lane_->remove(this);
+    lane()->remove(this);
     link_.reset();
     for (const auto& [channel, open] : std::exchange(maps_, {})) open.map->release_sender(open.sender);
-    host_->closed(id_, address_, lane_->executor().now());
+    host_->closed(id_, address_, lane()->executor().now());
     // Uploads under way are given up through the same door as closed channels.
     for (const protocol::ChannelId channel : std::exchange(asked_, {})) {
       contain(host_->on_error(), [&] { host_->channel_closed(*this, channel); });
@@ -226,9 +247,39 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   void perform(const protocol::CloseSession& action) {
     report(host_->on_error(), action.cause);
     if (action.reason == StateErrc::unauthorized && !session_.is_authenticated()) {
-      host_->proof_failed(address_, lane_->executor().now());
+      host_->proof_failed(address_, lane()->executor().now());
     }
     if (link_) link_->close_gracefully();
+  }
+
+  /// Takes no more than the proof here: what came behind it belongs to the next lane.
+  /// Complexity: O(bytes up to the end of the first frame), of which there are at most
+  ///             `Limits::frame_bytes_before_authentication` and its length.
+  void on_first_bytes(ByteView bytes, TimePoint now) {
+    while (!bytes.empty() && !session_.is_authenticated() && !session_.is_over()) {
+      session_.on_bytes(bytes.first(1), now, sink());  // nobody knows yet where the frame ends
+      bytes = bytes.subspan(1);
+    }
+    if (session_.is_authenticated() && !session_.is_over()) return move_on(bytes);
+    wake();
+  }
+
+  /// The client has proven itself: the link leaves the lane of strangers, and goes on with `rest` on the next one.
+  void move_on(ByteView rest) {
+    if (!link_) return;
+    auto then = [self = shared_from_this(), rest = Bytes(rest.begin(), rest.end())] {
+      self->guard([&] {
+        self->has_moved_.store(true, std::memory_order_release);
+        self->next_lane_->add(self);
+        // `stop` may have been at the lane already.
+        if (self->host_->is_stopped()) return self->end(StateErrc::stopped, "the server stops");
+        self->wake();
+        if (!rest.empty()) self->on_bytes(rest);
+      });
+    };
+    leaves_ = true;
+    first_lane_->remove(this);
+    link_->move_on(std::move(then));
   }
 
   /// Whether the peer may do this with the map open on `channel`.
@@ -262,12 +313,15 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     closed.map->release_sender(closed.sender);
     const bool is_open_still = std::any_of(maps_.begin(), maps_.end(),
                                            [&](const auto& open) { return open.second.map == closed.map; });
-    if (!is_open_still) lane_->remove_follower(closed.map->source().get(), this);
+    if (!is_open_still) lane()->remove_follower(closed.map->source().get(), this);
   }
 
   std::shared_ptr<ServerHost> host_;
-  std::shared_ptr<Lane> lane_;
-  std::shared_ptr<Link> link_;  // until on_closed, which breaks the circle
+  const std::shared_ptr<Lane> first_lane_;
+  const std::shared_ptr<Lane> next_lane_;  // once the client has proven itself; or null
+  std::atomic<bool> has_moved_{false};     // to the next lane; set there
+  bool leaves_ = false;                    // the first lane, on whose executor alone this is looked at
+  std::shared_ptr<Link> link_;             // until on_closed, which breaks the circle
   std::uint64_t id_;
   std::string address_;
   Peer peer_;
