@@ -66,6 +66,9 @@ struct Limits {
   std::chrono::milliseconds upload_time{600'000};
   /// The encoding of one value, in bytes.
   std::size_t value_bytes = std::size_t{16} << 20;
+  /// What a client keeps of one link's diffs, values, fetched states and lists that are not whole yet, in bytes of memory;
+  /// beyond, the session ends. A client whose maps are larger needs more.
+  std::size_t staged_bytes = std::size_t{1} << 30;
   /// The encoding of one event, in bytes.
   std::size_t event_bytes = std::size_t{1} << 20;
 
@@ -76,7 +79,7 @@ struct Limits {
   /// Bytes of all events that wait for their hooks, those of links that are gone too; an event beyond is answered `busy`,
   /// and has not run.
   std::size_t all_event_bytes = std::size_t{1} << 30;
-  /// Requests (`get_diff`, `fetch`, ...) of one link that were not answered yet.
+  /// Requests (`get_diff`, `fetch`, ...) of one link that were not answered yet; a client has further ones wait.
   std::size_t requests_in_flight = 1'024;
   /// Answers kept per sender for repeats.
   std::size_t answers_per_sender = 1'024;

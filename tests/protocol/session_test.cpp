@@ -491,6 +491,9 @@ void prepare(ClientSide& client, const Hosted& map) {
   client.session.fetch(map.hash(), "string", "string");
   client.session.list();
   client.session.get_update_id(1);
+  for (const std::uint64_t number : {1U, 2U}) {
+    client.session.send_event(1, 77, number, std::make_shared<const SerializedEvent>());
+  }
   client.take_all();
 }
 

@@ -2,6 +2,8 @@
 #ifndef SYNCSTATE_PROTOCOL_CLIENT_SESSION_HPP
 #define SYNCSTATE_PROTOCOL_CLIENT_SESSION_HPP
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
@@ -37,7 +39,7 @@ struct ChannelOpened {
 struct UploadAsked {
   ChannelId channel;
 };
-/// The server refuses this channel or request; it is gone.
+/// The server refuses this channel or request, or its answer is beyond a limit of ours; it is gone.
 struct ChannelRefused {
   ChannelId channel;
   StateErrc reason;
@@ -116,13 +118,18 @@ using ClientAction = std::variant<ServerAuthenticated, ChannelOpened, UploadAske
                                   UpdateIdCame, StateCame, StateEnded, HostedCame, DiffStaged, ValueStaged,
                                   DiffCame, StepCame, EventAnswered, EventRefused, HeadHeard, CloseSession>;
 
-/// One connection's protocol state on the client, without any I/O.
+/// One connection's protocol state on the client, without any I/O. The server is not trusted: every field of its frames
+/// is bounded by our own limits, and what answers nothing that was asked or sent ends the session.
 ///
 /// `on_bytes` and `on_tick` give actions to a sink, any callable that takes each alternative of
 /// `ClientAction`; the sink may call back into the session. `produce` gives the bytes to send.
 ///
 /// Threads : one at a time.
 /// Lifetime: `limits` outlives the session.
+/// Cost    : a frame costs O(log(channels and requests) + its bytes) here, plus one action of the sink, or one for each
+///           entry of a heartbeat and each event of an answer; `on_tick` O(1); a heartbeat of ours O(streams).
+/// Memory  : O(channels), `Limits::requests_in_flight` requests, one frame of `Limits::frame_bytes` that is not whole, and
+///           `Limits::staged_bytes` for all that is not whole of diffs, values, initial states and lists.
 class ClientSession {
  public:
   ClientSession(const Limits& limits, TimePoint now)
@@ -194,9 +201,10 @@ class ClientSession {
   }
 
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
-  /// How many events the server takes on this link before it has answered; more would end the session.
+  /// How many events may be on this link before they are answered: what the server takes (more would end the session),
+  /// within our own limit.
   [[nodiscard]] std::uint64_t events_in_flight() const { return events_in_flight_; }
-  /// How many bytes of them; but a single event always goes.
+  /// How many bytes of them, as above; but a single event always goes.
   [[nodiscard]] std::uint64_t event_bytes_in_flight() const { return event_bytes_in_flight_; }
   [[nodiscard]] bool is_over() const { return is_over_; }
 
@@ -206,7 +214,7 @@ class ClientSession {
   /// chosen here.
   ChannelId open(Open open) {
     open.channel = ++last_id_;
-    channels_[open.channel] = ChannelState::asked;
+    channels_.try_emplace(open.channel);
     if (open.mode != FollowMode::none) streams_[open.channel].at = open.position;
     append_frame(control_, open);
     return open.channel;
@@ -217,9 +225,10 @@ class ClientSession {
     uploads_.push_back(UploadTask{channel, std::move(source), 0, 0});
   }
 
-  /// Gives a channel up; nothing more is heard of it.
+  /// Gives a channel up; nothing more is heard of it, nor of what was asked about it.
+  /// Complexity: O(log(channels)); what of it waits to be sent is looked for among all that waits.
   void close_channel(ChannelId channel) {
-    forget(channel);
+    forget_channel(channel);
     append_frame(control_, CloseChannel{channel});
   }
 
@@ -230,46 +239,84 @@ class ClientSession {
     message.channel = channel;
     message.position = at;
     message.mode = mode;
-    streams_[channel] = Stream{at, false, {}};
+    drop_stream(channel);
+    streams_[channel].at = at;
     append_frame(control_, message);
   }
 
   /// Ends the diffs of a channel. Those under way are dropped.
   void unfollow(ChannelId channel) {
-    streams_.erase(channel);
+    drop_stream(channel);
     append_frame(control_, Unfollow{channel});
   }
 
+  // Requests. Each is answered once, or refused by `ChannelRefused`; only while `has_room_for_request()`.
+
+  /// False while as many requests are unanswered as `Limits::requests_in_flight`, those that were given up too: the
+  /// server may still count them, and ends the session for more than it takes.
+  [[nodiscard]] bool has_room_for_request() const { return requests_.size() < limits_->requests_in_flight; }
+
   /// Asks where the head is; answered by `UpdateIdCame`.
   ChannelId get_update_id(ChannelId channel) {
-    append_frame(control_, GetUpdateId{++last_id_, channel});
-    return last_id_;
+    const ChannelId request = new_request(RequestKind::head, channel);
+    append_frame(control_, GetUpdateId{request, channel});
+    return request;
   }
 
   /// Asks for one diff; answered by `DiffCame` with the request as its stream.
   ChannelId get_diff(ChannelId channel, Position from, UpdateId upto) {
-    streams_[++last_id_] = Stream{from, true, {}};
-    append_frame(control_, GetDiff{last_id_, channel, from, upto});
-    return last_id_;
+    const ChannelId request = new_request(RequestKind::diff, channel);
+    Stream& stream = streams_[request];
+    stream.at = from;
+    stream.is_one_shot = true;
+    append_frame(control_, GetDiff{request, channel, from, upto});
+    return request;
   }
 
   /// Asks for the initial state of a hosted map; answered by `StateCame` and `StateEnded`.
   ChannelId fetch(const MapHash& hash, std::string key_type, std::string value_type) {
-    append_frame(control_, Fetch{++last_id_, hash, std::move(key_type), std::move(value_type)});
-    return last_id_;
+    const ChannelId request = new_request(RequestKind::state, 0);
+    append_frame(control_, Fetch{request, hash, std::move(key_type), std::move(value_type)});
+    return request;
   }
 
   /// Asks which maps are hosted; answered by `HostedCame`.
   ChannelId list() {
-    append_frame(control_, List{++last_id_});
-    lists_[last_id_];
-    return last_id_;
+    const ChannelId request = new_request(RequestKind::list, 0);
+    append_frame(control_, List{request});
+    return request;
   }
 
-  /// Sends an event on an open channel; answered by `EventAnswered` or `EventRefused`.
+  /// Gives a request up: what came of it is dropped at once, and its answer when it comes. Nothing more is heard of it.
+  void forget_request(ChannelId request) {
+    const auto found = requests_.find(request);
+    if (found == requests_.end()) return;
+    found->second.is_forgotten = true;
+    found->second.maps = {};
+    count_staged(found->second.staged, 0);
+    drop_stream(request);
+  }
+
+  /// Says what the role keeps of a diff, or of a fetched state, that is not whole yet; the session counts it until then.
+  /// Errors: `too_large` beyond `Limits::staged_bytes`, over all streams and requests of this link.
+  void set_staged(ChannelId id, std::size_t bytes) {
+    if (const auto stream = streams_.find(id); stream != streams_.end()) {
+      count_staged(stream->second.staged, bytes);
+    } else if (const auto request = requests_.find(id); request != requests_.end()) {
+      count_staged(request->second.staged, bytes);
+    }
+    expect_staged_within_limit();
+  }
+  /// What is kept of answers and diffs that are not whole, in bytes.
+  [[nodiscard]] std::size_t staged_bytes() const { return staged_bytes_; }
+
+  /// Sends an event on an open channel; answered by `EventAnswered` or `EventRefused`. Numbers ascend on a channel.
   void send_event(ChannelId channel, std::uint64_t sender, std::uint64_t number,
                   std::shared_ptr<const SerializedEvent> event) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end()) return;  // refused meanwhile
     events_.push_back(EventTask{channel, sender, number, std::move(event), 0});
+    ++found->second.queued_events;
   }
 
   /// Ends the session from this side, for this reason.
@@ -286,6 +333,8 @@ class ClientSession {
   }
 
  private:
+  static constexpr unsigned most_full_diffs = 8;  // of one stream
+
   struct UploadTask {
     ChannelId channel;
     std::shared_ptr<const InitialSource> source;
@@ -307,10 +356,32 @@ class ClientSession {
   struct Stream {
     Position at;
     bool is_one_shot = false;
-    std::optional<PartialValue> partial{};
     bool is_in_transfer = false;  // something is staged
+    unsigned full_diffs = 0;
+    std::optional<PartialValue> partial{};
+    std::size_t partial_bytes = 0;     // as counted in `staged_bytes_`
+    std::size_t staged = 0;            // as counted in `staged_bytes_`: what the role keeps
+    std::uint64_t last_heartbeat = 0;  // the number of the last one that named it
   };
-  enum class ChannelState { asked, uploading, open };
+  enum class ChannelState : std::uint8_t { asked, uploading, open };
+  struct Channel {
+    ChannelState state = ChannelState::asked;
+    std::string event_type{};             // of the last event sent
+    std::uint64_t last_number = 0;        // of the events sent wholly
+    std::uint64_t unanswered_events = 0;  // of those
+    std::size_t queued_events = 0;
+    std::size_t requests = 0;  // about it, unanswered
+  };
+  enum class RequestKind : std::uint8_t { head, diff, state, list };
+  /// A question whose answer has not come. One that was given up stays until then, without anything that grows.
+  struct Request {
+    RequestKind kind;
+    ChannelId channel;  // 0 if it is about none
+    bool is_forgotten = false;
+    std::vector<HostedMapInfo> maps{};
+    std::size_t staged = 0;  // as counted in `staged_bytes_`
+  };
+  using Requests = std::map<ChannelId, Request>;
 
   template <class Sink>
   void handle(const Frame& frame, TimePoint now, Sink& sink) {
@@ -324,45 +395,39 @@ class ClientSession {
       case FrameKind::opened: {
         const auto m = decode_body<Opened>(frame.body);
         if (m.head.epoch == 0) break_off("an epoch of 0");
-        ChannelState* state = known_channel(m.channel);
-        if (state == nullptr) return;
-        if (*state == ChannelState::open) break_off("a channel that is open already");
-        *state = ChannelState::open;
+        Channel* channel = known_channel(m.channel);
+        if (channel == nullptr) return;
+        if (channel->state == ChannelState::open) break_off("a channel that is open already");
+        channel->state = ChannelState::open;
         sink(ChannelOpened{m.channel, m.head, m.sender});
         return;
       }
       case FrameKind::upload_wanted: {
-        const ChannelId channel = decode_body<UploadWanted>(frame.body).channel;
-        ChannelState* state = known_channel(channel);
-        if (state == nullptr) return;
-        if (*state != ChannelState::asked) break_off("an upload that was asked for already");
-        *state = ChannelState::uploading;
-        sink(UploadAsked{channel});
+        const ChannelId id = decode_body<UploadWanted>(frame.body).channel;
+        Channel* channel = known_channel(id);
+        if (channel == nullptr) return;
+        if (channel->state != ChannelState::asked) break_off("an upload that was asked for already");
+        channel->state = ChannelState::uploading;
+        sink(UploadAsked{id});
         return;
       }
-      case FrameKind::refused: {
-        auto m = decode_body<Refused>(frame.body);
-        expect_asked(m.channel);
-        forget(m.channel);
-        sink(ChannelRefused{m.channel, m.reason, std::move(m.detail), m.other});
-        return;
-      }
+      case FrameKind::refused: return on_refused(decode_body<Refused>(frame.body), sink);
       case FrameKind::update_id: {
         const auto m = decode_body<UpdateIdMessage>(frame.body);
-        expect_asked(m.request);
-        sink(UpdateIdCame{m.request, m.head});
+        const auto request = known_request(m.request, RequestKind::head);
+        if (end_request(request)) sink(UpdateIdCame{m.request, m.head});
         return;
       }
       case FrameKind::state: {
         const auto m = decode_body<StatePiece>(frame.body);
-        expect_asked(m.request);
-        sink(StateCame{m.request, m.bytes});
+        const auto request = known_request(m.request, RequestKind::state);
+        if (is_wanted(request)) sink(StateCame{m.request, m.bytes});
         return;
       }
       case FrameKind::state_end: {
-        const ChannelId request = decode_body<StateEnd>(frame.body).channel;
-        expect_asked(request);
-        sink(StateEnded{request});
+        const ChannelId id = decode_body<StateEnd>(frame.body).channel;
+        const auto request = known_request(id, RequestKind::state);
+        if (end_request(request)) sink(StateEnded{id});
         return;
       }
       case FrameKind::hosted: return on_hosted(decode_body<Hosted>(frame.body), sink);
@@ -371,7 +436,7 @@ class ClientSession {
       case FrameKind::transfer: {
         const auto m = decode_body<Transfer>(frame.body);
         if (Stream* stream = known_stream(m.stream)) {
-          stream->partial.reset();
+          drop_partial(*stream);
           stream->is_in_transfer = true;
           sink(DiffStaged{m.stream, m.entries});
         }
@@ -380,9 +445,9 @@ class ClientSession {
       case FrameKind::value_part: return on_value_part(decode_body<ValuePart>(frame.body), sink);
       case FrameKind::answer: {
         const auto m = decode_body<Answer>(frame.body);
-        expect_asked(m.channel);
-        if (m.more >= std::max<std::uint64_t>(events_in_flight_, limits_->events_in_flight))
-          break_off("more answers than events");
+        Channel* channel = known_channel(m.channel);
+        if (channel == nullptr) return;
+        take_answers(*channel, m.number, m.more);
         for (std::uint64_t i = 0; i <= m.more && !is_over_; ++i) {
           sink(EventAnswered{m.channel, m.number + i, m.update_id + i});
         }
@@ -390,7 +455,9 @@ class ClientSession {
       }
       case FrameKind::answer_error: {
         auto m = decode_body<AnswerError>(frame.body);
-        expect_asked(m.channel);
+        Channel* channel = known_channel(m.channel);
+        if (channel == nullptr) return;
+        take_answers(*channel, m.number, 0);
         sink(EventRefused{m.channel, m.number, m.reason, std::move(m.detail)});
         return;
       }
@@ -410,8 +477,9 @@ class ClientSession {
       return fail(StateErrc::protocol_error, "a server that takes no event", sink);
     }
     is_authenticated_ = true;
-    events_in_flight_ = welcome.events_in_flight;
-    event_bytes_in_flight_ = welcome.event_bytes_in_flight;
+    events_in_flight_ = std::min<std::uint64_t>(welcome.events_in_flight, limits_->events_in_flight);
+    event_bytes_in_flight_ =
+        std::min<std::uint64_t>(welcome.event_bytes_in_flight, limits_->event_bytes_in_flight);
     last_heartbeat_ = now;
     frames_.set_max_frame_bytes(limits_->frame_bytes);
     sink(ServerAuthenticated{});
@@ -423,50 +491,163 @@ class ClientSession {
     sink(CloseSession{goodbye.reason, goodbye.detail});
   }
 
+  /// Names each stream at most once, so that it costs no more than there are streams, besides reading it.
   template <class Sink>
   void on_heartbeat(ByteView body, Sink& sink) {
+    ++heartbeats_;
     ByteReader in(body);
     while (!in.is_at_end()) {
       const auto entry = HeartbeatEntry::decode(in);
-      if (known_stream(entry.channel) != nullptr) sink(HeadHeard{entry.channel, entry.update_id});
+      Stream* stream = known_stream(entry.channel);
+      if (stream == nullptr) continue;
+      if (std::exchange(stream->last_heartbeat, heartbeats_) == heartbeats_) {
+        break_off("a heartbeat that names a channel twice");
+      }
+      sink(HeadHeard{entry.channel, entry.update_id});
     }
   }
 
   template <class Sink>
   void on_hosted(const Hosted& hosted, Sink& sink) {
-    const auto asked = lists_.find(hosted.request);
-    if (asked == lists_.end()) break_off("a list that was not asked for");
-    std::vector<HostedMapInfo>& maps = asked->second;
-    ByteReader in(hosted.maps);
-    while (!in.is_at_end()) {
-      maps.push_back(HostedMapInfo::decode(in));
-      if (maps.size() > limits_->maps) break_off("more maps than a server may host");
+    const auto request = known_request(hosted.request, RequestKind::list);
+    if (is_wanted(request) && !add_maps(request->second, hosted.maps)) {
+      forget_request(hosted.request);
+      if (!hosted.more) end_request(request);
+      sink(ChannelRefused{
+          hosted.request,
+          StateErrc::too_large,
+          "the server lists more maps than Limits::maps or Limits::staged_bytes of this client allow",
+          {}});
+      return;
     }
     if (hosted.more) return;
-    HostedCame came{hosted.request, std::move(maps)};
-    lists_.erase(asked);
-    sink(std::move(came));
+    HostedCame came{hosted.request, {}};
+    if (is_wanted(request)) came.maps = std::move(request->second.maps);
+    if (end_request(request)) sink(std::move(came));
   }
 
-  /// Ends the session for an answer to what was never asked; one to what we gave up may still be under way.
-  void expect_asked(ChannelId id) const {
-    if (id == 0 || id > last_id_) break_off("an answer to what was never asked");
+  /// False if there are more than our limits allow; the list is then incomplete.
+  bool add_maps(Request& request, ByteView maps) {
+    ByteReader in(maps);
+    std::size_t bytes = request.staged;
+    while (!in.is_at_end()) {
+      if (request.maps.size() >= limits_->maps) return false;
+      const HostedMapInfo& map = request.maps.emplace_back(HostedMapInfo::decode(in));
+      bytes += sizeof(map) + map.key_type.size() + map.value_type.size();
+    }
+    count_staged(request.staged, bytes);
+    return staged_bytes_ <= limits_->staged_bytes;
+  }
+
+  template <class Sink>
+  void on_refused(Refused m, Sink& sink) {
+    if (const auto request = requests_.find(m.channel); request != requests_.end()) {
+      if (!end_request(request)) return;
+    } else {
+      if (known_channel(m.channel) == nullptr) return;
+      forget_channel(m.channel);
+    }
+    sink(ChannelRefused{m.channel, m.reason, std::move(m.detail), m.other});
+  }
+
+  // What was asked. An id above `last_id_` was never given out. One that is neither a channel nor a request is a channel
+  // that we gave up: its frames may still be under way.
+
+  void expect_given_up(ChannelId id) const {
+    if (id == 0 || id > last_id_) break_off("a channel, stream or request that was never opened");
+    if (requests_.contains(id)) break_off("an answer of another kind than the request");
   }
 
   /// Null for a channel that we gave up, or that was refused.
-  ChannelState* known_channel(ChannelId id) {
+  Channel* known_channel(ChannelId id) {
     const auto found = channels_.find(id);
     if (found != channels_.end()) return &found->second;
-    if (id == 0 || id > last_id_) break_off("a channel that was never opened");
+    expect_given_up(id);
     return nullptr;
   }
 
-  /// Null for a stream that we gave up: its frames may still be under way.
+  /// Null for a stream that we gave up.
   Stream* known_stream(ChannelId id) {
     const auto found = streams_.find(id);
     if (found != streams_.end()) return &found->second;
-    if (id == 0 || id > last_id_) break_off("a stream that was never opened");
+    if (const auto request = requests_.find(id);
+        request == requests_.end() || request->second.kind != RequestKind::diff) {
+      expect_given_up(id);
+    }
     return nullptr;
+  }
+
+  /// The end for a request that died with its channel.
+  Requests::iterator known_request(ChannelId id, RequestKind kind) {
+    const auto found = requests_.find(id);
+    if (found == requests_.end()) {
+      if (id == 0 || id > last_id_) break_off("an answer to what was never asked");
+      if (id > last_lost_request_) break_off("an answer to a request that was answered already");
+    } else if (found->second.kind != kind) {
+      break_off("an answer of another kind than the request");
+    }
+    return found;
+  }
+
+  [[nodiscard]] bool is_wanted(Requests::iterator request) const {
+    return request != requests_.end() && !request->second.is_forgotten;
+  }
+
+  /// The answer is whole, or there will be none. Returns whether the role still waits for it.
+  bool end_request(Requests::iterator request) {
+    if (request == requests_.end()) return false;
+    const bool was_wanted = !request->second.is_forgotten;
+    if (request->second.channel != 0) --channels_.find(request->second.channel)->second.requests;
+    count_staged(request->second.staged, 0);
+    if (request->second.kind == RequestKind::diff) drop_stream(request->first);
+    requests_.erase(request);
+    return was_wanted;
+  }
+
+  ChannelId new_request(RequestKind kind, ChannelId channel) {
+    const auto about = channels_.find(channel);
+    if (about != channels_.end()) ++about->second.requests;
+    requests_.try_emplace(++last_id_, Request{kind, about != channels_.end() ? channel : 0});
+    return last_id_;
+  }
+
+  /// Ends the session unless so many events from this number on were sent on the channel and not answered.
+  static void take_answers(Channel& channel, std::uint64_t number, std::uint64_t more) {
+    if (more >= channel.unanswered_events || number == 0 || number > channel.last_number ||
+        more > channel.last_number - number) {
+      break_off("an answer to an event that was not sent");
+    }
+    channel.unanswered_events -= more + 1;
+  }
+
+  // What is kept of what is not whole.
+
+  /// `slot` is counted as `bytes` from now on.
+  void count_staged(std::size_t& slot, std::size_t bytes) {
+    staged_bytes_ = staged_bytes_ - slot + bytes;
+    slot = bytes;
+  }
+
+  void expect_staged_within_limit() const {
+    if (staged_bytes_ > limits_->staged_bytes) {
+      throw StateError(StateErrc::too_large,
+                       "diffs and states that are not whole take more than Limits::staged_bytes (" +
+                           std::to_string(limits_->staged_bytes) + ")");
+    }
+  }
+
+  void drop_partial(Stream& stream) {
+    if (!stream.partial) return;
+    stream.partial.reset();
+    count_staged(stream.partial_bytes, 0);
+  }
+
+  void drop_stream(ChannelId id) {
+    const auto found = streams_.find(id);
+    if (found == streams_.end()) return;
+    drop_partial(found->second);
+    count_staged(found->second.staged, 0);
+    streams_.erase(found);
   }
 
   static UpdateId advanced(UpdateId from, UpdateId advance) {
@@ -483,26 +664,33 @@ class ClientSession {
     if (stream->is_in_transfer) break_off("a step within a transfer");
     const UpdateId from = stream->at.update_id;
     stream->at.update_id = advanced(from, 1);
-    stream->partial.reset();
+    drop_partial(*stream);
     sink(StepCame{m.stream, stream->at.epoch, from, from + 1, m.ordinal, m.value});
   }
 
   template <class Sink>
   void on_diff(const DiffMessage& m, Sink& sink) {
     Stream* stream = known_stream(m.stream);
-    if (stream == nullptr) return;
+    if (stream == nullptr) {
+      if (const auto request = requests_.find(m.stream); request != requests_.end()) end_request(request);
+      return;
+    }
     const Epoch before = stream->at.epoch;
     const Epoch epoch = m.epoch.value_or(before);
     if (epoch == 0) break_off("a diff without an epoch");
     if (!m.is_full && before != 0 && epoch != before) break_off("a diff of another epoch that is not full");
+    // A full diff costs as much as the map has keys, however few bytes it has. An honest server sends one where it finds
+    // the stream in another epoch.
+    if (m.is_full && ++stream->full_diffs > most_full_diffs) break_off("too many full diffs on one stream");
     const UpdateId from = m.is_full ? 0 : stream->at.update_id;
     const UpdateId upto = advanced(from, m.advance);
     if (epoch == before && upto < stream->at.update_id) break_off("a diff that leads back");
     stream->at = Position{epoch, upto};
     stream->is_in_transfer = false;
-    stream->partial.reset();
+    drop_partial(*stream);
+    count_staged(stream->staged, 0);
     const DiffCame came{m.stream, epoch, from, upto, m.is_full, m.entries};
-    if (stream->is_one_shot) streams_.erase(m.stream);
+    if (stream->is_one_shot) end_request(requests_.find(m.stream));
     sink(came);
   }
 
@@ -511,7 +699,10 @@ class ClientSession {
     Stream* stream = known_stream(m.stream);
     if (stream == nullptr) return;
     if (m.total > limits_->value_bytes) throw StateError(StateErrc::too_large, "a value is beyond the limit");
-    if (m.offset == 0) stream->partial = PartialValue{m.ordinal, m.total, {}};
+    if (m.offset == 0) {
+      drop_partial(*stream);
+      stream->partial = PartialValue{m.ordinal, m.total, {}};
+    }
     if (!stream->partial) break_off("a part of a value without its beginning");
     PartialValue& partial = *stream->partial;
     if (partial.ordinal != m.ordinal || partial.total != m.total || partial.bytes.size() != m.offset ||
@@ -519,20 +710,40 @@ class ClientSession {
       break_off("a part of a value that does not fit the one before");
     }
     partial.bytes.insert(partial.bytes.end(), m.bytes.begin(), m.bytes.end());
-    if (partial.bytes.size() < m.total) return;
+    if (partial.bytes.size() < m.total) {
+      count_staged(stream->partial_bytes, partial.bytes.capacity());
+      return expect_staged_within_limit();
+    }
     const Bytes whole = std::move(partial.bytes);
-    stream->partial.reset();
+    drop_partial(*stream);
     stream->is_in_transfer = true;
     sink(ValueStaged{m.stream, m.ordinal, whole});
   }
 
-  void forget(ChannelId channel) {
-    channels_.erase(channel);
-    streams_.erase(channel);
-    event_types_.erase(channel);
-    lists_.erase(channel);
-    std::erase_if(uploads_, [&](const UploadTask& task) { return task.channel == channel; });
-    std::erase_if(events_, [&](const EventTask& task) { return task.channel == channel; });
+  void forget_channel(ChannelId id) {
+    drop_stream(id);
+    const auto found = channels_.find(id);
+    if (found == channels_.end()) return;
+    const Channel channel = std::move(found->second);
+    channels_.erase(found);
+    if (channel.state == ChannelState::uploading) {
+      std::erase_if(uploads_, [&](const UploadTask& task) { return task.channel == id; });
+    }
+    if (channel.queued_events != 0) {
+      std::erase_if(events_, [&](const EventTask& task) { return task.channel == id; });
+    }
+    if (channel.requests == 0) return;
+    // The server may answer them, or drop them together with the channel: then they would be waited for to the end.
+    last_lost_request_ = last_id_;
+    for (auto at = requests_.begin(); at != requests_.end();) {
+      if (at->second.channel == id) {
+        drop_stream(at->first);
+        count_staged(at->second.staged, 0);
+        at = requests_.erase(at);
+      } else {
+        ++at;
+      }
+    }
   }
 
   void append_heartbeat(Bytes& out) {
@@ -563,10 +774,10 @@ class ClientSession {
 
   void produce_event(Bytes& out) {
     EventTask& task = events_.front();
-    std::string& type = event_types_[task.channel];
-    if (type != task.event->type_name) {
-      type = task.event->type_name;
-      append_frame(out, EventType{task.channel, type});
+    Channel& channel = channels_.find(task.channel)->second;  // `forget_channel` takes its events along
+    if (channel.event_type != task.event->type_name) {
+      channel.event_type = task.event->type_name;
+      append_frame(out, EventType{task.channel, channel.event_type});
     }
     const ByteView rest = ByteView(task.event->bytes).subspan(task.sent);
     if (rest.size() > limits_->piece_bytes) {
@@ -583,6 +794,9 @@ class ClientSession {
     message.number = task.number;
     message.bytes = rest;
     append_frame(out, message);
+    channel.last_number = task.number;
+    ++channel.unanswered_events;
+    --channel.queued_events;
     events_.pop_front();
   }
 
@@ -593,13 +807,16 @@ class ClientSession {
   TimePoint last_heartbeat_;
   Proof awaited_proof_{};
   Bytes control_;
-  std::map<ChannelId, ChannelState> channels_;
-  std::map<ChannelId, Stream> streams_;
-  std::map<ChannelId, std::string> event_types_;
-  std::map<ChannelId, std::vector<HostedMapInfo>> lists_;
+  std::map<ChannelId, Channel> channels_;
+  std::map<ChannelId, Stream> streams_;  // of channels, and of requests for a diff
+  Requests requests_;                    // not answered yet
   std::deque<UploadTask> uploads_;
   std::deque<EventTask> events_;
   ChannelId last_id_ = 0;
+  ChannelId last_lost_request_ =
+      0;  // requests up to here may have been lost with their channel, and be answered still
+  std::size_t staged_bytes_ = 0;  // the sum of all `staged` and `partial_bytes`
+  std::uint64_t heartbeats_ = 0;  // those of the server
   std::uint64_t events_in_flight_ = 0;
   std::uint64_t event_bytes_in_flight_ = 0;
   bool is_authenticated_ = false;
