@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_REMOTE_CLIENT_HPP
 #define SYNCSTATE_REMOTE_CLIENT_HPP
 
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -57,6 +58,7 @@ class StateComparer final : public StateCollector {
   }
 
   void drop() override { reader_.drop(); }
+  [[nodiscard]] std::size_t held_bytes() const override { return reader_.held_bytes(); }
 
  private:
   std::shared_ptr<const FrozenState<K, V>> ours_;
@@ -74,6 +76,7 @@ class StateFetcher final : public StateCollector {
   void feed(ByteView bytes) override { reader_.feed(bytes); }
   void finish() override { frozen_ = reader_.finish(hash_); }
   void drop() override { reader_.drop(); }
+  [[nodiscard]] std::size_t held_bytes() const override { return reader_.held_bytes(); }
   [[nodiscard]] const std::shared_ptr<const FrozenState<K, V>>& frozen() const { return frozen_; }
 
  private:
@@ -143,9 +146,9 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     const auto& frozen = detail::MapAccess::frozen(map);
     const auto receiver = std::make_shared<detail::SinkReceiver<K, V>>(frozen, std::move(sink));
     core_->follow(identify(frozen), receiver);
-    return Subscription([core = core_, hash = frozen->hash(), receiver] {
+    return Subscription([core = core_, receiver] {
       receiver->end();
-      core->unfollow(hash, receiver);
+      core->unfollow(receiver);
     });
   }
 

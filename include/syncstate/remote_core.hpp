@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <iterator>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -13,6 +15,7 @@
 #include <random>
 #include <string>
 #include <system_error>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -56,6 +59,9 @@ namespace detail {
 ///
 /// Threads : the asynchronous calls from any thread; all work, and every callback, on the executor.
 /// Lifetime: made by `create`; `stop` lets go of everything.
+/// Cost    : a call, and an answer to it, costs O(log(maps) + log(requests)), however many maps there are and whatever
+///           waits for them. What comes on a channel costs O(log(channels)) and what its receiver does. A link that is
+///           made, lost or refused costs O(everything). A tick: see there.
 class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
  public:
   using ChannelId = protocol::ChannelId;
@@ -120,6 +126,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       if (const Status& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
       entry.openers.push_back(std::move(done));
+      self.watch(entry);
       self.open_anew(entry);
     });
   }
@@ -133,24 +140,23 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         return;
       }
       Entry& entry = self.enter(std::move(identity));
-      entry.followers.push_back(Follower{std::move(receiver), 0, false});
-      entry.followers.back().receiver->on_status(self.status_for(entry));
+      Follower& follower = entry.followers.emplace_back(Follower{std::move(receiver), 0, false});
+      self.followers_[follower.receiver.get()] = {&entry, std::prev(entry.followers.end())};
+      follower.receiver->on_status(self.status_for(entry));
       self.open_entry(entry);
-      self.open_follower(entry, entry.followers.back());
+      self.open_follower(entry, follower);
     });
   }
 
-  void unfollow(const MapHash& hash, std::shared_ptr<DiffReceiver> receiver) {
-    post([hash, receiver = std::move(receiver)](RemoteCore& self) {
-      const auto found = self.entries_.find(hash);
-      if (found == self.entries_.end()) return;
-      auto& followers = found->second.followers;
-      for (auto at = followers.begin(); at != followers.end(); ++at) {
-        if (at->receiver != receiver) continue;
-        self.close_channel(at->channel);
-        followers.erase(at);
-        break;
-      }
+  /// Complexity: constant besides closing its channel, however many follow.
+  void unfollow(std::shared_ptr<DiffReceiver> receiver) {
+    post([receiver = std::move(receiver)](RemoteCore& self) {
+      const auto found = self.followers_.find(receiver.get());
+      if (found == self.followers_.end()) return;
+      const auto [entry, follower] = found->second;
+      self.followers_.erase(found);
+      self.close_channel(follower->channel);
+      entry->followers.erase(follower);
       self.wake();
     });
   }
@@ -166,27 +172,24 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       Entry& entry = self.enter(std::move(identity));
       if (const Status& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
-      self.requests_.push_back(
-          Request{.done = done, .hash = entry.identity.hash, .receiver = std::move(receiver), .upto = upto});
       self.open_anew(entry);
-      self.start_requests();
+      self.ask(Request{.done = done, .entry = &entry, .receiver = std::move(receiver), .upto = upto});
     });
   }
 
   /// Asks where the head of a map is.
   void fetch_head(MapIdentity identity, std::shared_ptr<Position> head, std::shared_ptr<Operation> done) {
-    post_operation(done, [identity = std::move(identity), head = std::move(head),
-                          done](RemoteCore& self) mutable {
-      if (const auto clash = self.find_clash(identity)) {
-        return self.finish(*done, StateErrc::type_mismatch, *clash);
-      }
-      Entry& entry = self.enter(std::move(identity));
-      if (const Status& s = self.status_; s.state == LinkState::failed)
-        return self.finish(*done, s.reason, s.detail);
-      self.requests_.push_back(Request{.done = done, .hash = entry.identity.hash, .head = std::move(head)});
-      self.open_anew(entry);
-      self.start_requests();
-    });
+    post_operation(done,
+                   [identity = std::move(identity), head = std::move(head), done](RemoteCore& self) mutable {
+                     if (const auto clash = self.find_clash(identity)) {
+                       return self.finish(*done, StateErrc::type_mismatch, *clash);
+                     }
+                     Entry& entry = self.enter(std::move(identity));
+                     if (const Status& s = self.status_; s.state == LinkState::failed)
+                       return self.finish(*done, s.reason, s.detail);
+                     self.open_anew(entry);
+                     self.ask(Request{.done = done, .entry = &entry, .head = std::move(head)});
+                   });
   }
 
   /// Fetches the initial state of a hosted map.
@@ -196,11 +199,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                           collector = std::move(collector), done](RemoteCore& self) mutable {
       if (const Status& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
-      self.requests_.push_back(Request{.done = std::move(done),
-                                       .hash = hash,
-                                       .collector = std::move(collector),
-                                       .types = std::move(types)});
-      self.start_requests();
+      self.ask(Request{.done = std::move(done),
+                       .hash = hash,
+                       .collector = std::move(collector),
+                       .types = std::move(types)});
     });
   }
 
@@ -209,8 +211,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     post_operation(done, [maps = std::move(maps), done](RemoteCore& self) mutable {
       if (const Status& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
-      self.requests_.push_back(Request{.done = std::move(done), .maps = std::move(maps)});
-      self.start_requests();
+      self.ask(Request{.done = std::move(done), .maps = std::move(maps)});
     });
   }
 
@@ -239,8 +240,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Gives up on an operation: it ends with `reason` if nothing else has ended it.
   void cancel(std::shared_ptr<Operation> operation, std::error_code reason) {
     post([operation = std::move(operation), reason](RemoteCore& self) {
+      // What is left of it goes with the next tick.
       self.finish(*operation, operation->is_sent() ? make_error_code(StateErrc::outcome_unknown) : reason);
-      self.drop_finished();
     });
   }
 
@@ -249,6 +250,16 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   using Follower = RemoteFollower;
   using Entry = RemoteEntry;
   using Request = RemoteRequest;
+
+  /// Where what comes on a channel goes: to a map, or to one of its followers.
+  struct Route {
+    Entry* entry = nullptr;
+    Follower* follower = nullptr;  ///< null for the channel of the map itself
+  };
+  struct FollowerPlace {
+    Entry* entry;
+    std::list<Follower>::iterator follower;
+  };
 
   /// An event on its way to the executor.
   struct AskedEvent {
@@ -375,7 +386,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       session_->on_bytes(bytes, executor_->now(), sink());
       if (std::exchange(has_answers_, false)) {
         executor_->wake_waiters();
-        for (auto& [hash, entry] : entries_) send_events(entry);
+        send_backlog();
       }
       wake();
     });
@@ -443,11 +454,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         follower.refusal.reset();
       }
     }
-    for (Request& request : requests_) {
-      if (request.id != 0 && request.receiver) request.receiver->drop_staged();
-      if (request.id != 0 && request.collector) request.collector->drop();
-      request.id = 0;
-    }
+    take_requests_back();
+    for (Entry* entry : std::exchange(backlog_, {})) entry->is_in_backlog = false;
     events_in_flight_ = 0;
     event_bytes_in_flight_ = 0;
     channels_.clear();
@@ -484,23 +492,32 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         if (event.number == 0) finish(*event.call, reason, detail);
       }
     }
-    for (const Request& request : requests_) finish(*request.done, reason, detail);
-    drop_finished();
+    for (auto& [hash, entry] : entries_) {
+      for (const Request& request : std::exchange(entry.waiting, {})) end_request(request, reason, detail);
+    }
+    for (const Request& request : std::exchange(ready_requests_, {})) end_request(request, reason, detail);
+    for (auto& [hash, entry] : entries_) drop_finished(entry);
   }
 
   void shut_down() {
     if (std::exchange(is_shut_down_, true)) return;
     ++attempt_;
+    take_requests_back();
     for (auto& [hash, entry] : entries_) {
       for (const auto& opener : entry.openers) finish(*opener, StateErrc::stopped);
       for (const PendingEvent& event : entry.events) {
+        if (!event.call) continue;
         finish(*event.call, event.number == 0 ? StateErrc::stopped : StateErrc::outcome_unknown);
       }
+      for (const Request& request : entry.waiting) finish(*request.done, StateErrc::stopped);
     }
-    for (const Request& request : requests_) finish(*request.done, StateErrc::stopped);
-    entries_.clear();
-    requests_.clear();
+    for (const Request& request : ready_requests_) finish(*request.done, StateErrc::stopped);
+    watched_.clear();
+    backlog_.clear();
     channels_.clear();
+    followers_.clear();
+    ready_requests_.clear();
+    entries_.clear();
     status_callbacks_.clear();
     if (link_) link_->abort();
     link_.reset();
@@ -516,31 +533,58 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     });
   }
 
+  /// Complexity: O(what waits for an answer, a retry or a map to be open); of the maps of which nothing waits, a few.
   void tick() {
     const TimePoint now = executor_->now();
     if (session_) session_->on_tick(now, sink());
-    for (auto& [hash, entry] : entries_) {
-      for (const PendingEvent& event : entry.events) {
-        if (now < event.deadline) break;  // they were queued in the order of their deadlines
-        event.call->give_up(no_link_text());
-        executor_->wake_waiters();
+    for (std::size_t i = 0; i < watched_.size();) {
+      Entry& entry = *watched_[i];
+      look_after(entry, now);
+      if (entry.has_pending()) {
+        ++i;
+        continue;
       }
-      if (entry.refusal && now >= entry.refusal->retry_at) open_anew(entry);
-      for (Follower& follower : entry.followers) {
-        if (!follower.refusal || now < follower.refusal->retry_at) continue;
-        follower.refusal.reset();
-        open_follower(entry, follower);
-      }
+      entry.is_watched = false;
+      watched_[i] = watched_.back();
+      watched_.pop_back();
     }
-    drop_finished();
+    drop_finished_requests(now);
     let_go_of_dead_maps();
     wake();
   }
 
+  /// Has every tick look at the entry, as long as something is pending there.
+  void watch(Entry& entry) {
+    if (entry.is_watched) return;
+    watched_.push_back(&entry);
+    entry.is_watched = true;
+  }
+
+  void look_after(Entry& entry, TimePoint now) {
+    for (const PendingEvent& event : entry.events) {
+      if (now < event.deadline) break;  // they were queued in the order of their deadlines
+      if (!event.call) continue;
+      event.call->give_up(no_link_text());
+      executor_->wake_waiters();
+    }
+    if (entry.refusal && now >= entry.refusal->retry_at) open_anew(entry);
+    for (Follower& follower : entry.followers) {
+      if (!follower.refusal || now < follower.refusal->retry_at) continue;
+      follower.refusal.reset();
+      open_follower(entry, follower);
+    }
+    drop_finished(entry);
+  }
+
   /// A map of which no copy lives, and that nobody waits for, takes no room on the link. Its entry is kept for events
   /// that may come by its hash, and opens it again then; not for ever more of them, though.
+  /// Complexity: a few entries each time, so that all are looked at in turn.
   void let_go_of_dead_maps() {
-    for (auto at = entries_.begin(); at != entries_.end();) {
+    constexpr std::size_t at_a_time = 64;
+    auto at = entries_.upper_bound(last_looked_at_);
+    for (std::size_t count = std::min(entries_.size(), at_a_time); count > 0 && !entries_.empty(); --count) {
+      if (at == entries_.end()) at = entries_.begin();
+      last_looked_at_ = at->first;
       Entry& entry = at->second;
       if (is_wanted(entry)) {
         ++at;
@@ -552,15 +596,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         entry.is_open = false;
       }
       const bool is_one_too_many = entry.channel == 0 && entries_.size() > options_.limits.maps;
-      at = is_one_too_many ? entries_.erase(at) : std::next(at);
+      at = is_one_too_many && !entry.is_watched && !entry.is_in_backlog ? entries_.erase(at) : std::next(at);
     }
   }
 
-  bool is_wanted(const Entry& entry) const {
-    if (!entry.events.empty() || !entry.openers.empty() || !entry.followers.empty()) return true;
-    if (entry.identity.initial()) return true;
-    return std::any_of(requests_.begin(), requests_.end(),
-                       [&](const Request& request) { return request.hash == entry.identity.hash; });
+  static bool is_wanted(const Entry& entry) {
+    return !entry.events.empty() || !entry.openers.empty() || !entry.followers.empty() ||
+           entry.requests != 0 || entry.identity.initial();
   }
 
   std::string no_link_text() const {
@@ -569,13 +611,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   /// Operations end elsewhere too (their callers give up); what is left of them goes here.
-  void drop_finished() {
-    for (auto& [hash, entry] : entries_) {
-      std::erase_if(entry.openers, [](const auto& opener) { return opener->is_finished(); });
-      // An event that was sent keeps its place until its answer comes: the numbers of the others count on it.
-      entry.erase_events_if([](const PendingEvent& e) { return e.number == 0 && e.call->is_finished(); });
-    }
-    std::erase_if(requests_, [](const Request& r) { return r.id == 0 && r.done->is_finished(); });
+  void drop_finished(Entry& entry) {
+    std::erase_if(entry.openers, [](const auto& opener) { return opener->is_finished(); });
+    // An event that was sent keeps its place until its answer comes: the numbers of the others count on it.
+    entry.erase_events_if([](const PendingEvent& e) { return e.number == 0 && e.call->is_finished(); });
+    entry.requests -= std::erase_if(entry.waiting, [](const Request& r) { return r.done->is_finished(); });
   }
 
   // Status.
@@ -644,7 +684,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void open_entry(Entry& entry) {
     if (!is_ready() || entry.channel != 0 || entry.refusal) return;
     entry.channel = session_->open(open_message(entry, {}, protocol::FollowMode::none));
-    channels_[entry.channel] = entry.identity.hash;
+    channels_[entry.channel] = Route{&entry, nullptr};
     wake();
   }
 
@@ -661,7 +701,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     const auto mode =
         follower.receiver->every_step() ? protocol::FollowMode::every_step : protocol::FollowMode::merged;
     follower.channel = session_->open(open_message(entry, follower.receiver->position(), mode));
-    channels_[follower.channel] = entry.identity.hash;
+    channels_[follower.channel] = Route{&entry, &follower};
     wake();
   }
 
@@ -678,64 +718,138 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void close_channel(ChannelId channel) {
-    if (channel == 0 || !is_ready()) return;
     channels_.erase(channel);
-    session_->close_channel(channel);
+    if (channel != 0 && is_ready()) session_->close_channel(channel);
   }
 
-  Entry* entry_of(ChannelId channel) {
+  /// Both null for a channel that is not known.
+  Route route_of(ChannelId channel) const {
     const auto known = channels_.find(channel);
-    if (known == channels_.end()) return nullptr;
-    const auto found = entries_.find(known->second);
-    return found == entries_.end() ? nullptr : &found->second;
-  }
-
-  static Follower* follower_of(Entry& entry, ChannelId channel) {
-    const auto found = std::find_if(entry.followers.begin(), entry.followers.end(),
-                                    [&](const Follower& f) { return f.channel == channel; });
-    return found == entry.followers.end() ? nullptr : &*found;
+    return known != channels_.end() ? known->second : Route{};
   }
 
   /// The receiver of a stream: a follower's, or a request's.
   DiffReceiver* receiver_of(ChannelId stream) {
-    if (Entry* entry = entry_of(stream)) {
-      Follower* follower = follower_of(*entry, stream);
-      return follower != nullptr ? follower->receiver.get() : nullptr;
-    }
-    const auto request = find_request(stream);
-    return request != requests_.end() ? request->receiver.get() : nullptr;
+    const Route route = route_of(stream);
+    if (route.entry != nullptr) return route.follower != nullptr ? route.follower->receiver.get() : nullptr;
+    const auto request = asked_requests_.find(stream);
+    return request != asked_requests_.end() ? request->second.receiver.get() : nullptr;
   }
 
-  // Requests.
+  // Requests. One waits in its entry until the map is open, then in `ready_requests_` until the session has room for it,
+  // then in `asked_requests_` for its answer. Each step costs O(log(requests)).
 
-  std::deque<Request>::iterator find_request(ChannelId id) {
-    return std::find_if(requests_.begin(), requests_.end(),
-                        [&](const Request& r) { return id != 0 && r.id == id; });
+  void ask(Request request) {
+    Entry* entry = request.entry;
+    if (entry != nullptr && !entry->is_open) {
+      entry->waiting.push_back(std::move(request));
+      ++entry->requests;
+      return watch(*entry);
+    }
+    ready_requests_.push_back(std::move(request));
+    if (entry != nullptr) ++entry->requests;
+    start_requests();
   }
 
   void start_requests() {
     if (!is_ready()) return;
-    for (Request& request : requests_) {
-      if (request.id != 0 || request.done->is_finished()) continue;
-      if (request.collector) {
-        request.id = session_->fetch(request.hash, request.types.first, request.types.second);
-      } else if (request.maps) {
-        request.id = session_->list();
-      } else if (const auto entry = entries_.find(request.hash);
-                 entry != entries_.end() && entry->second.is_open) {
-        request.id = request.head ? session_->get_update_id(entry->second.channel)
-                                  : session_->get_diff(entry->second.channel, request.receiver->position(),
-                                                       request.upto);
+    while (!ready_requests_.empty() && session_->has_room_for_request()) {
+      const Request request = std::move(ready_requests_.front());
+      ready_requests_.pop_front();
+      if (request.done->is_finished()) {
+        forget_request(request);
+      } else {
+        asked_requests_.try_emplace(send_request(request), request);
       }
     }
     wake();
   }
 
-  void end_request(std::deque<Request>::iterator request, std::error_code error,
+  ChannelId send_request(const Request& request) {
+    if (request.collector) return session_->fetch(request.hash, request.types.first, request.types.second);
+    if (request.maps) return session_->list();
+    const ChannelId channel = request.entry->channel;
+    if (request.head) return session_->get_update_id(channel);
+    return session_->get_diff(channel, request.receiver->position(), request.upto);
+  }
+
+  /// It is in no list any more.
+  static void forget_request(const Request& request) {
+    if (request.entry != nullptr) --request.entry->requests;
+  }
+
+  void end_request(const Request& request, std::error_code error, const std::string& detail = {}) {
+    forget_request(request);
+    finish(*request.done, error, detail);
+  }
+  /// Its answer came; there is room for another one.
+  void end_request(std::map<ChannelId, Request>::iterator asked, std::error_code error,
                    const std::string& detail = {}) {
-    const auto done = request->done;
-    requests_.erase(request);
-    finish(*done, error, detail);
+    const Request request = std::move(asked->second);
+    asked_requests_.erase(asked);
+    end_request(request, error, detail);
+    start_requests();
+  }
+
+  /// The link is lost: those that were asked are asked again on the next one.
+  void take_requests_back() {
+    std::list<Request> again;
+    for (auto& [id, request] : std::exchange(asked_requests_, {})) {
+      if (request.receiver) request.receiver->drop_staged();
+      if (request.collector) request.collector->drop();
+      again.push_back(std::move(request));
+    }
+    again.splice(again.end(), ready_requests_);
+    for (Request& request : again) {
+      Entry* entry = request.entry;
+      if (entry != nullptr) watch(*entry);
+      (entry != nullptr ? entry->waiting : ready_requests_).push_back(std::move(request));
+    }
+  }
+
+  /// Callers give up: then nothing of the request is kept, and its answer is dropped when it comes.
+  void drop_finished_requests(TimePoint now) {
+    std::vector<std::shared_ptr<Operation>> overdue;
+    const auto is_over = [&](const Request& request) {
+      if (request.give_up_at && now >= *request.give_up_at) overdue.push_back(request.done);
+      return request.done->is_finished() || (request.give_up_at && now >= *request.give_up_at);
+    };
+    for (auto at = asked_requests_.begin(); at != asked_requests_.end();) {
+      if (!is_over(at->second)) {
+        ++at;
+        continue;
+      }
+      if (session_) session_->forget_request(at->first);
+      forget_request(at->second);
+      at = asked_requests_.erase(at);
+    }
+    for (auto at = ready_requests_.begin(); at != ready_requests_.end();) {
+      if (!is_over(*at)) {
+        ++at;
+        continue;
+      }
+      forget_request(*at);
+      at = ready_requests_.erase(at);
+    }
+    for (const auto& operation : overdue) finish(*operation, StateErrc::unavailable);
+  }
+
+  /// Ends what is asked of a map that is not open any more.
+  void end_requests_of(Entry& entry, std::error_code reason, const std::string& detail) {
+    std::list<Request> ended = std::exchange(entry.waiting, {});
+    if (entry.requests != ended.size()) {
+      for (auto at = asked_requests_.begin(); at != asked_requests_.end();) {
+        const auto request = at++;
+        if (request->second.entry != &entry) continue;
+        ended.push_back(std::move(request->second));
+        asked_requests_.erase(request);
+      }
+      for (auto at = ready_requests_.begin(); at != ready_requests_.end();) {
+        const auto request = at++;
+        if (request->entry == &entry) ended.splice(ended.end(), ready_requests_, request);
+      }
+    }
+    for (const Request& request : ended) end_request(request, reason, detail);
   }
 
   // Events.
@@ -763,6 +877,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         finish(*event.call, status.reason, status.detail);
       } else {
         entry->events.push_back(PendingEvent{std::move(event.call), deadline, 0});
+        watch(*entry);
       }
     }
     if (entry != nullptr) send_events(*entry);
@@ -771,9 +886,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void send_events(Entry& entry) {
     if (!is_ready() || !entry.is_open) return;
-    const auto most = std::min<std::uint64_t>(options_.limits.events_in_flight, session_->events_in_flight());
-    const auto most_bytes =
-        std::min<std::uint64_t>(options_.limits.event_bytes_in_flight, session_->event_bytes_in_flight());
+    const std::uint64_t most = session_->events_in_flight();
+    const std::uint64_t most_bytes = session_->event_bytes_in_flight();
     while (entry.sent_events < entry.events.size() && events_in_flight_ < most) {
       PendingEvent& event = entry.events[entry.sent_events];
       const std::size_t bytes = event.call->event().bytes.size();
@@ -791,24 +905,43 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       ++events_in_flight_;
       event_bytes_in_flight_ += bytes;
     }
+    if (entry.sent_events < entry.events.size() && !entry.is_in_backlog) {
+      backlog_.push_back(&entry);
+      entry.is_in_backlog = true;
+    }
+  }
+
+  /// There is room for more events: the maps whose events wait take turns.
+  void send_backlog() {
+    for (std::size_t count = backlog_.size(); count > 0; --count) {
+      if (!is_ready() || events_in_flight_ >= session_->events_in_flight()) return;
+      Entry& entry = *backlog_.front();
+      backlog_.pop_front();
+      entry.is_in_backlog = false;
+      const std::size_t before = events_in_flight_;
+      send_events(entry);
+      if (entry.is_in_backlog && events_in_flight_ == before) return;  // its next event does not fit yet
+    }
+  }
+
+  /// The channel of its events is lost; they are repeated on the next one.
+  void take_events_back(Entry& entry) {
+    for (const PendingEvent& event : entry.events) {
+      if (!event.is_on_link || !event.call) continue;
+      --events_in_flight_;
+      event_bytes_in_flight_ -= event.call->event().bytes.size();
+    }
+    entry.take_events_back();
   }
 
   void end_event(ChannelId channel, std::uint64_t number, std::error_code error, UpdateId update_id,
                  const std::string& detail) {
-    Entry* entry = entry_of(channel);
+    Entry* entry = route_of(channel).entry;
     if (entry == nullptr) return;
-    auto& events = entry->events;
-    const auto end_of_sent = events.begin() + static_cast<std::ptrdiff_t>(entry->sent_events);
-    // As a rule they are answered in their order.
-    const bool is_first = entry->sent_events > 0 && events.front().number == number;
-    const auto found = is_first ? events.begin()
-                                : std::find_if(events.begin(), end_of_sent,
-                                               [&](const PendingEvent& e) { return e.number == number; });
-    if (!is_first && found == end_of_sent) protocol::break_off("an answer to an event that was not sent");
-    const auto done = std::move(found->call);
+    PendingEvent* const event = entry->find_sent(number);
+    if (event == nullptr) protocol::break_off("an answer to an event that was not sent");
+    const auto done = entry->take_sent(*event);
     event_bytes_in_flight_ -= done->event().bytes.size();
-    is_first ? events.pop_front() : static_cast<void>(events.erase(found));
-    --entry->sent_events;
     --events_in_flight_;
     has_answers_ = true;
     done->finish(error, detail, update_id);
@@ -830,9 +963,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void perform(const protocol::ChannelOpened& action) {
-    Entry* entry = entry_of(action.channel);
+    const auto [entry, follower] = route_of(action.channel);
     if (entry == nullptr) return;
-    if (Follower* follower = follower_of(*entry, action.channel)) {
+    if (follower != nullptr) {
       follower->is_open = true;
       // What the map was refused for is over: somebody brought it meanwhile, perhaps this very channel.
       if (entry->refusal) open_anew(*entry);
@@ -843,11 +976,12 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     entry->is_open = true;
     adopt_sender(*entry, action.sender, action.head.epoch);
     for (const auto& opener : std::exchange(entry->openers, {})) finish(*opener, {});
-    for (Follower& follower : entry->followers) {
-      if (follower.is_open) tell_follower(*entry, follower);
-      open_follower(*entry, follower);
+    for (Follower& each : entry->followers) {
+      if (each.is_open) tell_follower(*entry, each);
+      open_follower(*entry, each);
     }
     send_events(*entry);
+    ready_requests_.splice(ready_requests_.end(), entry->waiting);
     start_requests();
   }
 
@@ -856,7 +990,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void adopt_sender(Entry& entry, std::uint64_t sender, Epoch epoch) {
     if (entry.sender == sender && entry.sender_epoch == epoch) return;
     for (const PendingEvent& event : entry.events) {
-      if (event.number != 0)
+      if (event.number != 0 && event.call)
         finish(*event.call, StateErrc::outcome_unknown, "the master was restarted meanwhile");
     }
     entry.erase_events_if([](const PendingEvent& e) { return e.number != 0; });
@@ -866,43 +1000,44 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void perform(const protocol::UploadAsked& action) {
-    Entry* entry = entry_of(action.channel);
+    const auto [entry, follower] = route_of(action.channel);
     if (entry == nullptr) return;
     if (auto source = entry->identity.initial()) {
       session_->upload(action.channel, std::move(source));
       return;
     }
-    session_->close_channel(action.channel);
-    refuse(*entry, action.channel, StateErrc::not_hosted,
-           "the server lost this map, and no copy of it lives here");
+    close_channel(action.channel);
+    refuse(*entry, follower, StateErrc::not_hosted, "the server lost this map, and no copy of it lives here");
   }
 
   void perform(const protocol::ChannelRefused& action) {
-    if (Entry* entry = entry_of(action.channel)) {
-      Follower* follower = follower_of(*entry, action.channel);
-      if (follower != nullptr && !entry->is_open) {
-        // The map's own channel hears the same, or has heard it, and tells everyone.
-        channels_.erase(action.channel);
-        follower->channel = 0;
-        return;
-      }
-      if (action.reason == StateErrc::hash_mismatch && action.other && entry->channel == action.channel &&
-          start_comparison(*entry, *action.other, action.detail)) {
-        return;
-      }
-      refuse(*entry, action.channel, action.reason, action.detail);
+    const auto [entry, follower] = route_of(action.channel);
+    if (entry == nullptr) {
+      const auto request = asked_requests_.find(action.channel);
+      if (request != asked_requests_.end()) end_request(request, action.reason, action.detail);
       return;
     }
-    const auto request = find_request(action.channel);
-    if (request != requests_.end()) end_request(request, action.reason, action.detail);
+    channels_.erase(action.channel);
+    if (follower != nullptr && !entry->is_open) {
+      // The map's own channel hears the same, or has heard it, and tells everyone.
+      follower->channel = 0;
+      return;
+    }
+    if (action.reason == StateErrc::hash_mismatch && action.other && follower == nullptr &&
+        start_comparison(*entry, *action.other, action.detail)) {
+      return;
+    }
+    refuse(*entry, follower, action.reason, action.detail);
   }
 
-  void refuse(Entry& entry, ChannelId channel, StateErrc reason, const std::string& detail) {
-    channels_.erase(channel);
+  /// The channel of a follower, or of the map itself if that is null, is gone.
+  /// Complexity: O(what waits for it), and of the map itself, O(its followers).
+  void refuse(Entry& entry, Follower* follower, StateErrc reason, const std::string& detail) {
     const TimePoint now = executor_->now();
     const RemoteRefusal refusal{make_error_code(reason), detail, now,
                                 now + backoff(options_.backoff, reason == StateErrc::busy ? 2U : 64U, rng_)};
-    if (Follower* follower = follower_of(entry, channel)) {
+    watch(entry);
+    if (follower != nullptr) {
       follower->channel = 0;
       follower->is_open = false;
       follower->refusal = refusal;
@@ -911,17 +1046,16 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     entry.channel = 0;
     entry.is_open = false;
     entry.refusal = refusal;
+    take_events_back(entry);
     for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);
     for (const PendingEvent& event : entry.events) {
       if (event.number == 0) finish(*event.call, reason, detail);
     }
-    for (Request& request : requests_) {
-      if (request.needs_open_map() && request.hash == entry.identity.hash && request.id == 0) {
-        finish(*request.done, reason, detail);
-      }
-    }
-    drop_finished();
-    for (Follower& follower : entry.followers) tell_follower(entry, follower);
+    end_requests_of(entry, make_error_code(reason), detail);
+    drop_finished(entry);
+    for (Follower& each : entry.followers) tell_follower(entry, each);
+    start_requests();
+    send_backlog();
   }
 
   /// Finds out which key makes the difference before the refusal is passed on.
@@ -932,53 +1066,67 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (!collector) return false;
     const ChannelId channel = entry.channel;
     auto done = Operation::create([weak = weak_from_this(), hash = entry.identity.hash, channel, text](
-                                      std::error_code error, const std::string&, UpdateId) {
+                                      std::error_code, const std::string&, UpdateId) {
       const auto self = weak.lock();
-      if (!self || error == StateErrc::stopped) return;
+      if (!self || self->is_shut_down_) return;
       const auto found = self->entries_.find(hash);
       if (found == self->entries_.end() || found->second.channel != channel) return;
-      self->refuse(found->second, channel, StateErrc::hash_mismatch, *text);
+      self->refuse(found->second, nullptr, StateErrc::hash_mismatch, *text);
     });
-    requests_.push_back(Request{.done = std::move(done),
-                                .hash = other,
-                                .collector = std::move(collector),
-                                .types = {entry.identity.key_type, entry.identity.value_type}});
-    start_requests();
+    ask(Request{.done = std::move(done),
+                .hash = other,
+                .collector = std::move(collector),
+                .types = {entry.identity.key_type, entry.identity.value_type},
+                .give_up_at = executor_->now() + options_.request_timeout});
     return true;
   }
 
   void perform(const protocol::UpdateIdCame& action) {
-    const auto request = find_request(action.request);
-    if (request == requests_.end() || !request->head) return;
-    *request->head = action.head;
+    const auto request = asked_requests_.find(action.request);
+    if (request == asked_requests_.end()) return;
+    *request->second.head = action.head;
     end_request(request, {});
   }
 
   void perform(const protocol::StateCame& action) {
-    const auto request = find_request(action.request);
-    if (request != requests_.end() && request->collector) request->collector->feed(action.bytes);
+    const auto request = asked_requests_.find(action.request);
+    if (request == asked_requests_.end()) return;
+    try {
+      request->second.collector->feed(action.bytes);
+      session_->set_staged(action.request, request->second.collector->held_bytes());
+    } catch (const StateError& error) {
+      // A server may host larger maps than we take: that is no reason to end the link.
+      if (error.code() != StateErrc::too_large) throw;
+      session_->forget_request(action.request);
+      end_request(request, error.code(), error.detail());
+    }
   }
 
   void perform(const protocol::StateEnded& action) {
-    const auto request = find_request(action.request);
-    if (request == requests_.end() || !request->collector) return;
-    request->collector->finish();
+    const auto request = asked_requests_.find(action.request);
+    if (request == asked_requests_.end()) return;
+    request->second.collector->finish();
     end_request(request, {});
   }
 
   void perform(protocol::HostedCame& action) {
-    const auto request = find_request(action.request);
-    if (request == requests_.end() || !request->maps) return;
-    *request->maps = std::move(action.maps);
+    const auto request = asked_requests_.find(action.request);
+    if (request == asked_requests_.end()) return;
+    *request->second.maps = std::move(action.maps);
     end_request(request, {});
   }
 
   void perform(const protocol::DiffStaged& action) {
-    if (DiffReceiver* receiver = receiver_of(action.stream)) receiver->stage(action.entries);
+    if (DiffReceiver* receiver = receiver_of(action.stream)) {
+      receiver->stage(action.entries);
+      session_->set_staged(action.stream, receiver->staged_bytes());
+    }
   }
   void perform(const protocol::ValueStaged& action) {
-    if (DiffReceiver* receiver = receiver_of(action.stream))
+    if (DiffReceiver* receiver = receiver_of(action.stream)) {
       receiver->stage_value(action.ordinal, action.value);
+      session_->set_staged(action.stream, receiver->staged_bytes());
+    }
   }
   void perform(const protocol::DiffCame& action) {
     const DiffHead head{action.epoch, action.from, action.upto, action.is_full};
@@ -994,10 +1142,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void diff_taken(ChannelId stream, DiffReceiver& receiver, std::error_code error) {
-    Entry* entry = entry_of(stream);
-    if (entry == nullptr) {
-      const auto request = find_request(stream);
-      if (request != requests_.end()) end_request(request, error);
+    if (route_of(stream).entry == nullptr) {
+      const auto request = asked_requests_.find(stream);
+      if (request != asked_requests_.end()) end_request(request, error);
       return;
     }
     if (!error) {
@@ -1054,8 +1201,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   bool was_live_ = false;
   bool is_shut_down_ = false;
   std::map<MapHash, Entry> entries_;
-  std::map<ChannelId, MapHash> channels_;
-  std::deque<Request> requests_;
+  MapHash last_looked_at_;       // by `let_go_of_dead_maps`
+  std::vector<Entry*> watched_;  // those at which every tick looks
+  std::deque<Entry*> backlog_;   // those whose events wait for room on the link
+  std::map<ChannelId, Route> channels_;
+  std::unordered_map<const DiffReceiver*, FollowerPlace> followers_;
+  std::list<Request> ready_requests_;
+  std::map<ChannelId, Request> asked_requests_;
   std::size_t events_in_flight_ = 0;
   std::size_t event_bytes_in_flight_ = 0;
   bool has_answers_ = false;  // came with the bytes that are being taken

@@ -5,7 +5,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,6 +45,10 @@ class Script {
     tick();
     require(is_closed_, "a session to which nothing comes ends");
     drain();
+    // The server's bytes are what the client works for: a frame has two at least, an entry of a heartbeat as many, and an
+    // answer speaks of events that were sent.
+    require(actions_ <= fed_bytes_ / 2 + sent_events_ + 1,
+            "a session's work is bounded by the bytes that came");
   }
 
   // The session's sink.
@@ -75,29 +78,35 @@ class Script {
     }
   }
   void operator()(const wire::ChannelRefused& action) {
-    expect_answer(action.channel);
+    expect_action();
+    require(channels_.contains(action.channel) || requests_.contains(action.channel),
+            "only what was asked for is refused, and once");
     forget(action.channel);
     thrower_.maybe_throw();
   }
-  void operator()(const wire::UpdateIdCame& action) { expect_answer(action.request); }
+  void operator()(const wire::UpdateIdCame& action) { end_request(action.request, Asked::head); }
   void operator()(const wire::StateCame& action) {
-    expect_answer(action.request);
+    expect_action();
+    require(is_asked(action.request, Asked::state), "only a state that is asked for comes");
     require(action.bytes.size() < limits_.frame_bytes, "a piece is no larger than a frame");
     thrower_.maybe_throw();
   }
-  void operator()(const wire::StateEnded& action) { expect_answer(action.request); }
+  void operator()(const wire::StateEnded& action) { end_request(action.request, Asked::state); }
   void operator()(const wire::HostedCame& action) {
-    expect_action();
-    require(lists_.erase(action.request) == 1, "only a list that was asked for comes, and once");
+    end_request(action.request, Asked::list);
     require(action.maps.size() <= limits_.maps, "a list is bounded");
   }
   void operator()(const wire::DiffStaged& action) {
-    stream_of(action.stream).taker->stage(action.entries);
+    Taker& taker = *stream_of(action.stream).taker;
+    taker.stage(action.entries);
+    session_.set_staged(action.stream, taker.staged_bytes());
     thrower_.maybe_throw();
   }
   void operator()(const wire::ValueStaged& action) {
     require(action.value.size() <= limits_.value_bytes, "no value is beyond the limit");
-    stream_of(action.stream).taker->stage_value(action.ordinal, action.value);
+    Taker& taker = *stream_of(action.stream).taker;
+    taker.stage_value(action.ordinal, action.value);
+    session_.set_staged(action.stream, taker.staged_bytes());
   }
   void operator()(const wire::DiffCame& action) {
     Stream& stream = stream_of(action.stream);
@@ -111,7 +120,10 @@ class Script {
     require(action.epoch != stream.at.epoch || action.upto >= stream.at.update_id, "no diff leads back");
     stream.at = {action.epoch, action.upto};
     const std::shared_ptr<Taker> taker = stream.taker;
-    if (stream.is_one_shot) streams_.erase(action.stream);
+    if (stream.is_one_shot) {
+      require(requests_.erase(action.stream) == 1, "a diff that was asked for comes once");
+      streams_.erase(action.stream);
+    }
     (void)taker->close({action.epoch, action.from, action.upto, action.is_full}, action.entries);
     thrower_.maybe_throw();
   }
@@ -124,8 +136,8 @@ class Script {
     (void)stream.taker->step({action.epoch, action.from, action.upto, false}, action.ordinal, action.value);
     thrower_.maybe_throw();
   }
-  void operator()(const wire::EventAnswered& action) { expect_answer(action.channel); }
-  void operator()(const wire::EventRefused& action) { expect_answer(action.channel); }
+  void operator()(const wire::EventAnswered& action) { end_event(action.channel); }
+  void operator()(const wire::EventRefused& action) { end_event(action.channel); }
   void operator()(const wire::HeadHeard& action) { (void)stream_of(action.channel); }
   void operator()(const wire::CloseSession& action) {
     require(!std::exchange(is_closed_, true), "a session ends once");
@@ -138,6 +150,12 @@ class Script {
     bool is_wanted = false;
     bool was_followed = false;
     std::uint64_t next_event = 1;
+    std::uint64_t unanswered = 0;
+  };
+  enum class Asked { head, diff, state, list };
+  struct Request {
+    Asked kind;
+    ChannelId channel;
   };
   struct Stream {
     Position at;
@@ -146,12 +164,23 @@ class Script {
   };
 
   void expect_action() {
+    ++actions_;
     require(!is_closed_, "nothing is told to the role once the session is over");
     require(has_welcomed_, "nothing is told to the role before the server is authenticated");
   }
-  void expect_answer(ChannelId id) {
+  bool is_asked(ChannelId id, Asked kind) const {
+    const auto found = requests_.find(id);
+    return found != requests_.end() && found->second.kind == kind;
+  }
+  void end_request(ChannelId id, Asked kind) {
     expect_action();
-    require(id != 0 && id <= last_id_, "what was never asked for is not answered");
+    require(is_asked(id, kind), "only what was asked for is answered, by its kind, and once");
+    requests_.erase(id);
+  }
+  void end_event(ChannelId id) {
+    expect_action();
+    require(channels_.contains(id), "events of channels that the role has are answered");
+    require(channels_[id].unanswered-- > 0, "only events that were sent are answered, and once");
   }
   Stream& stream_of(ChannelId id) {
     expect_action();
@@ -160,15 +189,28 @@ class Script {
     return found->second;
   }
   void forget(ChannelId id) {
-    channels_.erase(id);
+    if (channels_.erase(id) == 1) {
+      for (auto at = requests_.begin(); at != requests_.end();) {
+        if (at->second.channel == id) {
+          streams_.erase(at->first);
+          at = requests_.erase(at);
+        } else {
+          ++at;
+        }
+      }
+    }
     streams_.erase(id);
-    lists_.erase(id);
+    requests_.erase(id);
   }
 
   // The server.
 
   void feed(ByteView bytes) {
+    fed_bytes_ += bytes.size();
     in_pieces(bytes, piece_, [this](ByteView piece) { session_.on_bytes(piece, now_, *this); });
+    if (!is_closed_) {
+      require(session_.staged_bytes() <= limits_.staged_bytes, "what is not whole is bounded");
+    }
     if (thrower_.has_thrown()) require(is_closed_, "what the role throws ends the session");
   }
 
@@ -247,7 +289,7 @@ class Script {
         return feed(frame_of(message));
       }
       case 12: return send_value_part();
-      case 13: return feed(frame_of(wire::Answer{take_id(), input_.take_number(), input_.take_number()}));
+      case 13: return send_answer();
       case 14: {
         Bytes body;
         ByteWriter out(body);
@@ -266,9 +308,22 @@ class Script {
     }
   }
 
+  /// To events that were sent as a rule, and to so many more as there may be.
+  void send_answer() {
+    wire::Answer message;
+    message.channel = take_id();
+    message.number = input_.take_number();
+    message.update_id = input_.take_number();
+    message.more = input_.take_number();
+    feed(frame_of(message));
+  }
+
   void send_hosted() {
     wire::Hosted message;
-    message.request = lists_.empty() || input_.below(16) == 0 ? take_id() : *lists_.begin();
+    message.request = take_id();
+    for (const auto& [id, request] : requests_) {
+      if (request.kind == Asked::list && input_.below(16) != 0) message.request = id;
+    }
     message.more = input_.flip();
     Bytes maps;
     ByteWriter out(maps);
@@ -349,19 +404,31 @@ class Script {
   void ask() {
     const std::size_t what = input_.below(12);
     if (what == 0 || what == 1) return open();
-    if (what == 2) return note_list(session_.list());
-    if (what == 3) return note(session_.fetch(MapHash(), "string", take_text(input_)));
+    const bool has_room = session_.has_room_for_request();
+    require(has_room || limits_.requests_in_flight != 0, "there is room for a first request");
+    if (what == 2 && has_room) return note_request(session_.list(), Asked::list);
+    if (what == 3 && has_room) {
+      return note_request(session_.fetch(MapHash(), "string", take_text(input_)), Asked::state);
+    }
+    if (what == 11 && !requests_.empty()) {
+      const ChannelId request = requests_.begin()->first;
+      session_.forget_request(request);
+      return forget(request);
+    }
     const ChannelId id = take_channel();
     if (id == 0) return open();
     Channel& channel = channels_[id];
     if (what == 4) return close(id);
     if (!channel.is_open) return;
     switch (what) {
-      case 5: return note(session_.get_update_id(id));
+      case 5:
+        if (has_room) note_request(session_.get_update_id(id), Asked::head, id);
+        return;
       case 6: {
+        if (!has_room) return;
         const Position from = take_position(input_, head_);
         const ChannelId request = session_.get_diff(id, from, input_.take_number());
-        note(request);
+        note_request(request, Asked::diff, id);
         streams_[request] = Stream{from, true};
         return;
       }
@@ -382,9 +449,10 @@ class Script {
     }
   }
 
-  void note_list(ChannelId id) {
+  void note_request(ChannelId id, Asked kind, ChannelId channel = 0) {
     note(id);
-    lists_.insert(id);
+    requests_.emplace(id, Request{kind, channel});
+    require(requests_.size() <= limits_.requests_in_flight, "unanswered requests are bounded");
   }
 
   void open() {
@@ -453,7 +521,12 @@ class Script {
       case FrameKind::list: wire::decode_body<wire::List>(frame.body); return;
       case FrameKind::event_type: wire::decode_body<wire::EventType>(frame.body); return;
       case FrameKind::event_part: wire::decode_body<wire::EventPart>(frame.body); return;
-      case FrameKind::event: wire::decode_body<wire::EventMessage>(frame.body); return;
+      case FrameKind::event: {
+        const auto event = wire::decode_body<wire::EventMessage>(frame.body);
+        ++channels_[event.channel].unanswered;
+        ++sent_events_;
+        return;
+      }
       default: fail("a frame that a client never sends");
     }
   }
@@ -474,7 +547,10 @@ class Script {
   Thrower thrower_;
   std::map<ChannelId, Channel> channels_;
   std::map<ChannelId, Stream> streams_;
-  std::set<ChannelId> lists_;
+  std::map<ChannelId, Request> requests_;
+  std::size_t actions_ = 0;
+  std::size_t fed_bytes_ = 0;
+  std::size_t sent_events_ = 0;
   wire::ValuePart part_;
   ChannelId last_id_ = 0;
   std::size_t piece_ = 0;

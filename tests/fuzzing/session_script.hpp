@@ -31,6 +31,7 @@ inline Limits small_limits() {
   limits.keys_per_map = 16;
   limits.map_bytes = 4'096;
   limits.value_bytes = 700;
+  limits.staged_bytes = 1'500;
   limits.event_bytes = 300;
   limits.events_in_flight = 4;
   limits.requests_in_flight = 3;

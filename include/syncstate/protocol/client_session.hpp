@@ -310,7 +310,7 @@ class ClientSession {
   /// What is kept of answers and diffs that are not whole, in bytes.
   [[nodiscard]] std::size_t staged_bytes() const { return staged_bytes_; }
 
-  /// Sends an event on an open channel; answered by `EventAnswered` or `EventRefused`. Numbers ascend on a channel.
+  /// Sends an event on an open channel; answered by `EventAnswered` or `EventRefused`.
   void send_event(ChannelId channel, std::uint64_t sender, std::uint64_t number,
                   std::shared_ptr<const SerializedEvent> event) {
     const auto found = channels_.find(channel);
@@ -367,7 +367,7 @@ class ClientSession {
   struct Channel {
     ChannelState state = ChannelState::asked;
     std::string event_type{};             // of the last event sent
-    std::uint64_t last_number = 0;        // of the events sent wholly
+    std::uint64_t highest_number = 0;     // of the events sent wholly
     std::uint64_t unanswered_events = 0;  // of those
     std::size_t queued_events = 0;
     std::size_t requests = 0;  // about it, unanswered
@@ -613,8 +613,8 @@ class ClientSession {
 
   /// Ends the session unless so many events from this number on were sent on the channel and not answered.
   static void take_answers(Channel& channel, std::uint64_t number, std::uint64_t more) {
-    if (more >= channel.unanswered_events || number == 0 || number > channel.last_number ||
-        more > channel.last_number - number) {
+    if (more >= channel.unanswered_events || number == 0 || number > channel.highest_number ||
+        more > channel.highest_number - number) {
       break_off("an answer to an event that was not sent");
     }
     channel.unanswered_events -= more + 1;
@@ -794,7 +794,7 @@ class ClientSession {
     message.number = task.number;
     message.bytes = rest;
     append_frame(out, message);
-    channel.last_number = task.number;
+    channel.highest_number = std::max(channel.highest_number, task.number);
     ++channel.unanswered_events;
     --channel.queued_events;
     events_.pop_front();

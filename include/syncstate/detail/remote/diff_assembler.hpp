@@ -31,15 +31,30 @@ class DiffAssembler : public DiffReceiver {
 
   void stage(ByteView entries) override {
     const std::size_t before = staged_.size();
-    add(entries);
+    protocol::for_each_entry(
+        entries, [this](std::uint64_t ordinal, ByteView value) { this->stage_value(ordinal, value); });
     make_room(staged_.size() - before);
   }
 
-  void stage_value(std::uint64_t ordinal, ByteView value) override { add_one(ordinal, value); }
+  void stage_value(std::uint64_t ordinal, ByteView value) override {
+    if (ordinal >= frozen_->size()) ByteReader::fail("an ordinal beyond the last key");
+    const auto key = static_cast<std::uint32_t>(ordinal);
+    V decoded = decode_whole<V>(value);
+    const std::size_t bytes = owned_bytes(decoded);
+    const V* const replaced = staged_.find(key);
+    const std::size_t freed = replaced != nullptr ? owned_bytes(*replaced) : 0;
+    staged_.set(key, std::move(decoded));
+    staged_owned_bytes_ += bytes - freed;
+  }
+
+  [[nodiscard]] std::size_t staged_bytes() const override {
+    return staged_owned_bytes_ + staged_.capacity() * sizeof(typename ChangeSet<V>::Change);
+  }
 
   std::error_code close(const DiffHead& head, ByteView entries) override {
     add(entries);
     ChangeSet<V> changes = std::exchange(staged_, {});
+    staged_owned_bytes_ = 0;
     return take(
         MapAccess::make_diff(frozen_, head.epoch, head.from, head.upto, head.is_full, std::move(changes)));
   }
@@ -50,7 +65,10 @@ class DiffAssembler : public DiffReceiver {
     return close(head, {});
   }
 
-  void drop_staged() override { staged_ = {}; }
+  void drop_staged() override {
+    staged_ = {};
+    staged_owned_bytes_ = 0;
+  }
 
  protected:
   virtual std::error_code take(Diff<K, V> diff) = 0;
@@ -80,7 +98,8 @@ class DiffAssembler : public DiffReceiver {
   static constexpr std::size_t most_room_factor = 64;
 
   std::shared_ptr<const FrozenState<K, V>> frozen_;
-  ChangeSet<V> staged_;  // one change a key, so a transfer of any length takes no more than the map
+  ChangeSet<V> staged_;                 // one change a key
+  std::size_t staged_owned_bytes_ = 0;  // what the staged values own beyond themselves
 };
 
 /// Hands the diffs of a followed map to its sink.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,9 +24,9 @@
 
 namespace syncstate::detail {
 
-/// An event that was not answered yet.
+/// An event that was not answered yet, or the place of one that was answered before an earlier one.
 struct RemoteEvent {
-  std::shared_ptr<EventCall> call;
+  std::shared_ptr<EventCall> call;  ///< null once it is answered
   TimePoint deadline;
   std::uint64_t number;     ///< 0 until it is first sent
   bool is_on_link = false;  ///< sent on the link of now; on the next one it is repeated
@@ -47,7 +48,27 @@ struct RemoteFollower {
   std::optional<RemoteRefusal> refusal{};  ///< of following; the map itself may be open all the same
 };
 
+struct RemoteEntry;
+
+/// Something asked once: a diff (with a receiver), a head, an initial state (with a collector), or the list
+/// of maps.
+struct RemoteRequest {
+  std::shared_ptr<Operation> done{};
+  RemoteEntry* entry =
+      nullptr;     ///< the map that a diff or a head is asked of: the request waits until it is open
+  MapHash hash{};  ///< of the initial state
+  std::shared_ptr<DiffReceiver> receiver{};
+  UpdateId upto = 0;
+  std::shared_ptr<Position> head{};
+  std::shared_ptr<StateCollector> collector{};
+  std::pair<std::string, std::string> types{};
+  std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps{};
+  std::optional<TimePoint> give_up_at{};  ///< where no caller waits who would
+};
+
 /// A map that a remote opens on every link, and what waits for it.
+///
+/// Invariant: the events up to `sent_events` are on the link or answered, and the first of them is not answered.
 struct RemoteEntry {
   MapIdentity identity;
   protocol::ChannelId channel = 0;  ///< 0 while it is not asked for on this link
@@ -58,38 +79,55 @@ struct RemoteEntry {
   std::deque<RemoteEvent> events;  ///< those with a number first, in its order
   std::size_t sent_events = 0;     ///< how many of them are on the link: the first ones
   std::vector<std::shared_ptr<Operation>> openers;
-  std::vector<RemoteFollower> followers;
+  std::list<RemoteFollower> followers;   ///< a list: channels point at them
+  std::list<RemoteRequest> waiting;      ///< for the map to be open
+  std::size_t requests = 0;              ///< about it: those that wait, and those that were sent
   std::optional<RemoteRefusal> refusal;  ///< of the map
+  bool is_watched = false;               ///< every tick looks at it
+  bool is_in_backlog = false;            ///< has events that wait for room on the link
+
+  /// True while a tick may find something to do here.
+  [[nodiscard]] bool has_pending() const {
+    return !events.empty() || !openers.empty() || !waiting.empty() || refusal ||
+           std::any_of(followers.begin(), followers.end(),
+                       [](const RemoteFollower& f) { return f.refusal.has_value(); });
+  }
+
+  /// The event on the link with this number; null if there is none that is not answered.
+  /// Complexity: O(log(events)); constant for the first one.
+  RemoteEvent* find_sent(std::uint64_t number) {
+    if (sent_events == 0) return nullptr;
+    if (events.front().number == number) return &events.front();
+    const auto end_of_sent = events.begin() + static_cast<std::ptrdiff_t>(sent_events);
+    const auto found = std::lower_bound(events.begin(), end_of_sent, number,
+                                        [](const RemoteEvent& e, std::uint64_t n) { return e.number < n; });
+    return found != end_of_sent && found->number == number && found->call ? &*found : nullptr;
+  }
+
+  /// Takes an event that `find_sent` found, for it is answered.
+  /// Complexity: constant, over all events.
+  std::shared_ptr<EventCall> take_sent(RemoteEvent& event) {
+    auto call = std::move(event.call);
+    while (sent_events != 0 && !events.front().call) {
+      events.pop_front();
+      --sent_events;
+    }
+    return call;
+  }
 
   template <class F>
   void erase_events_if(F is_unwanted) {
-    std::erase_if(events, is_unwanted);
+    std::erase_if(events, [&](const RemoteEvent& e) { return !e.call || is_unwanted(e); });
     sent_events = static_cast<std::size_t>(
         std::count_if(events.begin(), events.end(), [](const RemoteEvent& e) { return e.is_on_link; }));
   }
 
-  /// The link is lost: all of them wait for the next one.
+  /// The channel is lost: all of them wait for the next one.
   void take_events_back() {
+    std::erase_if(events, [](const RemoteEvent& e) { return !e.call; });
     for (RemoteEvent& event : events) event.is_on_link = false;
     sent_events = 0;
   }
-};
-
-/// Something asked once: a diff (with a receiver), a head, an initial state (with a collector), or the list
-/// of maps.
-struct RemoteRequest {
-  std::shared_ptr<Operation> done{};
-  MapHash hash{};
-  std::shared_ptr<DiffReceiver> receiver{};
-  UpdateId upto = 0;
-  std::shared_ptr<Position> head{};
-  std::shared_ptr<StateCollector> collector{};
-  std::pair<std::string, std::string> types{};
-  std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps{};
-  protocol::ChannelId id = 0;  ///< 0 while it is not asked on this link
-
-  /// What concerns one map waits until that is open.
-  [[nodiscard]] bool needs_open_map() const { return receiver || head; }
 };
 
 }  // namespace syncstate::detail

@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_DETAIL_REMOTE_REMOTE_MAP_HPP
 #define SYNCSTATE_DETAIL_REMOTE_REMOTE_MAP_HPP
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -31,6 +32,8 @@ class StateCollector {
   virtual void finish() = 0;
   /// The link is lost: it will come again from its beginning.
   virtual void drop() = 0;
+  /// What is kept of it in memory, in bytes. Complexity: constant.
+  [[nodiscard]] virtual std::size_t held_bytes() const = 0;
 };
 
 /// A frozen map as the remote sees it: its identity, and its initial state as long as a copy of it lives.
@@ -72,6 +75,8 @@ class DiffReceiver {
   virtual std::error_code step(const DiffHead& head, std::uint64_t ordinal, ByteView value) = 0;
   /// The link is lost: what was staged is worth nothing.
   virtual void drop_staged() = 0;
+  /// What is staged takes so much memory, in bytes. Complexity: constant.
+  [[nodiscard]] virtual std::size_t staged_bytes() const = 0;
 
   [[nodiscard]] virtual Position position() const = 0;
   [[nodiscard]] virtual bool every_step() const { return false; }

@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_DETAIL_WIRE_INITIAL_STATE_READER_HPP
 #define SYNCSTATE_DETAIL_WIRE_INITIAL_STATE_READER_HPP
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -36,6 +37,11 @@ class InitialStateReader {
 
   /// The keys that came so far.
   [[nodiscard]] std::size_t size() const { return keys_.size(); }
+
+  /// What is kept of them in memory, in bytes. Complexity: constant.
+  [[nodiscard]] std::size_t held_bytes() const {
+    return pending_.capacity() + keys_.capacity() * sizeof(K) + values_.capacity() * sizeof(V) + owned_bytes_;
+  }
 
   /// Begins anew.
   void drop() { *this = InitialStateReader(limits_); }
@@ -83,6 +89,7 @@ class InitialStateReader {
     if (keys_.size() != 0 && !KeyLess<K>{}(keys_[keys_.size() - 1], key))
       ByteReader::fail("the keys do not ascend");
     V value = decode_whole<V>(*value_bytes);
+    owned_bytes_ += owned_bytes(key) + owned_bytes(value);
     keys_.push_back(std::move(key));
     values_.push_back(std::move(value));
     in = ahead;
@@ -94,6 +101,7 @@ class InitialStateReader {
   DenseArray<V> values_;
   Bytes pending_;
   std::size_t total_bytes_ = 0;
+  std::size_t owned_bytes_ = 0;  // what the keys and values own beyond themselves
 };
 
 }  // namespace syncstate::detail

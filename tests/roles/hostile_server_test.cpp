@@ -1,0 +1,342 @@
+// A remote whose server is hostile or broken: it costs that link what our own limits say, and nobody else anything.
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/inproc_world.hpp"
+#include "support/raw_peer.hpp"
+
+namespace syncstate::testing {
+namespace {
+
+using protocol::ChannelId;
+
+/// Speaks for a server, by hand.
+struct HostileWorld {
+  explicit HostileWorld(RemoteCoreOptions own = {}) : options(std::move(own)) {
+    world.server.reset();
+    RawPeer::listen(world.time, *world.port, [this](const std::shared_ptr<RawPeer>& peer) { master = peer; });
+    remote = world.connect(options);
+    world.time.run_ready();
+    REQUIRE(master);
+    master->send_welcome(password);
+    world.time.run_ready();
+  }
+
+  /// A map that the remote asks for on `channel()`; it is not open yet.
+  Map make_map(const std::string& initial = "-") {
+    Map map(remote);
+    push_keys(map, 4, initial);
+    map.freeze(0ms);
+    REQUIRE(error_of([&] { remote->init(map, 1ms); }) == StateErrc::unavailable);
+    return map;
+  }
+  [[nodiscard]] ChannelId last_channel() const { return master->all<protocol::Open>().back().channel; }
+  void open(ChannelId channel) {
+    master->send(protocol::Opened{channel, {7, 0}, 99});
+    world.time.run_ready();
+  }
+  Sent send(const Map& map, const std::string& value) {
+    Sent sent = Sent::send(world, remote, map.hash(), set_key("key00", value));
+    world.time.run_ready();
+    return sent;
+  }
+  /// As many seconds as that, with a server that is alive.
+  void pass(std::chrono::seconds time) {
+    for (; time > 0s; time -= 1s) {
+      master->send_frame(4, {});
+      world.time.advance(1s);
+    }
+  }
+  /// The remote has ended the session for this reason, says so, and finds a good server again.
+  void check_ended(StateErrc reason) {
+    world.time.run_ready();
+    CHECK(master->goodbye() == reason);
+    CHECK_FALSE(master->is_open());
+    CHECK(remote->status().state == LinkState::failed);
+    CHECK(remote->status().reason == reason);
+    world.restart();
+    REQUIRE(world.wait([this] { return remote->status().state == LinkState::live; }));
+  }
+
+  RemoteCoreOptions options;
+  World world;
+  std::shared_ptr<RawPeer> master;
+  std::shared_ptr<Remote> remote;
+};
+
+const std::string dirty =
+    std::string("no\0thing \x1B]0;owned\x07", 20) + "\xE2\x80\xAE" + std::string(1'000'000, '\n');
+
+bool is_clean(const std::string& text) {
+  return text.size() <= 512 + 200 && text.find("\xE2\x80\xAE") == std::string::npos &&
+         std::none_of(text.begin(), text.end(), [](char c) {
+           const auto b = static_cast<unsigned char>(c);
+           return b < 32 || b == 127;
+         });
+}
+
+std::string what_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const StateError& error) {
+    return error.what();
+  }
+  return "nothing was thrown\n";
+}
+
+}  // namespace
+
+TEST_CASE("texts of a server come through to what() cut and cleaned", "[guarantee_10]") {
+  // `frame_bytes` is 1 MiB: the longest text that a server can send.
+  const std::string text = dirty.substr(0, 1'000'000);
+  HostileWorld hostile;
+  SECTION("the answer to an event") {
+    const Map map = hostile.make_map();
+    hostile.open(hostile.last_channel());
+    const Sent sent = hostile.send(map, "x");
+    hostile.master->send(protocol::AnswerError{hostile.last_channel(), 1, StateErrc::hook_failed, text});
+    hostile.world.time.run_ready();
+    REQUIRE(sent.error() == StateErrc::hook_failed);
+    CHECK(is_clean(what_of([&] { (void)sent.result(); })));
+  }
+  SECTION("a refusal") {
+    const Map map = hostile.make_map();
+    hostile.master->send(protocol::Refused{hostile.last_channel(), StateErrc::forbidden, text, {}});
+    hostile.world.time.run_ready();
+    const std::string what = what_of([&] { (void)hostile.send(map, "x").result(); });
+    CHECK_THAT(what, contains_text("owned"));
+    CHECK(is_clean(what));
+  }
+  SECTION("a goodbye") {
+    hostile.master->send(protocol::Goodbye{StateErrc::stopped, text});
+    hostile.world.time.run_ready();
+    CHECK(is_clean(hostile.remote->status().detail));
+    CHECK_THAT(hostile.remote->status().detail, contains_text("owned"));
+  }
+  SECTION("the types of a list") {
+    const auto maps = std::make_shared<std::vector<HostedMapInfo>>();
+    const auto done = detail::Operation::create();
+    hostile.remote->core().list(maps, done);
+    hostile.world.time.run_ready();
+    Bytes body;
+    ByteWriter out(body);
+    HostedMapInfo{MapHash(), MapHash(), text.substr(0, 1'000), text.substr(0, 1'000), 1}.encode(out);
+    hostile.master->send(protocol::Hosted{1, false, body});
+    hostile.world.time.run_ready();
+    REQUIRE(done->is_finished());
+    REQUIRE(maps->size() == 1);
+    CHECK(is_clean(maps->front().key_type));
+    CHECK(is_clean(maps->front().value_type));
+  }
+}
+
+TEST_CASE("answers to events that were not sent end the session at once", "[guarantee_10]") {
+  const auto [number, more] = GENERATE(std::pair{std::uint64_t{1}, ~std::uint64_t{0} - 1},
+                                       std::pair{std::uint64_t{1}, std::uint64_t{1'000'000}},
+                                       std::pair{std::uint64_t{2}, std::uint64_t{0}});
+  HostileWorld hostile;
+  const Map map = hostile.make_map();
+  hostile.open(hostile.last_channel());
+  const Sent sent = hostile.send(map, "x");
+  hostile.master->send(protocol::Answer{hostile.last_channel(), number, 1, more});
+  hostile.check_ended(StateErrc::protocol_error);
+}
+
+TEST_CASE("answers may come in any order", "[guarantee_5]") {
+  HostileWorld hostile;
+  const Map map = hostile.make_map();
+  const ChannelId channel = hostile.last_channel();
+  hostile.open(channel);
+  std::vector<Sent> sent;
+  for (int i = 0; i < 6; ++i) sent.push_back(hostile.send(map, "x"));
+  for (const std::uint64_t number : {4U, 6U, 1U, 3U}) {
+    hostile.master->send(protocol::Answer{channel, number, number + 10});
+    hostile.world.time.run_ready();
+    CHECK(sent[number - 1].is_finished());
+    CHECK(sent[number - 1].result() == number + 10);
+  }
+  const Sent seventh = hostile.send(map, "x");
+  hostile.master->send(protocol::Answer{channel, 2, 20});
+  hostile.master->send(protocol::Answer{channel, 5, 21});
+  hostile.master->send(protocol::Answer{channel, 7, 22});
+  hostile.world.time.run_ready();
+  CHECK(sent[1].result() == 20);
+  CHECK(sent[4].result() == 21);
+  CHECK(seventh.result() == 22);
+  CHECK(hostile.remote->status().state == LinkState::live);
+  SECTION("but each once") {
+    hostile.send(map, "x");
+    hostile.master->send(protocol::Answer{channel, 5, 21});
+    hostile.check_ended(StateErrc::protocol_error);
+  }
+}
+
+TEST_CASE("events whose channel is refused are repeated on the next one", "[guarantee_5]") {
+  RemoteCoreOptions options;
+  options.limits.events_in_flight = 2;
+  HostileWorld hostile(options);
+  const Map map = hostile.make_map();
+  const ChannelId channel = hostile.last_channel();
+  hostile.open(channel);
+  const Sent first = hostile.send(map, "x");
+  const Sent second = hostile.send(map, "y");
+  hostile.master->forget();
+  hostile.master->send(protocol::Refused{channel, StateErrc::busy, "", {}});
+  hostile.world.time.run_ready();
+  hostile.pass(5s);
+  REQUIRE(hostile.master->find<protocol::Open>().has_value());
+  hostile.open(hostile.last_channel());
+  const auto events = hostile.master->all<protocol::EventMessage>();
+  REQUIRE(events.size() == 2);
+  CHECK(events[0].number == 1);
+  CHECK(events[1].number == 2);
+  hostile.master->send(protocol::Answer{hostile.last_channel(), 1, 8, 1});
+  hostile.world.time.run_ready();
+  CHECK(first.result() == 8);
+  CHECK(second.result() == 9);
+}
+
+TEST_CASE("requests that a server does not answer are bounded, and given up they take nothing",
+          "[guarantee_10]") {
+  RemoteCoreOptions options;
+  options.limits.requests_in_flight = 4;
+  HostileWorld hostile(options);
+  const Map map = hostile.make_map();
+  hostile.open(hostile.last_channel());
+  std::vector<std::shared_ptr<detail::Operation>> operations;
+  const auto maps = std::make_shared<std::vector<HostedMapInfo>>();
+  const auto ask = [&] {
+    operations.push_back(detail::Operation::create());
+    hostile.remote->core().list(maps, operations.back());
+    hostile.world.time.run_ready();
+  };
+  for (int i = 0; i < 20; ++i) {
+    ask();
+    operations.back()->give_up("");
+    hostile.pass(1s);
+  }
+  const auto lists = hostile.master->all<protocol::List>();
+  REQUIRE(lists.size() == 4);  // no more than that, however long it goes on
+  CHECK(maps.use_count() == 1);
+  ask();
+  CHECK(hostile.master->all<protocol::List>().size() == 4);
+  CHECK(maps.use_count() == 2);
+  // A late answer makes room, and is not taken for one to a newer question.
+  hostile.master->send(protocol::Hosted{lists[0].channel, false, {}});
+  hostile.world.time.run_ready();
+  REQUIRE(hostile.master->all<protocol::List>().size() == 5);
+  CHECK_FALSE(operations.back()->is_finished());
+  hostile.master->send(protocol::Hosted{hostile.master->all<protocol::List>().back().channel, false, {}});
+  hostile.world.time.run_ready();
+  CHECK(operations.back()->is_finished());
+  CHECK(hostile.remote->status().state == LinkState::live);
+}
+
+TEST_CASE("a transfer without an end is ended by its bytes, and what is shown stays", "[guarantee_10]") {
+  RemoteCoreOptions options;
+  options.limits.staged_bytes = 300'000;
+  HostileWorld hostile(options);
+  const Map map = hostile.make_map();
+  hostile.open(hostile.last_channel());
+  Follower replica(Map(map), {});
+  hostile.world.time.run_ready();
+  const ChannelId stream = hostile.last_channel();
+  hostile.open(stream);
+  const std::string kind = GENERATE("entries", "values", "parts", "the same key again");
+  INFO(kind);
+  const std::string value(90'000, 'x');
+  const std::size_t rounds = kind == "the same key again" ? 50 : 4;
+  for (std::uint64_t i = 0; i < rounds; ++i) {
+    const std::uint64_t ordinal = kind == "the same key again" ? 0 : i;
+    Bytes entries;
+    ByteWriter out(entries);
+    out.put_varint(ordinal);
+    out.put_sized(value);
+    if (kind == "values") {
+      hostile.master->send(protocol::ValuePart{stream, ordinal, value.size(), 0, as_byte_view(value)});
+    } else if (kind == "parts") {
+      hostile.master->send(protocol::ValuePart{stream, 0, 1'000'000, i * value.size(), as_byte_view(value)});
+    } else {
+      hostile.master->send(protocol::Transfer{stream, entries});
+    }
+    hostile.world.time.run_ready();
+  }
+  if (kind == "the same key again") {  // takes no more than one
+    CHECK(hostile.remote->status().state == LinkState::live);
+    return;
+  }
+  CHECK(values_of(replica.view()) == std::vector<std::string>(4, "-"));
+  hostile.check_ended(StateErrc::too_large);
+  CHECK(hostile.remote->send_event(map.hash(), set_key("key00", "on")) == 1);
+  REQUIRE(replica.wait_for(1, 1s));
+}
+
+TEST_CASE("a map that a server refuses for another one is compared within our limits", "[guarantee_10]") {
+  RemoteCoreOptions options;
+  options.limits.map_bytes = 100'000;
+  HostileWorld hostile(options);
+  const Map map = hostile.make_map();
+  hostile.master->send(protocol::Refused{hostile.last_channel(), StateErrc::hash_mismatch,
+                                         "the keys are the same", MapHash(std::array<std::byte, 32>{})});
+  hostile.world.time.run_ready();
+  const auto fetch = hostile.master->find<protocol::Fetch>();
+  REQUIRE(fetch.has_value());
+  const Sent waiting = hostile.send(map, "x");
+  CHECK_FALSE(waiting.is_finished());
+  SECTION("that is never sent") { hostile.pass(6s); }
+  SECTION("that has no end") {
+    const Bytes entry = [] {
+      Bytes bytes;
+      ByteWriter out(bytes);
+      out.put_sized(std::string("key00"));
+      out.put_varint(std::uint64_t{10'000'000});
+      out.put(ByteView(Bytes(50'000)));
+      return bytes;
+    }();
+    protocol::StatePiece piece;
+    piece.request = fetch->request;
+    piece.bytes = entry;
+    for (int i = 0; i < 100; ++i) hostile.master->send(piece);
+    hostile.world.time.run_ready();
+  }
+  REQUIRE(waiting.is_finished());
+  CHECK(waiting.error() == StateErrc::hash_mismatch);
+  CHECK(hostile.remote->status().state == LinkState::live);
+}
+
+TEST_CASE("with many maps on a remote each is let go of, and each event answered", "[guarantee_7]") {
+  HostileWorld hostile;
+  hostile.world.restart();
+  REQUIRE(hostile.world.wait([&] {
+    hostile.master->abort();
+    return hostile.remote->status().state == LinkState::live;
+  }));
+  constexpr std::size_t count = 200;
+  std::vector<Map> maps;
+  for (std::size_t i = 0; i < count; ++i) {
+    Map map(hostile.remote);
+    push_keys(map, 1, std::to_string(i));
+    map.freeze(10s);
+    maps.push_back(std::move(map));
+  }
+  std::vector<Sent> sent;
+  for (int round = 0; round < 20; ++round) {  // more than fit the link at once
+    for (const Map& map : maps) {
+      sent.push_back(Sent::send(hostile.world, hostile.remote, map.hash(), set_key("key00", "x")));
+    }
+  }
+  REQUIRE(hostile.world.wait(
+      [&] { return std::all_of(sent.begin(), sent.end(), [](const Sent& s) { return s.is_finished(); }); }));
+  for (const Sent& each : sent) CHECK_FALSE(each.error());
+}
+
+}  // namespace syncstate::testing
