@@ -388,6 +388,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         executor_->wake_waiters();
         send_backlog();
       }
+      if (!ready_requests_.empty()) start_requests();  // a late answer to one that was given up made room
       wake();
     });
   }
