@@ -129,8 +129,6 @@ class EvilServer {
   }
 
   [[nodiscard]] std::string endpoint() const { return "127.0.0.1:" + std::to_string(port_); }
-  /// How many scripts have ended.
-  [[nodiscard]] int ended() const { return ended_; }
 
  private:
   void use_test_certificate() {
@@ -164,7 +162,6 @@ class EvilServer {
         } catch (const std::exception&) {
           // The client has closed, which is what it should do.
         }
-        ++ended_;
       }
       connection_ = -1;
     }
@@ -175,7 +172,6 @@ class EvilServer {
   syncstate::tcp::NativeSocket listener_;
   std::uint16_t port_ = 0;
   std::atomic<int> connection_{-1};
-  std::atomic<int> ended_{0};
   std::atomic<bool> is_stopped_{false};
   std::thread thread_;
 };
