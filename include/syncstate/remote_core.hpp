@@ -582,7 +582,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Complexity: a few entries each time, so that all are looked at in turn.
   void let_go_of_dead_maps() {
     constexpr std::size_t at_a_time = 64;
-    auto at = entries_.upper_bound(last_looked_at_);
+    auto at = entries_.size() <= at_a_time ? entries_.begin() : entries_.upper_bound(last_looked_at_);
     for (std::size_t count = std::min(entries_.size(), at_a_time); count > 0 && !entries_.empty(); --count) {
       if (at == entries_.end()) at = entries_.begin();
       last_looked_at_ = at->first;
