@@ -88,6 +88,7 @@ struct Moving {
       const std::lock_guard lock(mutex);
       threads.insert(std::this_thread::get_id());
       received = owner->received;
+      if (has_moved && std::this_thread::get_id() == first) ++heard_too_late;
       if (std::exchange(has_moved, true)) {
         owner->outbox += "answer";
         link->wake();
@@ -130,6 +131,8 @@ struct Moving {
   std::shared_ptr<TlsLink> link;
   std::mutex mutex;
   bool has_moved = false;
+  int heard_too_late = 0;  // on the thread that the link has left
+  const std::thread::id first = std::this_thread::get_id();
   std::set<std::thread::id> threads;
   std::thread::id arrived_on, closed_on;
   std::string received;
@@ -165,6 +168,7 @@ TEST_CASE(
   t.locked([&] {
     CHECK(t.arrived_on != std::this_thread::get_id());
     CHECK(t.closed_on == t.arrived_on);
+    CHECK(t.heard_too_late == 0);
     CHECK(t.threads == std::set<std::thread::id>{std::this_thread::get_id(), t.arrived_on});
     return 0;
   });

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -142,6 +143,25 @@ TEST_CASE("a turn reads no more than its share, and goes on by itself") {
     t.peer->flush();
   }
   CHECK(t.owner->received == text);
+}
+
+TEST_CASE("a turn reads no more than 1,024 records, however small they are") {
+  WithRawClient t;
+  REQUIRE(t.open());
+  constexpr std::size_t records = 3'000;
+  for (std::size_t i = 0; i < records; ++i) t.peer->write("x");
+  while (t.peer->flush()) {
+  }
+  std::size_t most = 0;
+  for (int turns = 0; t.owner->received.size() < records && turns < 1'000; ++turns) {
+    const std::size_t before = t.owner->received.size();
+    t.io.restart();
+    REQUIRE(t.io.run_one_for(10s) == 1);
+    most = std::max(most, t.owner->received.size() - before);
+    t.peer->flush();
+  }
+  CHECK(t.owner->received.size() == records);
+  CHECK(most <= 1'024);
 }
 
 TEST_CASE("produce is not called while earlier bytes are not wholly taken") {

@@ -9,6 +9,7 @@
 #include <openssl/x509.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -181,6 +182,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   static constexpr std::size_t record_bytes = std::size_t{16} << 10;
   static constexpr std::size_t read_bytes_per_turn = std::size_t{64} << 10;
+  // A record costs as much as so many bytes, however few it holds.
+  static constexpr std::size_t least_record_bytes = 64;
   static constexpr int frames_per_turn = 4;
   static constexpr int unsent_bytes = 64 << 10;
   // More than a record: what is beyond are answers to key updates of a peer that does not read them.
@@ -384,7 +387,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
         if (SSL_get_error(ssl_.get(), result) != SSL_ERROR_WANT_READ) fail(held, result);
         return;
       }
-      total += size;
+      total += std::max(size, least_record_bytes);
       if (state_ == State::open) held->owner->on_bytes(ByteView(record.data(), size));
       if (state_ == State::closed || moves_on_) return;
       if (io_.is_drained() && SSL_has_pending(ssl_.get()) == 0) return;  // asking again would only be told so
