@@ -6,10 +6,12 @@
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -90,20 +92,21 @@ class Flooder {
       repeat(is_used ? static_cast<char>(*word - 'A' + 'a') : *word, is_used ? used_ : unused_,
              duty.end_handle());
       held_.clear();
+      shaking_.clear();
     }
   }
 
  private:
   static constexpr std::size_t most_held = 500;
 
-  /// In small portions, so that the pace is even, until a word comes.
+  /// One by one, so that the pace is even, until a word comes.
   void repeat(char kind, const std::string& server, int words) {
-    constexpr int portions = 100;
-    for (auto next = Clock::now();; next += 1'000ms / portions) {
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(next - Clock::now());
+    for (auto next = Clock::now();; next += std::chrono::nanoseconds(1s) / each_second) {
+      const auto left = std::max(Clock::duration::zero(), next - Clock::now());
+      const timespec limit{0, std::chrono::nanoseconds(left).count() % 1'000'000'000};
       pollfd word{words, POLLIN, 0};
-      if (::poll(&word, 1, std::max(0, static_cast<int>(left.count()))) != 0) return;
-      for (int i = 0; i < each_second / portions; ++i) once(kind, server);
+      if (::ppoll(&word, 1, &limit, nullptr) != 0) return;
+      once(kind, server);
     }
   }
 
@@ -118,7 +121,7 @@ class Flooder {
           hold(client.peer().take_socket());
           break;
         }
-        case 'h': hostile::Attacker(from, server).shake_hands(); break;
+        case 'h': shake_hands(from, server); return;
         default: {
           auto socket = hostile::connect_from(from, server);
           if (kind == 'x') hostile::send_raw(socket, x25519_);
@@ -129,6 +132,27 @@ class Flooder {
       }
       ++*done_;
     } catch (const std::system_error&) {  // refused or reset
+    }
+  }
+
+  /// Begins a handshake, and goes on with some of those that are under way.
+  void shake_hands(const std::string& from, const std::string& server) {
+    constexpr std::size_t most_under_way = 100;  // so many fit into the server's room for strangers
+    if (shaking_.size() < most_under_way) {
+      shaking_.push_back(std::make_unique<hostile::Attacker>(from, server));
+      shaking_.back()->peer().think();
+      shaking_.back()->send_what_fits();
+    }
+    for (int i = 0; i < 4 && !shaking_.empty(); ++i) {
+      std::unique_ptr<hostile::Attacker> client = std::move(shaking_.front());
+      shaking_.pop_front();
+      const bool is_closed = client->is_closed();  // reads, and answers what it has read
+      client->send_what_fits();
+      if (client->peer().is_open()) {
+        ++*done_;
+      } else if (!is_closed) {
+        shaking_.push_back(std::move(client));
+      }
     }
   }
 
@@ -144,6 +168,7 @@ class Flooder {
   const std::string p384_ = client_hello("P-384");
   const std::string ffdhe_ = client_hello("ffdhe8192:X25519");
   std::deque<ss::tcp::NativeSocket> held_;
+  std::deque<std::unique_ptr<hostile::Attacker>> shaking_;
 };
 
 /// What an honest client saw while one of the two servers was flooded.
