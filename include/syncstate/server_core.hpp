@@ -24,6 +24,7 @@
 #include "syncstate/detail/server/hosted_slot.hpp"
 #include "syncstate/detail/server/link_table.hpp"
 #include "syncstate/detail/server/server_link.hpp"
+#include "syncstate/detail/server/waiting_list.hpp"
 #include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
@@ -293,7 +294,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         return link->opened(open.channel, slot, open.sender);
       }
       // Somebody else's upload of this very map is under way: one at a time, the others wait for it.
-      found->second.waiters.push_back(Waiter{link, open.channel, open.sender, may_init});
+      waiting_[{link->id(), open.channel}] = open.hash;
+      found->second.waiters.add(Waiter{link, link->id(), open.channel, open.sender, may_init});
       return;
     }
     if (!options_.allow_uploads) {
@@ -310,7 +312,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       return link->refuse(open.channel, StateErrc::busy, "this server hosts as many maps as it may");
     }
     entries_[open.hash];
-    start_upload(open.hash, Waiter{link, open.channel, open.sender, may_init});
+    start_upload(open.hash, Waiter{link, link->id(), open.channel, open.sender, may_init});
     lock.unlock();
     link->want_upload(open.channel);
   }
@@ -344,13 +346,13 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     serial->post([self = this->shared_from_this(), upload, serial] { self->finish_upload(*upload, serial); });
   }
 
+  /// Complexity: O(log n) of the channels that wait, uploads and maps.
   void channel_closed(detail::ServerLink& link, protocol::ChannelId channel) override {
     std::unique_lock lock(mutex_);
-    for (auto& [hash, entry] : entries_) {
-      std::erase_if(entry.waiters, [&](const Waiter& waiter) {
-        const auto waiting = waiter.link.lock();
-        return !waiting || (waiting.get() == &link && waiter.channel == channel);
-      });
+    if (const auto waits = waiting_.find({link.id(), channel}); waits != waiting_.end()) {
+      const auto entry = entries_.find(waits->second);
+      if (entry != entries_.end()) entry->second.waiters.remove(link.id(), channel);
+      waiting_.erase(waits);
     }
     const auto found = uploads_.find({link.id(), channel});
     if (found == uploads_.end()) return;
@@ -378,27 +380,36 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     link.session().send_initial(fetch.request, slot->source());
   }
 
-  void list_asked(detail::ServerLink& link, protocol::ChannelId request) override {
-    std::vector<protocol::HostedMapInfo> maps;
+  /// Looks at `maps_per_look` maps at most, so that the mutex is free again soon.
+  std::optional<MapHash> encode_hosted(const Peer& peer, const std::optional<MapHash>& after,
+                                       Bytes& out) override {
+    std::vector<std::pair<MapHash, std::shared_ptr<Slot>>> maps;
+    std::optional<MapHash> last;
+    bool has_more = false;
     {
       const std::lock_guard lock(mutex_);
-      for (const auto& [hash, entry] : entries_) {
-        if (!entry.slot) continue;
-        const auto& map = entry.slot->hosted();
-        maps.push_back(protocol::HostedMapInfo{hash, map.keys_hash(), key_type_, value_type_, map.size()});
+      auto at = after ? entries_.upper_bound(*after) : entries_.begin();
+      for (std::size_t looked = 0; at != entries_.end() && looked < maps_per_look; ++at, ++looked) {
+        last = at->first;
+        if (at->second.slot) maps.emplace_back(at->first, at->second.slot);
       }
+      has_more = at != entries_.end();
     }
-    std::erase_if(maps, [&](const auto& map) { return !is_allowed(link.peer(), Action::fetch, map.hash); });
-    link.session().send_hosted(request, std::move(maps));
+    ByteWriter writer(out);
+    for (const auto& [hash, slot] : maps) {
+      if (!is_allowed(peer, Action::fetch, hash)) continue;
+      const auto& map = slot->hosted();
+      protocol::HostedMapInfo{hash, map.keys_hash(), key_type_, value_type_, map.size()}.encode(writer);
+    }
+    return has_more ? last : std::nullopt;
   }
 
  private:
-  struct Waiter {
-    std::weak_ptr<detail::ServerLink> link;
-    protocol::ChannelId channel = 0;
-    std::uint64_t sender = 0;
-    bool may_init = true;
-  };
+  using Waiter = detail::Waiter;
+
+  static constexpr std::size_t maps_per_look = 64;
+
+  static constexpr std::size_t most_alike = 16;
 
   struct Failure {
     StateErrc reason;
@@ -408,7 +419,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// A hash that is hosted (with a slot), or about to be.
   struct Entry {
     std::shared_ptr<Slot> slot;
-    std::vector<Waiter> waiters;
+    detail::WaitingList waiters;
     std::optional<detail::ByteShare> share;  ///< of a map that a client brought
   };
 
@@ -501,27 +512,22 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// The upload of this map by `failed` came to nothing: the next who waits and may is asked, if there is one, other
   /// links first. May let go of the lock.
+  /// Complexity: O(log n) for each who is asked or told that it may not.
   void pass_upload_on(const MapHash& hash, std::uint64_t failed, std::unique_lock<std::mutex>& lock) {
     const auto entry = entries_.find(hash);
     if (entry == entries_.end()) return;
-    auto& waiters = entry->second.waiters;
-    std::stable_partition(waiters.begin(), waiters.end(), [failed](const Waiter& waiter) {
-      const auto link = waiter.link.lock();
-      return link && link->id() != failed;
-    });
-    while (!waiters.empty()) {
-      Waiter next = std::move(waiters.front());
-      waiters.erase(waiters.begin());
-      const auto link = next.link.lock();
+    while (auto next = entry->second.waiters.take_next(failed)) {
+      const protocol::ChannelId channel = next->channel;
+      waiting_.erase({next->link_id, channel});
+      const auto link = next->link.lock();
       if (!link) continue;
-      const protocol::ChannelId channel = next.channel;
-      if (!next.may_init) {
+      if (!next->may_init) {
         on_lane_of(link, [channel](detail::ServerLink& l) {
           l.refuse(channel, StateErrc::forbidden, "this map is not hosted yet");
         });
         continue;
       }
-      start_upload(hash, std::move(next));
+      start_upload(hash, std::move(*next));
       lock.unlock();
       on_lane_of(link, [channel](detail::ServerLink& l) { l.want_upload(channel); });
       return;
@@ -551,7 +557,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       const std::lock_guard lock(mutex_);
       const auto entry = entries_.find(upload.hash);
       if (entry == entries_.end()) return;
-      entry->second.waiters.insert(entry->second.waiters.begin(), upload.from);
+      waiting_[{upload.from.link_id, upload.from.channel}] = upload.hash;
+      entry->second.waiters.add(upload.from);
       entry->second.share.emplace(std::move(upload.share));
     }
     try {
@@ -602,9 +609,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     const std::lock_guard lock(mutex_);
     const auto entry = entries_.find(hash);
     if (entry == entries_.end()) return {};
-    std::vector<Waiter> waiters = std::exchange(entry->second.waiters, {});
+    std::vector<Waiter> waiters = entry->second.waiters.take_all();
+    for (const Waiter& waiter : waiters) waiting_.erase({waiter.link_id, waiter.channel});
     if (slot) {
       entry->second.slot = slot;
+      alike_.emplace(slot->hosted().keys_hash(), hash);
       if (is_stopped_) slot->stop();
     } else {
       entries_.erase(entry);
@@ -612,11 +621,13 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     return waiters;
   }
 
-  /// With the mutex held: the maps that differ from this one in their initial values alone.
+  /// With the mutex held: maps that differ from this one in their initial values alone; `most_alike` of them at most.
+  /// Complexity: O(log maps).
   [[nodiscard]] std::vector<MapHash> hosted_with_keys(const MapHash& keys_hash) const {
     std::vector<MapHash> alike;
-    for (const auto& [hash, entry] : entries_) {
-      if (entry.slot && entry.slot->hosted().keys_hash() == keys_hash) alike.push_back(hash);
+    for (auto at = alike_.lower_bound(keys_hash);
+         at != alike_.end() && at->first == keys_hash && alike.size() < most_alike; ++at) {
+      alike.push_back(at->second);
     }
     return alike;
   }
@@ -644,6 +655,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   bool is_stopped_ = false;
   std::map<MapHash, Entry> entries_;
   std::map<UploadId, std::shared_ptr<Upload>> uploads_;
+  std::map<UploadId, MapHash> waiting_;    // in whose `waiters` a channel is
+  std::multimap<MapHash, MapHash> alike_;  // hosted maps by the hash of their keys
   std::vector<std::shared_ptr<detail::Lane>> lanes_;
   std::vector<std::shared_ptr<detail::Lane>> entry_lanes_;
   const std::shared_ptr<protocol::ServerAccount> account_ =

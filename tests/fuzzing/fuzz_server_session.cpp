@@ -100,8 +100,8 @@ class Script {
     expect_action();
     expect_new(action.request);
     thrower_.maybe_throw();
-    const wire::HostedMapInfo info{map_->hash(), map_->keys_hash(), "string", "string", map_keys};
-    session_.send_hosted(action.request, {3, info});
+    for (std::uint8_t i = 1; i <= 3; ++i) list_.maps.insert(MapHash({std::byte{i}}));
+    session_.send_hosted(action.request, list_);
   }
   void operator()(const wire::EventCame& action) {
     expect_action();
@@ -365,6 +365,8 @@ class Script {
   // What goes out.
 
   void produce() {
+    session_.look_at_maps();
+    require(session_.held_bytes() == session_.counted_bytes(), "what is held is what was charged");
     const bool is_wanted = session_.wants_to_send();
     Bytes out;
     session_.produce(out);
@@ -474,7 +476,7 @@ class Script {
 
   /// Until nothing is left; then whoever follows has all there is.
   void drain() {
-    for (int i = 0; session_.wants_to_send(); ++i) {
+    for (int i = 0; (session_.look_at_maps(), session_.wants_to_send()); ++i) {
       require(i < 10'000, "a session comes to an end of what it has to send");
       produce();
     }
@@ -488,6 +490,7 @@ class Script {
   Input input_;
   const Limits limits_ = small_limits();
   TimePoint now_ = testing::t0;
+  testing::CountedList list_;
   wire::ServerSession session_{limits_, now_};
   std::shared_ptr<Hosted> map_ = std::make_shared<Hosted>(master(), limits_);
   wire::FrameReader watcher_{limits_.frame_bytes};

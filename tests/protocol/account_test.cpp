@@ -66,6 +66,7 @@ class Greedy {
   const Limits limits;
   std::shared_ptr<wire::ServerAccount> all;
   std::shared_ptr<Hosted> map;
+  CountedList list;
   std::optional<wire::ServerSession> session;
   ActionLog log;
   std::size_t most_grown = 0;
@@ -93,7 +94,8 @@ class Greedy {
     } else if constexpr (std::is_same_v<Action, wire::FetchAsked>) {
       session->send_initial(action.fetch.request, map);
     } else if constexpr (std::is_same_v<Action, wire::ListAsked>) {
-      session->send_hosted(action.request, {{map->hash(), map->hash(), "string", "string", 2}});
+      list.maps.insert(map->hash());
+      session->send_hosted(action.request, list);
     } else if constexpr (std::is_same_v<Action, wire::EventCame>) {
       // Each event fails with the longest text there is.
       session->answer_error(action.ticket, StateErrc::hook_failed, std::string(512, 'x'));

@@ -567,7 +567,7 @@ TEST_CASE("of answers in a row those go whose diffs have gone", "[protocol][guar
   }
   std::size_t steps = 0;
   std::size_t answers = 0;
-  while (pair.server.session.wants_to_send()) {
+  while (pair.server.wants_to_send()) {
     pair.client.feed(pair.server.take());
     for (const std::string& line : pair.take_lines()) {
       if (line.rfind("answer ", 0) == 0) ++answers;
@@ -606,7 +606,7 @@ TEST_CASE("an answer waits for a transfer that holds its effect", "[protocol][gu
     pair.client.feed(piece);
     const auto kinds = kinds_of(piece);
     const bool has_answer = std::count(kinds.begin(), kinds.end(), 43) != 0;
-    const bool is_last = !pair.server.session.wants_to_send();
+    const bool is_last = !pair.server.wants_to_send();
     CHECK(has_answer == is_last);
   }
   const Lines lines = pair.take_lines();
@@ -707,7 +707,7 @@ TEST_CASE("frames of different maps and requests take turns, at most 64 KiB each
   pair.server.feed(pair.client.take());
   pair.client.feed(pair.server.take());  // opened, and the first turn
   std::vector<std::uint64_t> turns;
-  while (pair.server.session.wants_to_send()) {
+  while (pair.server.wants_to_send()) {
     for (const OwnedFrame& frame : split_frames(pair.server.take())) {
       ByteReader in(frame.body);
       turns.push_back(in.read_varint());

@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -172,6 +174,22 @@ inline Bytes welcome_frame(std::string_view password = "secret", ByteView bindin
   return frame_of(welcome);
 }
 
+/// Lists maps one by one, and counts how often it was asked.
+class CountedList final : public wire::HostedSource {
+ public:
+  std::optional<MapHash> encode_hosted(const std::optional<MapHash>& after, Bytes& out) override {
+    ++calls;
+    const auto at = after ? maps.upper_bound(*after) : maps.begin();
+    if (at == maps.end()) return std::nullopt;
+    ByteWriter writer(out);
+    wire::HostedMapInfo{*at, MapHash(), "string", "string", 1}.encode(writer);
+    return std::next(at) == maps.end() ? std::nullopt : std::optional(*at);
+  }
+
+  std::set<MapHash> maps;
+  std::size_t calls = 0;
+};
+
 /// A server session, its actions, and the maps it is to answer `open` with.
 struct ServerSide {
   explicit ServerSide(const Limits& l = {}) : limits(l), session(limits, t0) {}
@@ -180,6 +198,7 @@ struct ServerSide {
   wire::ServerSession session;
   ActionLog log;
   std::map<MapHash, std::shared_ptr<wire::DiffSource>> maps;
+  CountedList list;
   bool answers = true;  ///< answers `open`, `fetch` and `list` itself
   std::vector<std::string> events;
 
@@ -197,15 +216,21 @@ struct ServerSide {
   void tick(TimePoint now) {
     session.on_tick(now, [this](const auto& action) { this->perform(action); });
   }
+  /// As the session's, once it has heard of every commit.
+  bool wants_to_send() {
+    session.look_at_maps();
+    return session.wants_to_send();
+  }
   /// What one call of `produce` gives.
   Bytes take() {
+    session.look_at_maps();
     Bytes out;
     session.produce(out);
     return out;
   }
   Bytes take_all() {
     Bytes all;
-    while (session.wants_to_send()) {
+    while (wants_to_send()) {
       const Bytes some = take();
       if (some.empty()) break;
       all.insert(all.end(), some.begin(), some.end());
@@ -239,9 +264,9 @@ struct ServerSide {
         session.send_initial(action.fetch.request, found->second);
       }
     } else if constexpr (std::is_same_v<Action, wire::ListAsked>) {
-      std::vector<wire::HostedMapInfo> list;
-      for (const auto& entry : maps) list.push_back({entry.first, MapHash(), "string", "string", 1});
-      session.send_hosted(action.request, std::move(list));
+      list.maps.clear();
+      for (const auto& entry : maps) list.maps.insert(entry.first);
+      session.send_hosted(action.request, list);
     }
   }
 };
@@ -280,7 +305,7 @@ struct ClientSide {
 
 /// Carries bytes until neither side has anything to send.
 inline void exchange(ClientSide& client, ServerSide& server, TimePoint now = t0) {
-  while (client.session.wants_to_send() || server.session.wants_to_send()) {
+  while (client.session.wants_to_send() || server.wants_to_send()) {
     server.feed(client.take(), now);
     client.feed(server.take(), now);
   }

@@ -14,7 +14,7 @@ namespace syncstate::detail {
 ///
 /// Memory    : one allocation, up to twice as large as its elements; none before the first element. When the last
 ///             element goes, room for more than `kept_capacity` is given back.
-/// Complexity: O(1), amortized for `push_back` and `push_front`.
+/// Complexity: O(1), amortized for `push_back`.
 template <class T>
 class LazyQueue {
   static_assert(std::is_nothrow_move_constructible_v<T>);
@@ -50,12 +50,6 @@ class LazyQueue {
   void push_back(T value) {
     if (size_ == capacity_) grow();
     std::construct_at(at(size_), std::move(value));
-    ++size_;
-  }
-  void push_front(T value) {
-    if (size_ == capacity_) grow();
-    begin_ = (begin_ - 1) & (capacity_ - 1);
-    std::construct_at(at(0), std::move(value));
     ++size_;
   }
   void pop_front() {

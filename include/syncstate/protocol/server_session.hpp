@@ -15,11 +15,13 @@
 #include <variant>
 #include <vector>
 
+#include "syncstate/detail/chain.hpp"
 #include "syncstate/detail/lazy_queue.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/protocol/diff_stream.hpp"
 #include "syncstate/protocol/frame.hpp"
+#include "syncstate/protocol/hosted_source.hpp"
 #include "syncstate/protocol/memory_account.hpp"
 #include "syncstate/protocol/messages.hpp"
 #include "syncstate/protocol/proof.hpp"
@@ -177,11 +179,25 @@ class ServerSession {
     if (now - last_heartbeat_ >= limits_->heartbeat_every) {
       last_heartbeat_ = now;
       is_heartbeat_due_ = true;
+      look_at_maps();  // nobody has to rely on `map_changed`
     }
-    if (uploads_ > 0) give_up_slow_uploads(now, sink);
+    give_up_slow_uploads(now, sink);
+  }
+
+  /// A map may have committed: the channels that follow it have something to send.
+  /// Complexity: O(channels that have this map open).
+  void map_changed(const DiffSource* map) {
+    const auto found = opened_.find(map);
+    if (found != opened_.end()) mark_behind(found->second);
+  }
+
+  /// As `map_changed` for every map. Complexity: O(channels).
+  void look_at_maps() {
+    for (auto& [map, opened] : opened_) mark_behind(opened);
   }
 
   /// Appends what is to be sent next, some `Limits::piece_bytes` at a time; nothing when there is nothing.
+  /// Complexity: O(what is appended), whatever else is open on the link; a heartbeat is O(channels followed).
   /// Errors: what a codec throws; the session is then of no more use than to `fail`.
   ///
   /// The link keeps what it got until the kernel takes it, and calls again then: so it is charged until the next call.
@@ -192,21 +208,20 @@ class ServerSession {
     }
     if (!is_over_ && is_authenticated_) {
       if (is_heartbeat_due_) append_heartbeat(out);
+      if (answers_waiting_ != 0) bring_answers();
       produce_turns(out);
       append_answers(out);
     }
     recharge(output_bytes_, out.size());
   }
 
-  /// True when `produce` would give something.
+  /// True when `produce` would give something. What a map has committed counts once `map_changed` told of it, or an answer
+  /// waits for it.
+  /// Complexity: O(1); while answers wait, O(channels of the maps they are about).
   [[nodiscard]] bool wants_to_send() const {
     if (!control_.empty()) return true;
     if (is_over_ || !is_authenticated_) return false;
-    if (is_heartbeat_due_ || !requests_.empty()) return true;
-    const bool is_behind = std::any_of(channels_.begin(), channels_.end(), [](const auto& entry) {
-      return entry.second.stream && entry.second.stream->is_behind();
-    });
-    return is_behind || has_answer_due();
+    return is_heartbeat_due_ || !turns_.empty() || (answers_waiting_ != 0 && brings_answers());
   }
 
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
@@ -242,8 +257,11 @@ class ServerSession {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return false;
     Channel& c = found->second;
+    if (c.state == Channel::State::uploading) uploading_.remove(c);
     c.state = Channel::State::open;
     c.source = std::move(source);
+    c.opened = &opened_[c.source.get()];
+    c.opened->channels.push_back(c);
     send_now(Opened{channel, c.source->head(), sender});
     return c.mode == FollowMode::none || start_stream(channel, c, c.wished, c.mode);
   }
@@ -253,7 +271,7 @@ class ServerSession {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return;
     found->second.state = Channel::State::uploading;
-    ++uploads_;
+    uploading_.push_back(found->second);
     send_now(UploadWanted{channel});
   }
 
@@ -298,15 +316,10 @@ class ServerSession {
     if (!is_over_) add_request(InitialRequest{request, std::move(source), 0, 0});
   }
 
-  /// Sends the list of hosted maps. Lists that wait share the newest one, however many a client asks for unread.
-  void send_hosted(ChannelId request, std::vector<HostedMapInfo> maps) {
-    if (is_over_) return;
-    const auto shared = std::make_shared<const std::vector<HostedMapInfo>>(std::move(maps));
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-      auto* const list = std::get_if<ListRequest>(&requests_[i]);
-      if (list != nullptr && list->next == 0) list->maps = shared;
-    }
-    add_request(ListRequest{request, shared, 0});
+  /// Sends the list of hosted maps, which outlive the session. They are listed when their turn comes, a frame at a time,
+  /// and until then a list takes no more than any request.
+  void send_hosted(ChannelId request, HostedSource& maps) {
+    if (!is_over_) add_request(ListRequest{request, &maps, std::nullopt});
   }
 
   /// The event committed as `update_id`, or changed nothing and met the head `update_id`.
@@ -357,9 +370,20 @@ class ServerSession {
     return empty;
   }
 
-  struct Channel {
+  /// Something that takes its turn in what is sent: a channel that is behind, or all requests together.
+  struct Turn {
+    detail::ChainPlace<Turn> turn;
+  };
+  struct OpenMap;
+
+  struct Channel : Turn {
     enum class State { asked, uploading, uploaded, open };
+    ChannelId id = 0;
     State state = State::asked;
+    OpenMap* opened = nullptr;  ///< the channels of the same map; null until it is open
+    detail::ChainPlace<Channel> place_in_opened;
+    detail::ChainPlace<Channel> place_in_answering;
+    detail::ChainPlace<Channel> place_in_uploading;
     Position wished;
     FollowMode mode = FollowMode::none;
     std::shared_ptr<DiffSource> source;
@@ -373,6 +397,14 @@ class ServerSession {
     TimePoint upload_heard_at{};
   };
 
+  /// The channels that have one map open.
+  struct OpenMap {
+    detail::Chain<Channel, &Channel::place_in_opened> channels;
+    UpdateId reached = 0;         ///< see `reached_by`, as of the round of answers `as_of`
+    std::uint64_t as_of = 0;      ///< 0: of none
+    std::uint64_t marked_in = 0;  ///< the last round in which answers had its streams take their turns
+  };
+
   struct InitialRequest {
     ChannelId request;
     std::shared_ptr<const InitialSource> source;
@@ -381,8 +413,8 @@ class ServerSession {
   };
   struct ListRequest {
     ChannelId request;
-    std::shared_ptr<const std::vector<HostedMapInfo>> maps;
-    std::size_t next;
+    HostedSource* maps;
+    std::optional<MapHash> after;
   };
   using Request = std::variant<DiffStream, InitialRequest, ListRequest>;
 
@@ -391,7 +423,8 @@ class ServerSession {
   static constexpr std::size_t node_bytes = 48;
   /// Of one channel in the role: that it waits for its map, uploads it, or follows it.
   static constexpr std::size_t role_bytes = 1'024;
-  static constexpr std::size_t channel_bytes = sizeof(Channel) + sizeof(ChannelId) + node_bytes + role_bytes;
+  static constexpr std::size_t channel_bytes =
+      sizeof(OpenMap) + node_bytes + sizeof(Channel) + sizeof(ChannelId) + node_bytes + role_bytes;
   static constexpr std::size_t stream_bytes =
       sizeof(DiffStream) + DiffStream::kept_bytes + 2 * allocation_bytes;
   /// Twice, for a queue has room for as many again.
@@ -438,12 +471,14 @@ class ServerSession {
 
   void add_request(Request request) {
     requests_.push_back(std::move(request));
+    turns_.push_back(requests_turn_);
     account_.add(request_bytes);
   }
 
   void end_stream(Channel& channel) {
     if (!channel.stream) return;
     channel.stream.reset();
+    turns_.remove(channel);
     account_.give_back(stream_bytes);
   }
 
@@ -536,11 +571,11 @@ class ServerSession {
     while (!channels_.empty()) drop_channel(channels_.begin()->first);
     account_.give_back(requests_.size() * request_bytes);
     requests_.clear();
+    turns_.remove(requests_turn_);
     frames_.clear();
     charge_frames();
     assert(account_.bytes() == counted_bytes());
     answers_waiting_ = 0;
-    uploads_ = 0;
     partial_event_bytes_ = 0;
   }
 
@@ -558,6 +593,7 @@ class ServerSession {
     }
     account_.take(channel_bytes);
     Channel& channel = channels_[open.channel];
+    channel.id = open.channel;
     channel.wished = open.position;
     channel.mode = open.mode;
     sink(OpenAsked{std::move(open)});
@@ -595,15 +631,15 @@ class ServerSession {
   template <class Sink>
   void give_up_slow_uploads(TimePoint now, Sink& sink) {
     std::vector<ChannelId> slow;
-    for (auto& [id, channel] : channels_) {
-      if (channel.state != Channel::State::uploading) continue;
+    for (Channel* at = uploading_.first(); at != nullptr; at = uploading_.next(*at)) {
+      Channel& channel = *at;
       if (!channel.upload_wanted_at) {
         channel.upload_wanted_at = now;
         channel.upload_heard_at = std::max(channel.upload_heard_at, now);
       }
       const bool is_slow = now - channel.upload_heard_at >= limits_->upload_silence ||
                            now - *channel.upload_wanted_at >= limits_->upload_time;
-      if (is_slow) slow.push_back(id);
+      if (is_slow) slow.push_back(channel.id);
     }
     for (const ChannelId id : slow) {
       refuse(id, StateErrc::peer_silent, "the initial state did not come in time");
@@ -617,7 +653,7 @@ class ServerSession {
     if (channel == nullptr) return;
     if (channel->state != Channel::State::uploading) break_off("the end of an upload that nobody asked for");
     channel->state = Channel::State::uploaded;
-    --uploads_;
+    uploading_.remove(*channel);
     sink(UploadEnded{id});
   }
 
@@ -632,11 +668,18 @@ class ServerSession {
   void drop_channel(ChannelId id) {
     const auto found = channels_.find(id);
     if (found == channels_.end()) return;
-    events_in_flight_ -= found->second.unanswered;
-    answers_waiting_ -= found->second.unanswered;
-    partial_event_bytes_ -= found->second.event_bytes.size();
-    account_.give_back(bytes_of(found->second));
-    if (found->second.state == Channel::State::uploading) --uploads_;
+    Channel& channel = found->second;
+    events_in_flight_ -= channel.unanswered;
+    answers_waiting_ -= channel.unanswered;
+    partial_event_bytes_ -= channel.event_bytes.size();
+    account_.give_back(bytes_of(channel));
+    uploading_.remove(channel);
+    answering_.remove(channel);
+    turns_.remove(channel);
+    if (channel.opened != nullptr) {
+      channel.opened->channels.remove(channel);
+      if (channel.opened->channels.empty()) opened_.erase(channel.source.get());
+    }
     channels_.erase(found);
   }
 
@@ -673,6 +716,7 @@ class ServerSession {
     channel.was_followed = true;
     channel.stream = std::make_unique<DiffStream>(id, channel.source, at, mode, *limits_);
     account_.add(stream_bytes);
+    mark_behind(channel);
     return true;
   }
 
@@ -783,6 +827,7 @@ class ServerSession {
       ++channel.answers.back().count;
     } else {
       account_.add(bytes_of(answer));
+      answering_.push_back(channel);
       channel.answers.push_back(std::move(answer));  // answers keep the order of their events
     }
   }
@@ -798,26 +843,29 @@ class ServerSession {
     close_frame(out, start);
   }
 
-  /// One frame for each stream and one for the requests in turn, until the piece is full or nobody has
-  /// anything.
-  void produce_turns(Bytes& out) {
-    for (std::size_t idle = 0; idle <= channels_.size() && out.size() < limits_->piece_bytes;) {
-      idle = take_turn(out) ? 0 : idle + 1;
-    }
+  void mark_behind(Channel& channel) {
+    if (channel.stream && channel.stream->is_behind()) turns_.push_back(channel);
+  }
+  void mark_behind(OpenMap& opened) {
+    for (Channel* at = opened.channels.first(); at != nullptr; at = opened.channels.next(*at))
+      mark_behind(*at);
   }
 
-  /// Goes on behind whoever was served last, in this piece or the one before, so that none starves; behind
-  /// the last channel come the requests. False if there was nothing to send.
-  bool take_turn(Bytes& out) {
-    const auto next = last_served_ ? channels_.upper_bound(*last_served_) : channels_.begin();
-    if (next != channels_.end()) {
-      last_served_ = next->first;
-      return next->second.stream && next->second.stream->produce(out);
+  /// One frame for each stream that is behind and one for the requests in turn, until the piece is full or nobody has
+  /// anything. Goes on with the next one in the next piece, so that none starves.
+  void produce_turns(Bytes& out) {
+    while (out.size() < limits_->piece_bytes && !turns_.empty()) {
+      Turn& next = *turns_.first();
+      turns_.remove(next);
+      if (&next == &requests_turn_) {
+        produce_request(out);
+        if (!requests_.empty()) turns_.push_back(requests_turn_);
+        continue;
+      }
+      Channel& channel = static_cast<Channel&>(next);
+      channel.stream->produce(out);
+      mark_behind(channel);
     }
-    last_served_.reset();
-    if (requests_.empty()) return false;
-    produce_request(out);
-    return true;
   }
 
   void produce_request(Bytes& out) {
@@ -825,12 +873,7 @@ class ServerSession {
     requests_.pop_front();
     const bool is_done = std::visit([&](auto& r) { return produce_from(r, out); }, request);
     if (is_done) return account_.give_back(request_bytes);
-    // A list that was begun holds a copy of its own: there is one such at a time. All else takes turns.
-    if (std::holds_alternative<ListRequest>(request)) {
-      requests_.push_front(std::move(request));
-    } else {
-      requests_.push_back(std::move(request));
-    }
+    requests_.push_back(std::move(request));
   }
 
   static bool produce_from(DiffStream& stream, Bytes& out) {
@@ -851,79 +894,112 @@ class ServerSession {
     return false;
   }
 
-  bool produce_from(ListRequest& r, Bytes& out) const {
+  /// A list that fits one frame answers the lists behind it, too: a client that asks for many at once has the server look
+  /// at its maps no more often than it is sent them.
+  bool produce_from(ListRequest& r, Bytes& out) {
+    const bool is_first = !r.after;
     Bytes bytes;
-    ByteWriter writer(bytes);
-    const std::vector<HostedMapInfo>& maps = *r.maps;
-    while (r.next < maps.size() && bytes.size() < limits_->piece_bytes) maps[r.next++].encode(writer);
-    Hosted hosted;
-    hosted.request = r.request;
-    hosted.more = r.next < maps.size();
-    hosted.maps = bytes;
-    append_frame(out, hosted);
-    return !hosted.more;
+    do {
+      r.after = r.maps->encode_hosted(r.after, bytes);
+    } while (r.after && bytes.size() < limits_->piece_bytes);
+    append_frame(out, Hosted{r.request, r.after.has_value(), bytes});
+    if (r.after) return false;
+    while (is_first && !requests_.empty() && out.size() < limits_->piece_bytes) {
+      const auto* const next = std::get_if<ListRequest>(&requests_.front());
+      if (next == nullptr || next->after) break;
+      append_frame(out, Hosted{next->request, false, bytes});
+      requests_.pop_front();
+      account_.give_back(request_bytes);
+    }
+    return true;
   }
 
-  /// Up to which update id the answers about each map may go: every stream of that map on this link has their effect.
-  /// Maps that are not followed here are not named.
-  using AnswerBounds = std::unordered_map<const DiffSource*, UpdateId>;
-
-  [[nodiscard]] AnswerBounds answer_bounds() const {
-    AnswerBounds bounds;
-    for (const auto& [id, channel] : channels_) {
-      if (!channel.stream) continue;
-      const Position at = channel.stream->at();
-      const UpdateId reached = at.epoch == channel.source->head().epoch ? at.update_id : 0;
-      const auto [found, is_new] = bounds.emplace(channel.source.get(), reached);
-      if (!is_new) found->second = std::min(found->second, reached);
+  /// Up to which update id the answers about a map may go: every stream of it on this link has their effect.
+  static UpdateId reached_by(const OpenMap& opened) {
+    UpdateId reached = ~UpdateId{0};
+    for (const Channel* at = opened.channels.first(); at != nullptr; at = opened.channels.next(*at)) {
+      if (!at->stream) continue;
+      const Position position = at->stream->at();
+      const bool is_of_epoch = position.epoch == at->source->head().epoch;
+      reached = std::min(reached, is_of_epoch ? position.update_id : 0);
     }
-    return bounds;
+    return reached;
+  }
+
+  /// The same, looked up once in a round, however many channels have answers about the map.
+  static UpdateId reached_in(std::uint64_t round, OpenMap& opened) {
+    if (opened.as_of != round) {
+      opened.reached = reached_by(opened);
+      opened.as_of = round;
+    }
+    return opened.reached;
   }
 
   /// How many of the channel's next answers may go out.
-  static std::uint64_t due_answers(const Channel& channel, const AnswerBounds& bounds) {
-    if (channel.answers.empty()) return 0;
+  static std::uint64_t due_answers(const Channel& channel, UpdateId reached) {
     const PendingAnswers& next = channel.answers[0];
-    const auto bound = bounds.find(channel.source.get());
-    if (bound == bounds.end()) return next.count;
-    return next.due_at > bound->second ? 0 : std::min(next.count, bound->second - next.due_at + 1);
+    if (next.due_at > reached) return 0;
+    const std::uint64_t more = reached - next.due_at;
+    return more >= next.count ? next.count : more + 1;
   }
 
-  [[nodiscard]] bool has_answer_due() const {
-    if (answers_waiting_ == 0) return false;
-    const AnswerBounds bounds = answer_bounds();
-    return std::any_of(channels_.begin(), channels_.end(),
-                       [&](const auto& entry) { return due_answers(entry.second, bounds) > 0; });
+  /// Whether an answer is due, or will be after what its streams have to send.
+  [[nodiscard]] bool brings_answers() const {
+    for (const Channel* at = answering_.first(); at != nullptr; at = answering_.next(*at)) {
+      if (due_answers(*at, reached_by(*at->opened)) > 0) return true;
+      const auto& channels = at->opened->channels;
+      for (const Channel* other = channels.first(); other != nullptr; other = channels.next(*other)) {
+        if (other->stream && other->stream->is_behind()) return true;
+      }
+    }
+    return false;
   }
 
-  /// Answers go out once the peer has the diff that holds their effect.
+  /// Streams that answers wait for take their turns, whether or not `map_changed` told of the commits.
+  void bring_answers() {
+    ++round_;
+    for (Channel* at = answering_.first(); at != nullptr; at = answering_.next(*at)) {
+      if (std::exchange(at->opened->marked_in, round_) != round_) mark_behind(*at->opened);
+    }
+  }
+
+  /// Answers go out once the peer has the diff that holds their effect; channels take turns.
   void append_answers(Bytes& out) {
     if (answers_waiting_ == 0) return;
-    const AnswerBounds bounds = answer_bounds();
-    for (auto& [id, channel] : channels_) {
-      while (out.size() < 2 * limits_->piece_bytes) {
-        const std::uint64_t count = due_answers(channel, bounds);
-        if (count == 0) break;
-        PendingAnswers& next = channel.answers.front();
-        if (next.error == StateErrc{}) {
-          append_frame(out, Answer{id, next.number, next.update_id, count - 1});
-        } else {
-          append_frame(out,
-                       AnswerError{id, next.number, next.error, next.detail ? *next.detail : std::string()});
-        }
-        channel.unanswered -= count;
-        answers_waiting_ -= count;
-        events_in_flight_ -= count;
-        if (next.count == count) {
-          account_.give_back(bytes_of(next));
-          channel.answers.pop_front();
-          continue;
-        }
-        next.number += count;
-        next.update_id += count;
-        next.due_at += count;
-        next.count -= count;
+    ++round_;
+    Channel* const last = answering_.last();
+    for (Channel* at = answering_.first(); at != nullptr && out.size() < 2 * limits_->piece_bytes;) {
+      Channel& channel = *at;
+      at = at == last ? nullptr : answering_.next(channel);
+      append_answers_of(channel, reached_in(round_, *channel.opened), out);
+      answering_.remove(channel);
+      if (!channel.answers.empty()) answering_.push_back(channel);
+    }
+  }
+
+  void append_answers_of(Channel& channel, UpdateId reached, Bytes& out) {
+    while (!channel.answers.empty() && out.size() < 2 * limits_->piece_bytes) {
+      const std::uint64_t count = due_answers(channel, reached);
+      if (count == 0) break;
+      PendingAnswers& next = channel.answers.front();
+      if (next.error == StateErrc{}) {
+        append_frame(out, Answer{channel.id, next.number, next.update_id, count - 1});
+      } else {
+        append_frame(out, AnswerError{channel.id, next.number, next.error,
+                                      next.detail ? *next.detail : std::string()});
       }
+      channel.unanswered -= count;
+      answers_waiting_ -= count;
+      events_in_flight_ -= count;
+      if (next.count == count) {
+        account_.give_back(bytes_of(next));
+        channel.answers.pop_front();
+        continue;
+      }
+      next.number += count;
+      next.update_id += count;
+      next.due_at += count;
+      next.count -= count;
     }
   }
 
@@ -939,15 +1015,20 @@ class ServerSession {
   std::map<ChannelId, Channel> channels_;
   detail::LazyQueue<Request> requests_;
   std::weak_ptr<const std::string> last_event_type_;
-  ChannelId last_id_ = 0;                 // the newest channel or request of the client
-  std::optional<ChannelId> last_served_;  // none: the turn begins anew
+  std::unordered_map<const DiffSource*, OpenMap> opened_;
+  // The streams that are behind, and the requests where there are any, the next one first.
+  detail::Chain<Turn, &Turn::turn> turns_;
+  Turn requests_turn_;
+  detail::Chain<Channel, &Channel::place_in_answering> answering_;  // that have answers waiting
+  detail::Chain<Channel, &Channel::place_in_uploading> uploading_;
+  std::uint64_t round_ = 0;  // of looking at how far streams have come
+  ChannelId last_id_ = 0;    // the newest channel or request of the client
   std::size_t answers_waiting_ = 0;
   std::size_t events_in_flight_ = 0;
   std::size_t event_bytes_in_flight_ = 0;  // of those whose hooks have not run
   std::size_t frame_bytes_ = 0;            // charged for the frame that is not whole
   std::size_t output_bytes_ = 0;           // charged for what `produce` gave last
   std::size_t partial_event_bytes_ = 0;    // of those that are not whole, over all channels
-  std::size_t uploads_ = 0;                // channels that upload
   bool is_busy_ = false;
   bool is_authenticated_ = false;
   bool is_over_ = false;

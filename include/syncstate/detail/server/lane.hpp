@@ -5,13 +5,16 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "syncstate/detail/server/fan_out_pace.hpp"
+#include "syncstate/detail/server/followers.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/protocol/diff_source.hpp"
@@ -56,27 +59,28 @@ class Lane : public std::enable_shared_from_this<Lane> {
     schedule_round(lock);
   }
 
-  void add(const std::shared_ptr<ServerLink>& link) {
-    links_.push_back(link);
-    if (!is_ticking_) schedule_tick();
-  }
+  /// Complexity: O(log links).
+  void add(const std::shared_ptr<ServerLink>& link);
+  /// Complexity: O(log links), and O(channels) of this one.
   void remove(const ServerLink* link);
 
+  /// One more channel of `link` has the map open. Complexity: O(1).
   void add_follower(const protocol::DiffSource* map, ServerLink* link) {
-    auto& links = followers_.try_emplace(map, Followers{map->head().update_id, {}}).first->second.links;
-    if (std::find(links.begin(), links.end(), link) == links.end()) links.push_back(link);
+    const auto followers = followers_.try_emplace(map, map->head().update_id).first;
+    followers->second.add_channel(link);
   }
+  /// One channel of `link` less; the last one takes the link along. Complexity: O(1).
   void remove_follower(const protocol::DiffSource* map, const ServerLink* link) {
     const auto found = followers_.find(map);
     if (found == followers_.end()) return;
-    std::erase(found->second.links, link);
-    if (found->second.links.empty()) followers_.erase(found);
+    found->second.remove_channel(link);
+    if (found->second.empty()) followers_.erase(found);
   }
 
-  /// The links there are now; they stay alive while this is held.
+  /// The links there are now; they stay alive while this is held. Complexity: O(links).
   [[nodiscard]] std::vector<std::shared_ptr<ServerLink>> links() const {
     std::vector<std::shared_ptr<ServerLink>> alive;
-    for (const auto& weak : links_) {
+    for (const auto& [id, weak] : links_) {
       if (auto link = weak.lock()) alive.push_back(std::move(link));
     }
     return alive;
@@ -88,14 +92,16 @@ class Lane : public std::enable_shared_from_this<Lane> {
     std::vector<EventAnswer> answers;
   };
 
-  struct Followers {
-    UpdateId told;  ///< the head when they were woken last, or the first of them came
-    std::vector<ServerLink*> links;
-  };
-
-  /// With the mutex held.
+  /// With the mutex held. Complexity: O(1).
   void note_change(const protocol::DiffSource* map) {
-    if (std::find(changed_.begin(), changed_.end(), map) == changed_.end()) changed_.push_back(map);
+    constexpr std::size_t most_looked_at = 8;  // to look at so many is faster than hashing
+    if (changed_.size() <= most_looked_at) {
+      if (std::find(changed_.begin(), changed_.end(), map) != changed_.end()) return;
+    } else {
+      if (changed_set_.empty()) changed_set_.insert(changed_.begin(), changed_.end());
+      if (!changed_set_.insert(map).second) return;
+    }
+    changed_.push_back(map);
   }
 
   /// One round is posted, however many ask for it before it runs. Lets go of the lock, which the round needs
@@ -147,9 +153,11 @@ class Lane : public std::enable_shared_from_this<Lane> {
   bool is_round_due_ = false;
   bool is_resting_ = false;
   std::vector<const protocol::DiffSource*> changed_;
+  std::unordered_set<const protocol::DiffSource*> changed_set_;  // the same where they are many, else empty
   std::vector<ReadyAnswers> answers_;
   // On the executor only:
-  std::vector<std::weak_ptr<ServerLink>> links_;  // weak: the transport keeps them, and they keep this lane
+  // By id, so that their order is that of their coming. Weak: the transport keeps them, and they keep this lane.
+  std::map<std::uint64_t, std::weak_ptr<ServerLink>> links_;
   std::unordered_map<const protocol::DiffSource*, Followers> followers_;
   FanOutPace pace_;
   bool is_ticking_ = false;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "syncstate/authorizer.hpp"
@@ -49,7 +50,9 @@ class ServerHost {
   virtual void upload_ended(const std::shared_ptr<ServerLink>& link, protocol::ChannelId channel) = 0;
   virtual void channel_closed(ServerLink& link, protocol::ChannelId channel) = 0;
   virtual void fetch_asked(ServerLink& link, const protocol::Fetch& fetch) = 0;
-  virtual void list_asked(ServerLink& link, protocol::ChannelId request) = 0;
+  /// As `protocol::HostedSource`, of the maps that this peer may fetch.
+  virtual std::optional<MapHash> encode_hosted(const Peer& peer, const std::optional<MapHash>& after,
+                                               Bytes& out) = 0;
 };
 
 /// Events of one link for one map that came together.

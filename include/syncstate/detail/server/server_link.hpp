@@ -19,6 +19,7 @@
 #include "syncstate/error_handler.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/link.hpp"
+#include "syncstate/protocol/hosted_source.hpp"
 #include "syncstate/protocol/server_session.hpp"
 
 namespace syncstate::detail {
@@ -26,7 +27,9 @@ namespace syncstate::detail {
 /// Drives one server session: what the link brings goes in, what the session wants is done.
 ///
 /// Threads: on the lane's executor. A link whose client has proven itself may change to another lane, see `move_on`.
-class ServerLink final : public LinkOwner, public std::enable_shared_from_this<ServerLink> {
+class ServerLink final : public LinkOwner,
+                         public protocol::HostedSource,
+                         public std::enable_shared_from_this<ServerLink> {
  public:
   ServerLink(std::shared_ptr<ServerHost> host, std::shared_ptr<Lane> lane, std::shared_ptr<Link> link,
              std::uint64_t id, std::string address, std::shared_ptr<Lane> next_lane = nullptr)
@@ -64,7 +67,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   /// The map asked for on `channel` is hosted; its commits wake this link from now on.
   void opened(protocol::ChannelId channel, const std::shared_ptr<HostedBase>& map, std::uint64_t sender) {
     if (!link_ || session_.is_over()) return;
-    std::erase(asked_, channel);
+    forget_asked(channel);
     forget_map(channel);
     lane()->add_follower(map->source().get(), this);
     sender = map->hold_sender(sender);
@@ -75,7 +78,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
 
   void refuse(protocol::ChannelId channel, StateErrc reason, const std::string& detail,
               std::optional<MapHash> other = {}) {
-    std::erase(asked_, channel);
+    forget_asked(channel);
     session_.refuse(channel, reason, detail, other);
     wake();
   }
@@ -114,6 +117,12 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     }
   }
 
+  /// The map committed: those who follow it on this link have something to send. Complexity: O(its channels here).
+  void map_changed(const protocol::DiffSource* map) {
+    session_.map_changed(map);
+    wake();
+  }
+
   /// Asks the link to fetch what the session has to send, if there is anything.
   void wake() {
     if (link_ && session_.wants_to_send()) link_->wake();
@@ -124,6 +133,12 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
       session_.on_tick(now, sink());
       wake();
     });
+  }
+
+  // protocol::HostedSource
+
+  std::optional<MapHash> encode_hosted(const std::optional<MapHash>& after, Bytes& out) override {
+    return host_->encode_hosted(peer_, after, out);
   }
 
   // LinkOwner
@@ -211,7 +226,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     host_->upload_ended(shared_from_this(), action.channel);
   }
   void perform(const protocol::ChannelClosed& action) {
-    std::erase(asked_, action.channel);
+    forget_asked(action.channel);
     forget_map(action.channel);
     host_->channel_closed(*this, action.channel);
   }
@@ -233,7 +248,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     session_.send_head(action.ask);
   }
   void perform(const protocol::FetchAsked& action) { host_->fetch_asked(*this, action.fetch); }
-  void perform(const protocol::ListAsked& action) { host_->list_asked(*this, action.request); }
+  void perform(const protocol::ListAsked& action) { session_.send_hosted(action.request, *this); }
   void perform(const protocol::EventCame& action) {
     const auto found = maps_.find(action.ticket.channel);
     if (found == maps_.end()) return;
@@ -298,6 +313,12 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     }
   }
 
+  /// The channel is answered, or gone. Complexity: O(log n), and moves few bytes.
+  void forget_asked(protocol::ChannelId channel) {
+    const auto found = std::lower_bound(asked_.begin(), asked_.end(), channel);
+    if (found != asked_.end() && *found == channel) asked_.erase(found);
+  }
+
   /// Not even the goodbye could be made.
   void give_up(std::exception_ptr error) noexcept {
     report(host_->on_error(), std::move(error));
@@ -311,9 +332,7 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
     const OpenMap closed = std::move(found->second);
     maps_.erase(found);
     closed.map->release_sender(closed.sender);
-    const bool is_open_still = std::any_of(maps_.begin(), maps_.end(),
-                                           [&](const auto& open) { return open.second.map == closed.map; });
-    if (!is_open_still) lane()->remove_follower(closed.map->source().get(), this);
+    lane()->remove_follower(closed.map->source().get(), this);
   }
 
   std::shared_ptr<ServerHost> host_;
@@ -327,18 +346,20 @@ class ServerLink final : public LinkOwner, public std::enable_shared_from_this<S
   Peer peer_;
   protocol::ServerSession session_;
   std::map<protocol::ChannelId, OpenMap> maps_;
-  std::vector<protocol::ChannelId> asked_;
-  std::vector<Arrived> arrived_;  // within `on_bytes` only
+  std::vector<protocol::ChannelId> asked_;  // ascending, as a client numbers its channels
+  std::vector<Arrived> arrived_;            // within `on_bytes` only
 };
 
 // What a lane does with its links, here where they are known.
 
+inline void Lane::add(const std::shared_ptr<ServerLink>& link) {
+  links_[link->id()] = link;
+  if (!is_ticking_) schedule_tick();
+}
+
 inline void Lane::remove(const ServerLink* link) {
   for (const auto& [channel, open] : link->maps()) remove_follower(open.map->source().get(), link);
-  std::erase_if(links_, [&](const auto& weak) {
-    const auto other = weak.lock();
-    return !other || other.get() == link;
-  });
+  links_.erase(link->id());
 }
 
 inline void Lane::run_round() {
@@ -347,7 +368,10 @@ inline void Lane::run_round() {
   {
     const std::lock_guard lock(mutex_);
     is_round_due_ = false;
-    if (!is_resting_) changed.swap(changed_);
+    if (!is_resting_) {
+      changed.swap(changed_);
+      changed_set_.clear();
+    }
     answers.swap(answers_);
   }
   const TimePoint began = executor_->now();
@@ -359,9 +383,9 @@ inline void Lane::run_round() {
     Followers& followers = found->second;
     const UpdateId head = map->head().update_id;
     commits += head - std::exchange(followers.told, head);
-    woken += followers.links.size();
-    for (ServerLink* link : followers.links)
-      link->wake();  // a wake never calls back, so the list stays as it is
+    woken += followers.links().size();
+    for (ServerLink* link : followers.links())
+      link->map_changed(map);  // never calls back, so the list stays as it is
   }
   if (woken > 0) pace_.begin(began, commits);
   if (woken > few) {
