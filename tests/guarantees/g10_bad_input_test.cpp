@@ -77,7 +77,8 @@ struct Wrong {
   const char* what;
   StateErrc code;
   std::function<void(RawPeer&, const Victim&)> send;
-  bool is_found_later = false;  ///< a whole upload is looked at apart from the link, which goes on meanwhile
+  bool is_found_later =
+      false;  ///< a whole upload, or an event, is decoded apart from the link, which goes on meanwhile
 };
 
 std::vector<Wrong> wrongs() {
@@ -155,7 +156,8 @@ std::vector<Wrong> wrongs() {
          const Bytes garbage = bytes_of({9, 9, 9});
          peer.send(protocol::EventType{1, type_name<Command>()});
          peer.send(protocol::EventMessage{1, 1, 1, garbage});
-       }},
+       },
+       true},
       {"an event of more than 1 MiB in parts", StateErrc::too_large,
        [](RawPeer& peer, const Victim&) {
          const Bytes part(900'000);
@@ -227,6 +229,29 @@ TEST_CASE("guarantee 10: no bytes of any kind harm the server or its other clien
     victim.world.time.run_ready();
     victim.check_unharmed();
   }
+}
+
+TEST_CASE("guarantee 10: events before one that is none run, and those behind it do not") {
+  Victim victim;
+  const auto raw = connect_raw(victim.world.time, *victim.world.port, password);
+  raw->send(open_of(victim.handle.hash()));
+  victim.world.time.run_ready();
+  const std::uint64_t sender = raw->find<protocol::Opened>().value().sender;
+  const auto set = [](const std::string& value) { return Change{{"set", "key02", value}}.serialize(); };
+  const Bytes first = set("first");
+  const Bytes wrong = bytes_of({9, 9, 9});
+  const Bytes third = set("third");
+  raw->send(protocol::EventType{1, type_name<Command>()});
+  raw->send(protocol::EventMessage{1, sender, 1, first});
+  raw->send(protocol::EventMessage{1, sender, 2, wrong});
+  raw->send(protocol::EventMessage{1, sender, 3, third});
+  victim.world.time.run_ready();
+  CHECK(raw->goodbye() == StateErrc::decode_error);
+  CHECK_FALSE(raw->is_open());
+  CHECK(victim.world.runs == std::vector<std::string>{"first"});
+  victim.world.runs.clear();
+  ++victim.commits;
+  victim.check_unharmed();
 }
 
 TEST_CASE("guarantee 10: a channel closed before its link is woken no more") {

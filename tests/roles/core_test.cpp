@@ -720,6 +720,54 @@ TEST_CASE("what comes one by one while a hook runs is run in the order it came")
   stop_and_drain(*core, *thread);
 }
 
+TEST_CASE("an event waits for a few events of each other link, not for all that those links have sent") {
+  constexpr std::size_t links = 16;
+  constexpr std::size_t events = 1'024;
+  const auto thread = std::make_shared<ThreadExecutor>();
+  const auto core = make_core(std::make_shared<HookPool>(1));
+  std::promise<void> release;
+  std::size_t runs = 0;
+  std::atomic<std::size_t> runs_before{0};
+  core->add_hook([&, released = release.get_future().share()](Map&, const Change& event) {
+    if (event.content.what == "stop") released.wait_for(test_limit);
+    if (event.content.what == "honest") runs_before = runs;
+    ++runs;
+  });
+  core->start();
+  const Handle handle = core->host(make_master(1));
+  const auto port = listen_on(thread, core);
+  {
+    const auto join = [&] {
+      auto remote = std::make_shared<ThreadRemote>(thread, port);
+      remote->attach<std::string, std::string>(handle.hash());
+      return remote;
+    };
+    const auto send = [&](const ThreadRemote& remote, const char* what) {
+      auto call = std::make_shared<detail::EventCall>(serialize_event(Change{{what, "", what}}));
+      remote.core().send_event(handle.hash(), call);
+      return call;
+    };
+    const auto wait_until_they_came = [](ThreadRemote& remote) { REQUIRE(remote.hosted().size() == 1); };
+    const auto holder = join();
+    send(*holder, "stop");
+    wait_until_they_came(*holder);
+    std::vector<std::shared_ptr<ThreadRemote>> floods;
+    for (std::size_t i = 0; i < links; ++i) {
+      floods.push_back(join());
+      for (std::size_t n = 0; n < events; ++n) send(*floods.back(), "flood");
+    }
+    for (const auto& flood : floods) wait_until_they_came(*flood);
+    const auto honest = join();
+    const auto call = send(*honest, "honest");
+    wait_until_they_came(*honest);
+    release.set_value();
+    REQUIRE(thread->wait_until(thread->now() + test_limit, [&] { return call->is_finished(); }));
+    // A turn of each link, and what is under way.
+    CHECK(runs_before <= (links + 2) * detail::EventTurns::turn_events);
+  }
+  stop_and_drain(*core, *thread);
+}
+
 TEST_CASE("one map's slow hook does not hold up another map, nor the link they share") {
   const auto thread = std::make_shared<ThreadExecutor>();
   const auto pool = std::make_shared<HookPool>(2);

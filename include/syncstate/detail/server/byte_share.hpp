@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -23,8 +24,10 @@ class ByteShare {
     if (all_) *all_ -= bytes_;
   }
 
-  /// False where so many more are too many.
-  bool take(std::size_t bytes, std::size_t most) {
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
+
+  /// Counts so many more. Returns false if all together are more than `most` with them.
+  bool take(std::size_t bytes, std::size_t most = std::numeric_limits<std::size_t>::max()) {
     bytes_ += bytes;
     return (*all_ += bytes) <= most;
   }

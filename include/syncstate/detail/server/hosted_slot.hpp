@@ -7,10 +7,8 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,6 +16,7 @@
 
 #include "syncstate/codec.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
+#include "syncstate/detail/server/event_turns.hpp"
 #include "syncstate/detail/server/hosted_map.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/server/server_host.hpp"
@@ -57,8 +56,7 @@ class HostedSlot final : public HostedBase,
         serial_(std::move(serial)),
         hooks_(std::move(hooks)),
         on_error_(std::move(on_error)),
-        waiting_bytes_(std::move(waiting_bytes)),
-        most_waiting_bytes_(limits.all_event_bytes),
+        turns_(std::move(waiting_bytes), limits.all_event_bytes),
         runs_where_events_come_(runs_where_events_come),
         senders_(limits),
         committed_(std::move(committed)) {}
@@ -91,45 +89,49 @@ class HostedSlot final : public HostedBase,
   // HostedBase
 
   [[nodiscard]] std::shared_ptr<protocol::DiffSource> source() override { return map_; }
-  [[nodiscard]] std::uint64_t hold_sender(std::uint64_t sender) override { return senders_.hold(sender); }
-  void release_sender(std::uint64_t sender) override { senders_.release(sender); }
+  [[nodiscard]] std::shared_ptr<EventInlet> make_inlet(const std::shared_ptr<ServerLink>& link) override {
+    const Peer& peer = link->peer();
+    auto inlet = std::make_shared<EventInlet>(
+        link, link->lane(), EventContext{peer.address, peer.certificate_subject, map_->hash()});
+    turns_.open(*inlet);
+    return inlet;
+  }
+  void close_inlet(EventInlet& inlet) override { turns_.close(inlet); }
+  [[nodiscard]] bool is_idle(EventInlet& inlet) override { return turns_.is_idle(inlet); }
 
-  void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& came, bool is_allowed,
-                  std::unique_ptr<EventBatch>& batch) override {
-    static const std::string our_type = type_name<E>();
-    if (is_allowed && *came.type != our_type) {
-      link->answer(came.ticket, EventOutcome::failed(StateErrc::type_mismatch,
-                                                     protocol::shorten("the server's events are " + our_type +
-                                                                       ", the client's " + *came.type)));
-      return;
-    }
-    if (!batch) {
-      batch = std::make_unique<Batch>(
-          link, EventContext{link->peer().address, link->peer().certificate_subject, map_->hash()},
-          waiting_bytes_, take_spare());
-    }
-    Batch& into = static_cast<Batch&>(*batch);
-    // Links come and go, and what they sent still waits: no link's own limit bounds that.
-    const std::size_t bytes = sizeof(Pending) + came.bytes.size();
-    if (!into.share.take(bytes, most_waiting_bytes_)) {
-      into.share.give_back(bytes);
-      link->answer(came.ticket,
-                   EventOutcome::failed(StateErrc::busy, "too many events wait for this server's hooks"));
-      return;
-    }
-    std::optional<Event<E>> event;
-    if (is_allowed) event.emplace(Event<E>::deserialize(came.bytes));
-    into.events.push_back(Pending{came.ticket, came.sender, is_allowed, std::move(event)});
+  [[nodiscard]] std::uint64_t hold_sender(EventInlet& inlet, std::uint64_t sender) override {
+    SenderTable::Held held = senders_.hold(sender, turns_.queue_of(inlet));
+    turns_.join(inlet, std::move(held.queue));
+    return held.sender;
+  }
+  void release_sender(EventInlet& inlet, std::uint64_t sender) override {
+    senders_.release(sender, turns_.is_idle(inlet));
   }
 
-  void run_events(std::unique_ptr<EventBatch> batch) override {
-    {
-      const std::lock_guard lock(waiting_mutex_);
-      waiting_.emplace_back(static_cast<Batch*>(batch.release()));
-      if (std::exchange(is_running_, true)) return;
+  [[nodiscard]] std::optional<EventOutcome> event_came(const std::shared_ptr<EventInlet>& inlet,
+                                                       const protocol::EventCame& came,
+                                                       bool is_allowed) override {
+    static const std::string our_type = type_name<E>();
+    if (is_allowed && *came.type != our_type) {
+      return EventOutcome::failed(
+          StateErrc::type_mismatch,
+          protocol::shorten("the server's events are " + our_type + ", the client's " + *came.type));
     }
-    auto run = [self = this->shared_from_this()] { self->run_waiting(); };
-    runs_where_events_come_ ? serial_->dispatch(std::move(run)) : serial_->post(std::move(run));
+    // Links come and go, and what they sent still waits: no link's own limit bounds that.
+    const WaitingEvent event{came.ticket, came.sender, 0, is_allowed};
+    if (turns_.add(inlet, event, is_allowed ? came.bytes : ByteView())) return std::nullopt;
+    return EventOutcome::failed(StateErrc::busy, "too many events wait for this server's hooks");
+  }
+
+  void run_events(EventInlet& inlet) override {
+    if (!turns_.push(inlet)) return;
+    try {
+      auto run = [self = this->shared_from_this()] { self->run_waiting(); };
+      runs_where_events_come_ ? serial_->dispatch(std::move(run)) : serial_->post(std::move(run));
+    } catch (...) {
+      turns_.not_run();
+      throw;
+    }
   }
 
   // MasterMap
@@ -156,33 +158,18 @@ class HostedSlot final : public HostedBase,
  private:
   enum class State { initialising, live, dead };
 
-  struct Pending {
-    protocol::EventTicket ticket;
-    std::uint64_t sender;
-    bool is_allowed;
-    std::optional<Event<E>> event;  ///< none where it is not allowed
-  };
-
-  struct Batch final : EventBatch {
-    Batch(const std::shared_ptr<ServerLink>& from, EventContext sent_by, const SharedBytesCount& all,
-          std::vector<Pending> room)
-        : lane(from->lane()), link(from), context(std::move(sent_by)), events(std::move(room)), share(all) {}
-    std::shared_ptr<Lane> lane;
-    std::weak_ptr<ServerLink> link;
-    EventContext context;
-    std::vector<Pending> events;
-    std::size_t next = 0;  ///< the first that has not run
-    ByteShare share;
+  /// Thrown for bytes that are no event.
+  struct WrongBytes {
+    protocol::CloseSession end;
   };
 
   /// How long the hooks of one map go on before others have a turn on their thread.
   static constexpr std::chrono::microseconds slice{200};
-  /// To tell what became of an event, and to look at the time, takes as long as a short hook: so many events share it,
-  /// unless hooks have been slow of late. Then others would wait for news that is there.
-  static constexpr std::size_t most_together = 16;
+  /// Sending an answer and reading the clock cost as much as a short hook, so up to `most_together` events share one answer,
+  /// unless hooks were slow recently. Then others would wait for answers that are there.
+  static constexpr std::size_t most_together = EventTurns::turn_events;
   static constexpr std::chrono::microseconds slow{1'000};
   static constexpr std::size_t cautious_for = 1'024;
-  static constexpr std::size_t most_kept = 1'024;  // events that there is room for when none waits
 
   /// One transaction, and the news of it for all lanes.
   template <class F>
@@ -194,82 +181,85 @@ class HostedSlot final : public HostedBase,
     return id;
   }
 
-  /// On the map's executor: runs the events that wait, for a slice of time.
+  /// Runs events that wait, turn by turn, for a slice of time. On the map's executor.
   void run_waiting() {
-    const TimePoint until = serial_->now() + slice;
-    while (Batch* const batch = first_waiting()) {
-      run_some(*batch, until);
-      if (batch->next < batch->events.size())
-        return serial_->post([self = this->shared_from_this()] { self->run_waiting(); });
-      batch->events.clear();
-      const std::lock_guard lock(waiting_mutex_);
-      if (batch->events.capacity() <= most_kept) spare_.swap(batch->events);
-      waiting_.pop_front();
+    TimePoint now = serial_->now();
+    const TimePoint until = now + slice;
+    std::size_t together = 1;
+    while (std::unique_ptr<EventBatch> batch = turns_.take()) {
+      const std::size_t before = batch->remaining();
+      std::size_t most = turns_.turn_left();
+      do {
+        run_together(*batch, std::min(most, together), now);
+        together = std::min(2 * together, most_together);
+        most = most_together;
+      } while (batch->remaining() > 0 && now < until && turns_.is_alone());
+      const std::size_t count = before - batch->remaining();
+      if (!turns_.finish(std::move(batch), count, now >= until)) return;
+      if (now >= until) return serial_->post([self = this->shared_from_this()] { self->run_waiting(); });
     }
   }
 
-  std::vector<Pending> take_spare() {
-    const std::lock_guard lock(waiting_mutex_);
-    return std::exchange(spare_, {});
-  }
-
-  /// The first batch that waits; with none, whoever brings the next has to have it run.
-  Batch* first_waiting() {
-    const std::lock_guard lock(waiting_mutex_);
-    if (waiting_.empty()) is_running_ = false;
-    return waiting_.empty() ? nullptr : waiting_.front().get();
-  }
-
-  /// Runs events of a batch until there are no more, or the time is over, and tells what became of them.
-  void run_some(Batch& batch, TimePoint until) {
-    TimePoint now = until - slice;
-    for (std::size_t together = 1; batch.next < batch.events.size() && now < until;) {
-      const TimePoint before = now;
-      const std::size_t count = std::min(batch.events.size() - batch.next, cautious_ > 0 ? 1 : together);
-      run_together(batch, count);
-      now = serial_->now();
-      cautious_ -= std::min(cautious_, count);
-      if (now - before >= slow) cautious_ = cautious_for;
-      together = std::min(2 * together, most_together);
-    }
-  }
-
-  void run_together(Batch& batch, std::size_t count) {
+  /// Runs up to `most` events of a batch, and answers them. `now` is when that began, and then when it ended.
+  void run_together(EventBatch& batch, std::size_t most, TimePoint& now) {
+    const std::size_t count = std::min(batch.remaining(), cautious_ > 0 ? 1 : most);
     const UpdateId before = map_->head().update_id;
     std::vector<EventAnswer> answers;
     answers.reserve(count);
-    for (; count > 0; --count) {
-      Pending& pending = batch.events[batch.next++];
-      answers.push_back(EventAnswer{pending.ticket, run(pending, batch.context)});
-      pending.event.reset();
+    std::optional<protocol::CloseSession> end;
+    try {
+      for (std::size_t i = 0; i < count; ++i) {
+        const WaitingEvent& event = batch.front();
+        answers.push_back(EventAnswer{event.ticket, run(event, batch.front_bytes(), batch.from()->context)});
+        batch.pop();
+      }
+    } catch (WrongBytes& wrong) {
+      batch.from()->is_over = true;
+      batch.drop_all();
+      end = std::move(wrong.end);
     }
     const bool has_committed = map_->head().update_id != before;
-    if (has_committed) contain(on_error_, [&] { committed_(map_.get(), batch.lane.get()); });
-    batch.lane->answer(batch.link, std::move(answers), has_committed ? map_.get() : nullptr);
+    if (has_committed) contain(on_error_, [&] { committed_(map_.get(), batch.from()->lane.get()); });
+    batch.from()->lane->answer(batch.from()->link, std::move(answers), has_committed ? map_.get() : nullptr,
+                               std::move(end));
+    const TimePoint ended = serial_->now();
+    cautious_ -= std::min(cautious_, count);
+    if (ended - now >= slow) cautious_ = cautious_for;
+    now = ended;
   }
 
-  /// Runs the event unless it was seen before.
-  EventOutcome run(const Pending& pending, const EventContext& context) {
+  /// Runs an event whose turn it is, unless it was run before.
+  /// Errors: throws `WrongBytes`, also for an event that was run before.
+  EventOutcome run(const WaitingEvent& event, ByteView bytes, const EventContext& context) {
+    if (!event.is_allowed) {
+      return run_once(event, [] { return EventOutcome::failed(StateErrc::forbidden); });
+    }
+    const Event<E> content = decode(bytes);
+    return run_once(event, [&] { return run_hooks(content, context); });
+  }
+
+  template <class F>
+  EventOutcome run_once(const WaitingEvent& event, F&& run) {
     EventOutcome outcome;
-    const std::uint64_t number = pending.ticket.number;
-    switch (senders_.look_up(pending.sender, number, outcome)) {
+    switch (senders_.look_up(event.sender, event.ticket.number, outcome)) {
       case SenderTable::Verdict::repeat: break;  // also of a map that is dead by now: it did run
       case SenderTable::Verdict::unknown:
         return EventOutcome::failed(StateErrc::outcome_unknown,
                                     "this event, or its sender, is too old to be remembered");
       case SenderTable::Verdict::run:
-        if (state_ == State::dead) {
-          outcome.error = StateErrc::stopped;
-          break;
-        }
-        if (pending.is_allowed) {
-          outcome = run_hooks(*pending.event, context);
-        } else {
-          outcome.error = StateErrc::forbidden;
-        }
-        senders_.record(pending.sender, number, outcome);
+        if (state_ == State::dead) return EventOutcome::failed(StateErrc::stopped);
+        outcome = run();
+        senders_.record(event.sender, event.ticket.number, outcome);
     }
     return outcome;
+  }
+
+  static Event<E> decode(ByteView bytes) {
+    try {
+      return Event<E>::deserialize(bytes);
+    } catch (...) {
+      throw WrongBytes{protocol::close_for_exception()};
+    }
   }
 
   EventOutcome run_hooks(const Event<E>& event, const EventContext& context) {
@@ -298,17 +288,12 @@ class HostedSlot final : public HostedBase,
   std::shared_ptr<SerialExecutor> serial_;
   std::shared_ptr<Hooks> hooks_;
   const ErrorHandler on_error_;
-  const SharedBytesCount waiting_bytes_;
-  const std::size_t most_waiting_bytes_;
+  EventTurns turns_;
   const bool runs_where_events_come_;
   SenderTable senders_;
   UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed_;
   std::atomic<State> state_{State::initialising};
-  std::mutex waiting_mutex_;
-  std::deque<std::unique_ptr<Batch>> waiting_;
-  std::vector<Pending> spare_;  // empty: room for the events of the next batch
-  bool is_running_ = false;     // a task that runs them is posted, or under way
-  std::size_t cautious_ = 0;    // events to come that are answered one by one; on the map's executor
+  std::size_t cautious_ = 0;  // events to come that are answered one by one; on the map's executor
 };
 
 }  // namespace syncstate::detail

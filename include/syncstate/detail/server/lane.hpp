@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -50,12 +51,14 @@ class Lane : public std::enable_shared_from_this<Lane> {
   }
 
   /// Events were run; their link hears of it, if it is still there. `changed` is the map that they committed to,
-  /// or null: commits and answers take one wake-up.
+  /// or null: commits and answers take one wake-up. `end` ends the session after the answers: the bytes of the next event
+  /// were wrong.
   void answer(std::weak_ptr<ServerLink> link, std::vector<EventAnswer> answers,
-              const protocol::DiffSource* changed = nullptr) {
+              const protocol::DiffSource* changed = nullptr,
+              std::optional<protocol::CloseSession> end = std::nullopt) {
     std::unique_lock lock(mutex_);
     if (changed != nullptr) note_change(changed);
-    answers_.push_back(ReadyAnswers{std::move(link), std::move(answers)});
+    answers_.push_back(ReadyAnswers{std::move(link), std::move(answers), std::move(end)});
     schedule_round(lock);
   }
 
@@ -90,6 +93,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
   struct ReadyAnswers {
     std::weak_ptr<ServerLink> link;
     std::vector<EventAnswer> answers;
+    std::optional<protocol::CloseSession> end;
   };
 
   /// With the mutex held. Complexity: O(1).

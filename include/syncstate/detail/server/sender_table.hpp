@@ -32,6 +32,8 @@ struct EventOutcome {
   [[nodiscard]] std::size_t detail_bytes() const { return detail ? detail->size() : 0; }
 };
 
+struct EventQueue;
+
 /// The senders of one map: for each the highest number run, and the last answers.
 ///
 /// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, and
@@ -50,21 +52,31 @@ class SenderTable {
     return admit_locked(sender);
   }
 
-  /// As `admit`; but whom we hold is not forgotten before `release`, however long silent: its link would not
-  /// notice.
-  std::uint64_t hold(std::uint64_t sender) {
+  struct Held {
+    std::uint64_t sender;
+    std::shared_ptr<EventQueue> queue;  ///< where its events wait
+  };
+
+  /// As `admit`; but a sender that is held is not forgotten before `release`, however long it is silent: its link would not
+  /// notice. Its events go to `queue` from now on, or to the one that they go to already.
+  Held hold(std::uint64_t sender, std::shared_ptr<EventQueue> queue) {
     const std::lock_guard lock(mutex_);
     sender = admit_locked(sender);
     Sender& held = senders_[sender];
     if (held.holders++ == 0) idle_.erase(held.use);
-    return sender;
+    if (!held.queue) held.queue = std::move(queue);
+    return Held{sender, held.queue};
   }
 
-  void release(std::uint64_t sender) {
+  /// `is_queue_idle`: no event of this sender waits.
+  void release(std::uint64_t sender, bool is_queue_idle) {
+    std::shared_ptr<EventQueue> queue;  // freed without the lock
     const std::lock_guard lock(mutex_);
     const auto found = senders_.find(sender);
     if (found == senders_.end() || found->second.holders == 0) return;
-    if (--found->second.holders == 0) found->second.use = idle_.insert(idle_.begin(), sender);
+    if (--found->second.holders > 0) return;
+    found->second.use = idle_.insert(idle_.begin(), sender);
+    if (is_queue_idle) queue.swap(found->second.queue);
   }
 
   /// What the table says of an event that is about to run.
@@ -111,6 +123,7 @@ class SenderTable {
     std::deque<std::pair<std::uint64_t, EventOutcome>> answers;
     std::list<std::uint64_t>::iterator use;  // its place among the idle ones, if nobody holds it
     std::size_t holders = 0;
+    std::shared_ptr<EventQueue> queue;  // where its events go; null if none waits and nobody holds it
   };
 
   std::uint64_t admit_locked(std::uint64_t sender) {

@@ -9,6 +9,7 @@
 
 #include "syncstate/authorizer.hpp"
 #include "syncstate/bytes.hpp"
+#include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
@@ -19,6 +20,7 @@
 namespace syncstate::detail {
 
 class ServerLink;
+struct EventInlet;
 
 /// What a link needs of the server core; the core knows the types, the link does not.
 ///
@@ -55,15 +57,6 @@ class ServerHost {
                                                Bytes& out) = 0;
 };
 
-/// Events of one link for one map that came together.
-class EventBatch {
- public:
-  EventBatch() = default;
-  EventBatch(const EventBatch&) = delete;
-  EventBatch& operator=(const EventBatch&) = delete;
-  virtual ~EventBatch() = default;
-};
-
 /// A hosted map as its links see it, without its types.
 ///
 /// Threads: every member from any thread.
@@ -76,17 +69,24 @@ class HostedBase {
 
   [[nodiscard]] virtual const MapHash& hash() const = 0;
   [[nodiscard]] virtual std::shared_ptr<protocol::DiffSource> source() = 0;
-  /// The sender itself while it is known here, else a new one; remembered until `release_sender`, and a while
-  /// longer.
-  [[nodiscard]] virtual std::uint64_t hold_sender(std::uint64_t sender) = 0;
-  virtual void release_sender(std::uint64_t sender) = 0;
-  /// Decodes an event and adds it to `batch`, or makes one if there is none.
-  /// Errors: throws to end the session that sent bytes which are no event.
-  virtual void event_came(const std::shared_ptr<ServerLink>& link, const protocol::EventCame& event,
-                          bool is_allowed, std::unique_ptr<EventBatch>& batch) = 0;
-  /// Runs the events of a batch of this map in their order, sooner or later, and answers through their link's lane; one
-  /// that is not allowed is answered in its turn, too, so that a repeat gets the same answer.
-  virtual void run_events(std::unique_ptr<EventBatch> batch) = 0;
+  /// Returns the place where the events of this link for this map come in; one for each link, until `close_inlet`.
+  [[nodiscard]] virtual std::shared_ptr<EventInlet> make_inlet(const std::shared_ptr<ServerLink>& link) = 0;
+  /// The link is gone, or needs its inlet no more. What waits still runs.
+  virtual void close_inlet(EventInlet& inlet) = 0;
+  /// Returns whether no event of this inlet waits or runs.
+  [[nodiscard]] virtual bool is_idle(EventInlet& inlet) = 0;
+  /// Returns the sender itself while it is known here, else a new one. It is remembered until `release_sender`, and a while
+  /// longer. From now on its events run behind those that came for it over other links.
+  [[nodiscard]] virtual std::uint64_t hold_sender(EventInlet& inlet, std::uint64_t sender) = 0;
+  virtual void release_sender(EventInlet& inlet, std::uint64_t sender) = 0;
+  /// Keeps the bytes of an event until `run_events`, or returns the answer that refuses it.
+  [[nodiscard]] virtual std::optional<EventOutcome> event_came(const std::shared_ptr<EventInlet>& inlet,
+                                                               const protocol::EventCame& event,
+                                                               bool is_allowed) = 0;
+  /// Runs the events that came since the last call in their order, when it is their link's turn, and answers through the
+  /// link's lane. One that is not allowed is answered in its turn, too, so that a repeat gets the same answer. Bytes that
+  /// are no event end the session then, and nothing behind them runs.
+  virtual void run_events(EventInlet& inlet) = 0;
 };
 
 }  // namespace syncstate::detail

@@ -9,10 +9,12 @@
 #include <memory>
 #include <string>
 #include <system_error>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "syncstate/authorizer.hpp"
+#include "syncstate/detail/server/event_turns.hpp"
 #include "syncstate/detail/server/lane.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/server/server_host.hpp"
@@ -70,8 +72,9 @@ class ServerLink final : public LinkOwner,
     forget_asked(channel);
     forget_map(channel);
     lane()->add_follower(map->source().get(), this);
-    sender = map->hold_sender(sender);
-    maps_[channel] = OpenMap{map, sender};
+    const auto inlet = inlet_for(map);
+    sender = map->hold_sender(*inlet, sender);
+    maps_[channel] = OpenMap{map, sender, inlet};
     if (!session_.opened(channel, map->source(), sender)) forget_map(channel);
     wake();
   }
@@ -183,7 +186,9 @@ class ServerLink final : public LinkOwner,
     const auto self = shared_from_this();
     lane()->remove(this);
     link_.reset();
-    for (const auto& [channel, open] : std::exchange(maps_, {})) open.map->release_sender(open.sender);
+    for (const auto& [channel, open] : std::exchange(maps_, {}))
+      open.map->release_sender(*open.inlet, open.sender);
+    for (const auto& [map, inlet] : std::exchange(inlets_, {})) map->close_inlet(*inlet.inlet);
     host_->closed(id_, address_, lane()->executor().now());
     // Uploads under way are given up through the same door as closed channels.
     for (const protocol::ChannelId channel : std::exchange(asked_, {})) {
@@ -194,6 +199,7 @@ class ServerLink final : public LinkOwner,
   struct OpenMap {
     std::shared_ptr<HostedBase> map;
     std::uint64_t sender;
+    std::shared_ptr<EventInlet> inlet;
   };
   /// The maps open on this link, by channel.
   [[nodiscard]] const std::map<protocol::ChannelId, OpenMap>& maps() const { return maps_; }
@@ -201,7 +207,11 @@ class ServerLink final : public LinkOwner,
  private:
   struct Arrived {
     std::shared_ptr<HostedBase> map;
-    std::unique_ptr<EventBatch> batch;  ///< null as long as no event of it could be kept
+    std::shared_ptr<EventInlet> inlet;
+  };
+  struct Inlet {
+    std::shared_ptr<EventInlet> inlet;
+    std::size_t channels = 0;  ///< of this link that have the map open
   };
 
   /// Hands what the session wants done to the `perform` for it.
@@ -252,12 +262,12 @@ class ServerLink final : public LinkOwner,
   void perform(const protocol::EventCame& action) {
     const auto found = maps_.find(action.ticket.channel);
     if (found == maps_.end()) return;
-    const std::shared_ptr<HostedBase>& map = found->second.map;
-    auto arrived =
-        std::find_if(arrived_.begin(), arrived_.end(), [&](const Arrived& a) { return a.map == map; });
-    if (arrived == arrived_.end()) arrived = arrived_.insert(arrived_.end(), Arrived{map, nullptr});
-    map->event_came(shared_from_this(), action, host_->is_allowed(peer_, Action::send_event, map->hash()),
-                    arrived->batch);
+    const auto& [map, sender, inlet] = found->second;
+    const auto refusal =
+        map->event_came(inlet, action, host_->is_allowed(peer_, Action::send_event, map->hash()));
+    if (refusal) return answer(action.ticket, *refusal);
+    if (!inlet->has_arrived) arrived_.push_back(Arrived{map, inlet});
+    inlet->has_arrived = true;
   }
   void perform(const protocol::CloseSession& action) {
     report(host_->on_error(), action.cause);
@@ -307,9 +317,10 @@ class ServerLink final : public LinkOwner,
 
   /// Has the events run that came together. Those before wrong bytes, too.
   void run_events() {
-    std::vector<Arrived> arrived = std::exchange(arrived_, {});
-    for (Arrived& of : arrived) {
-      if (of.batch) of.map->run_events(std::move(of.batch));
+    const std::vector<Arrived> arrived = std::exchange(arrived_, {});
+    for (const Arrived& of : arrived) {
+      of.inlet->has_arrived = false;
+      of.map->run_events(*of.inlet);
     }
   }
 
@@ -331,8 +342,26 @@ class ServerLink final : public LinkOwner,
     if (found == maps_.end()) return;
     const OpenMap closed = std::move(found->second);
     maps_.erase(found);
-    closed.map->release_sender(closed.sender);
+    closed.map->release_sender(*closed.inlet, closed.sender);
+    release_inlet(closed.map);
     lane()->remove_follower(closed.map->source().get(), this);
+  }
+
+  /// One inlet for all channels of a map, so that the events of this link run in the order in which they came.
+  const std::shared_ptr<EventInlet>& inlet_for(const std::shared_ptr<HostedBase>& map) {
+    Inlet& inlet = inlets_[map];
+    if (!inlet.inlet) inlet.inlet = map->make_inlet(shared_from_this());
+    ++inlet.channels;
+    return inlet.inlet;
+  }
+
+  /// Keeps the inlet while events of it wait: the map may be opened again on this link.
+  void release_inlet(const std::shared_ptr<HostedBase>& map) {
+    const auto found = inlets_.find(map);
+    if (--found->second.channels == 0 && map->is_idle(*found->second.inlet)) {
+      map->close_inlet(*found->second.inlet);
+      inlets_.erase(found);
+    }
   }
 
   std::shared_ptr<ServerHost> host_;
@@ -346,6 +375,7 @@ class ServerLink final : public LinkOwner,
   Peer peer_;
   protocol::ServerSession session_;
   std::map<protocol::ChannelId, OpenMap> maps_;
+  std::unordered_map<std::shared_ptr<HostedBase>, Inlet> inlets_;
   std::vector<protocol::ChannelId> asked_;  // ascending, as a client numbers its channels
   std::vector<Arrived> arrived_;            // within `on_bytes` only
 };
@@ -398,6 +428,7 @@ inline void Lane::run_round() {
     if (const auto link = ready.link.lock()) {
       link->guard([&] {
         for (EventAnswer& answer : ready.answers) link->answer(answer.event, std::move(answer.outcome));
+        if (ready.end) link->end(*ready.end);
         link->wake();
       });
     }
