@@ -45,11 +45,15 @@ struct Stage {
     ticket.number = number;
     return turns.add(inlet, WaitingEvent{ticket, sender, 0, true}, content);
   }
+  /// As `add`, where there is room.
+  void keep(const InletPtr& inlet, std::uint64_t sender, std::uint64_t number) {
+    if (!add(inlet, sender, number)) FAIL("no room for number " << number);
+  }
 
   void push(const InletPtr& inlet) { is_asked_for = turns.push(*inlet) || is_asked_for; }
 
   void send(const InletPtr& inlet, std::uint64_t sender, std::uint64_t number) {
-    REQUIRE(add(inlet, sender, number));
+    keep(inlet, sender, number);
     push(inlet);
   }
 
@@ -68,7 +72,7 @@ struct Stage {
       is_asked_for = false;
       return false;
     }
-    REQUIRE(is_asked_for);
+    if (!is_asked_for) FAIL("`push` did not ask for `take`");
     const std::size_t count = std::min({most, batch->remaining(), turns.turn_left()});
     for (std::size_t i = 0; i < count; ++i) {
       const WaitingEvent event = batch->front();
@@ -127,7 +131,7 @@ TEST_CASE("an event waits for one turn of each other link, however many events t
     inlets.push_back(stage.make_inlet());
     const std::uint64_t sender = stage.hold(inlets.back(), 0);
     for (std::uint64_t number = 1; number <= 1'024; ++number) {
-      REQUIRE(stage.add(inlets.back(), sender, number));
+      stage.keep(inlets.back(), sender, number);
     }
     stage.push(inlets.back());
   }
@@ -143,7 +147,7 @@ TEST_CASE("a turn takes as many events from batches of one event as from a large
   Stage stage;
   const InletPtr large = stage.make_inlet();
   const std::uint64_t large_sender = stage.hold(large, 0);
-  for (std::uint64_t number = 1; number <= 100; ++number) REQUIRE(stage.add(large, large_sender, number));
+  for (std::uint64_t number = 1; number <= 100; ++number) stage.keep(large, large_sender, number);
   stage.push(large);
   const InletPtr small = stage.make_inlet();
   const std::uint64_t small_sender = stage.hold(small, 0);
@@ -159,7 +163,7 @@ TEST_CASE("the queues of links that are gone share one turn of each round") {
   for (std::size_t i = 0; i < gone; ++i) {
     const InletPtr inlet = stage.make_inlet();
     const std::uint64_t sender = stage.hold(inlet, 0);
-    for (std::uint64_t number = 1; number <= 100; ++number) REQUIRE(stage.add(inlet, sender, number));
+    for (std::uint64_t number = 1; number <= 100; ++number) stage.keep(inlet, sender, number);
     stage.push(inlet);
     stage.turns.close(*inlet);
   }
@@ -189,11 +193,11 @@ TEST_CASE(
   Stage stage;
   const InletPtr other = stage.make_inlet();  // keeps the executor busy, and turns in rounds
   const std::uint64_t other_sender = stage.hold(other, 0);
-  for (std::uint64_t number = 1; number <= 200; ++number) REQUIRE(stage.add(other, other_sender, number));
+  for (std::uint64_t number = 1; number <= 200; ++number) stage.keep(other, other_sender, number);
   stage.push(other);
   const InletPtr first = stage.make_inlet();
   const std::uint64_t sender = stage.hold(first, 0);
-  for (std::uint64_t number = 1; number <= 100; ++number) REQUIRE(stage.add(first, sender, number));
+  for (std::uint64_t number = 1; number <= 100; ++number) stage.keep(first, sender, number);
   stage.push(first);
   for (int turns = 0; turns < 3; ++turns) stage.run_some(EventTurns::turn_events);
   if (is_noticed) {
@@ -203,12 +207,12 @@ TEST_CASE(
   const InletPtr second = stage.make_inlet();
   REQUIRE(stage.hold(second, sender) == sender);
   for (std::uint64_t number = repeats ? 10 : 101; number <= 120; ++number) {
-    REQUIRE(stage.add(second, sender, number));
+    stage.keep(second, sender, number);
   }
   stage.push(second);
   stage.run_all();
   CHECK(stage.numbers_run(sender) == up_to(120));
-  for (const auto& event : stage.done) CHECK(event.verdict != SenderTable::Verdict::unknown);
+  for (const auto& event : stage.done) REQUIRE(event.verdict != SenderTable::Verdict::unknown);
   CHECK(stage.numbers_run(other_sender) == up_to(200));
 }
 
@@ -219,8 +223,8 @@ TEST_CASE("a link that takes over the senders of two lost links runs the events 
   const std::uint64_t of_a = stage.hold(a, 0);
   const std::uint64_t of_b = stage.hold(b, 0);
   for (std::uint64_t number = 1; number <= 40; ++number) {
-    REQUIRE(stage.add(a, of_a, number));
-    REQUIRE(stage.add(b, of_b, number));
+    stage.keep(a, of_a, number);
+    stage.keep(b, of_b, number);
   }
   stage.push(a);
   stage.push(b);
@@ -230,8 +234,8 @@ TEST_CASE("a link that takes over the senders of two lost links runs the events 
   stage.hold(both, of_b);
   stage.hold(both, of_a);
   for (std::uint64_t number = 41; number <= 60; ++number) {
-    REQUIRE(stage.add(both, of_a, number));
-    REQUIRE(stage.add(both, of_b, number));
+    stage.keep(both, of_a, number);
+    stage.keep(both, of_b, number);
   }
   stage.push(both);
   stage.run_all();
@@ -288,7 +292,7 @@ TEST_CASE("queues that become parts of each other without end are freed without 
   Stage stage;
   std::vector<InletPtr> inlets{stage.make_inlet()};
   stage.hold(inlets.back(), 0);
-  for (int i = 0; i < 200'000; ++i) {
+  for (int i = 0; i < 100'000; ++i) {
     const InletPtr next = stage.make_inlet();
     stage.turns.join(*next, inlets.back()->queue);
     inlets.back() = next;
@@ -302,7 +306,7 @@ TEST_CASE("queues that become parts of each other without end are freed without 
 TEST_CASE(
     "whatever links do, each sender's events run once and in order, and an honest link waits a bounded "
     "time") {
-  const auto seed = GENERATE(range(1U, 40U));
+  const auto seed = GENERATE(range(1U, 16U));
   INFO("seed " << seed);
   std::mt19937 random(seed);
   const auto chance = [&](unsigned percent) { return random() % 100 < percent; };
@@ -326,7 +330,7 @@ TEST_CASE(
       if (client.senders[i] != 0) REQUIRE(given == client.senders[i]);
       client.senders[i] = given;
       for (const std::uint64_t number : client.unanswered[i]) {
-        REQUIRE(stage.add(client.link, given, number));
+        stage.keep(client.link, given, number);
       }
     }
     stage.push(client.link);
@@ -368,7 +372,7 @@ TEST_CASE(
     }
   };
 
-  for (int step = 0; step < 3'000; ++step) {
+  for (int step = 0; step < 2'000; ++step) {
     Client& client = clients[random() % clients.size()];
     const auto in_flight = [&] {
       std::size_t count = 0;
@@ -379,7 +383,7 @@ TEST_CASE(
       for (std::size_t count = chance(10) ? 100 : 1 + random() % 5; count > 0; --count) {
         const std::size_t i = random() % client.senders.size();
         client.unanswered[i].insert(++client.last_sent[i]);
-        REQUIRE(stage.add(client.link, client.senders[i], client.last_sent[i]));
+        stage.keep(client.link, client.senders[i], client.last_sent[i]);
       }
       stage.push(client.link);
     }

@@ -96,9 +96,10 @@ class Simulation {
   static constexpr std::size_t piece_bytes = 250;
   // What `produce` may give: control frames, one turn more than a piece, answers for another piece.
   static constexpr std::size_t most_frame_bytes = 16 * piece_bytes;
-  // What a server may keep for one link: answers in flight, a frame that is not whole, a few control frames.
+  // What a server may keep for one link: answers in flight, each with the reason and with room for another, a frame that is
+  // not whole, a few control frames.
   static constexpr std::size_t events_in_flight = 32;
-  static constexpr std::size_t most_link_bytes = events_in_flight * 120 + 1'500;
+  static constexpr std::size_t most_link_bytes = events_in_flight * 250 + 1'500;
 
   // Time.
 
