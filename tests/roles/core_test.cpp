@@ -737,9 +737,10 @@ TEST_CASE("an event waits for a few events of each other link, not for all that 
   const Handle handle = core->host(make_master(1));
   const auto port = listen_on(thread, core);
   {
+    std::vector<Map> maps;
     const auto join = [&] {
       auto remote = std::make_shared<ThreadRemote>(thread, port);
-      remote->attach<std::string, std::string>(handle.hash());
+      maps.push_back(remote->attach<std::string, std::string>(handle.hash()));
       return remote;
     };
     const auto send = [&](const ThreadRemote& remote, const char* what) {

@@ -13,7 +13,7 @@
 
 #include "syncstate/bytes.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
-#include "syncstate/detail/server/chain.hpp"
+#include "syncstate/detail/server/owning_chain.hpp"
 #include "syncstate/hook.hpp"
 #include "syncstate/protocol/server_session.hpp"
 
@@ -82,7 +82,7 @@ class EventBatch {
     share_.take(held_bytes());
   }
 
-  std::unique_ptr<EventBatch> following;  ///< for `Chain`
+  std::unique_ptr<EventBatch> following;  ///< for `OwningChain`
 
  private:
   // What a map keeps for its next batch, uncounted: some 14 KiB.
@@ -133,11 +133,11 @@ struct EventQueue {
     }
   }
 
-  Chain<std::unique_ptr<EventBatch>> batches;
+  OwningChain<std::unique_ptr<EventBatch>> batches;
   std::size_t links = 0;                    ///< open ones whose events go here
   bool is_in_turn = false;                  ///< it waits for its turn, or has it
   std::shared_ptr<EventQueue> merged_into;  ///< null, or the queue that this one has become a part of
-  std::shared_ptr<EventQueue> following;    ///< for `Chain`
+  std::shared_ptr<EventQueue> following;    ///< for `OwningChain`
 };
 
 /// Where the events of one link for one map come in; made when the link gets a sender for the map.
@@ -247,7 +247,7 @@ class EventTurns {
   /// Returns the batch whose turn it is, to be given back by `finish`. Returns null if nothing waits; the next `push` asks
   /// for `take` then.
   [[nodiscard]] std::unique_ptr<EventBatch> take() {
-    Chain<std::unique_ptr<EventBatch>> dropped;  // freed without the lock
+    OwningChain<std::unique_ptr<EventBatch>> dropped;  // freed without the lock
     const std::lock_guard lock(mutex_);
     while (current_ || next_turn()) {
       while (!current_->batches.is_empty()) {
@@ -293,7 +293,7 @@ class EventTurns {
   [[nodiscard]] bool is_alone() const { return waiting_queues_.load(std::memory_order_relaxed) == 0; }
 
  private:
-  using Queues = Chain<std::shared_ptr<EventQueue>>;
+  using Queues = OwningChain<std::shared_ptr<EventQueue>>;
 
   std::unique_ptr<EventBatch> make_batch(const std::shared_ptr<EventInlet>& inlet) {
     {

@@ -1,6 +1,6 @@
 // A queue whose elements hold the pointer to the next one.
-#ifndef SYNCSTATE_DETAIL_SERVER_CHAIN_HPP
-#define SYNCSTATE_DETAIL_SERVER_CHAIN_HPP
+#ifndef SYNCSTATE_DETAIL_SERVER_OWNING_CHAIN_HPP
+#define SYNCSTATE_DETAIL_SERVER_OWNING_CHAIN_HPP
 
 #include <utility>
 
@@ -13,13 +13,13 @@ namespace syncstate::detail {
 ///
 /// Complexity: O(1) for each member but the destructor, which does not recurse.
 template <class Pointer>
-class Chain {
+class OwningChain {
  public:
-  Chain() = default;
-  Chain(Chain&& other) noexcept
+  OwningChain() = default;
+  OwningChain(OwningChain&& other) noexcept
       : first_(std::move(other.first_)), last_(std::exchange(other.last_, nullptr)) {}
-  Chain& operator=(Chain&&) = delete;
-  ~Chain() {
+  OwningChain& operator=(OwningChain&&) = delete;
+  ~OwningChain() {
     while (first_) pop_front();
   }
 
@@ -48,7 +48,7 @@ class Chain {
   }
 
   /// Moves all elements of `other` behind those of this chain.
-  void append(Chain& other) {
+  void append(OwningChain& other) {
     if (other.is_empty()) return;
     auto* const last = other.last_;
     push_back(std::move(other.first_));
