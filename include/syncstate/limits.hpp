@@ -57,7 +57,7 @@ struct Limits {
   std::size_t keys_per_map = std::size_t{16} << 20;
   /// Bytes of one map's initial state, as it travels.
   std::size_t map_bytes = std::size_t{1} << 30;
-  /// Bytes of all initial states together that clients brought, those under way too, with `sizeof` of each key and value;
+  /// Bytes of all initial states together that clients brought, those under way too, with what each key and value holds in memory;
   /// beyond, further ones are refused `busy`.
   std::size_t all_map_bytes = std::size_t{8} << 30;
   /// An initial state of which nothing came for this long is given up, for those who wait for the same map.

@@ -320,14 +320,13 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   void upload_came(detail::ServerLink& link, protocol::ChannelId channel, ByteView bytes) override {
     const auto upload = find_upload(link.id(), channel);
     if (!upload) return;
-    // A key and a value take room besides their bytes: small ones little else.
-    constexpr std::size_t entry_bytes = sizeof(K) + sizeof(V);
-    const std::size_t entries_before = upload->reader.size();
+    // What was decoded takes other room than its bytes: small values more, JSON many times as much.
+    const std::size_t memory_before = upload->reader.memory();
     bool has_room = upload->share.take(bytes.size(), options_.limits.all_map_bytes);
     if (has_room) {
       upload->reader.feed(bytes);
-      const std::size_t entries = upload->reader.size() - entries_before;
-      has_room = upload->share.take(entries * entry_bytes, options_.limits.all_map_bytes);
+      const std::size_t memory = upload->reader.memory() - memory_before;
+      has_room = upload->share.take(memory, options_.limits.all_map_bytes);
     }
     if (has_room) return;
     link.refuse(channel, StateErrc::busy, "all maps together are as large as they may be");

@@ -24,10 +24,9 @@ Handle set_keys(const Handle& handle, std::size_t commits, const std::string& ke
 
 void upload(RawPeer& peer, const Map& map, protocol::ChannelId channel = 1) {
   const detail::FrozenSource<std::string, std::string> source(detail::MapAccess::frozen(map));
-  std::uint32_t key = 0;
-  std::uint64_t offset = 0;
+  protocol::InitialCursor cursor;
   Bytes bytes;
-  while (source.encode_initial(key, offset, 1'000, bytes)) {
+  while (source.encode_initial(cursor, 1'000, bytes)) {
   }
   protocol::Upload piece;
   piece.channel = channel;

@@ -107,10 +107,9 @@ TEST_CASE("a map that is not hosted is uploaded in pieces", "[protocol]") {
       CHECK(line.size() <= 9 + 2 * 16);
     }
   }
-  std::uint32_t key = 0;
-  std::uint64_t offset = 0;
+  protocol::InitialCursor cursor;
   Bytes expected;
-  map->encode_initial(key, offset, 1 << 20, expected);
+  map->encode_initial(cursor, 1 << 20, expected);
   CHECK(all == to_hex(expected));
   CHECK(pair.server.log.lines.back() == "upload ended 1");
   pair.server.session.opened(channel, map, 5);
@@ -168,10 +167,9 @@ TEST_CASE("the initial state and the list of maps are there for the asking", "[p
   for (const std::string& line : lines) {
     if (line.rfind("state 1 ", 0) == 0) state += line.substr(8);
   }
-  std::uint32_t key = 0;
-  std::uint64_t offset = 0;
+  protocol::InitialCursor cursor;
   Bytes expected;
-  source->encode_initial(key, offset, 1 << 20, expected);
+  source->encode_initial(cursor, 1 << 20, expected);
   CHECK(state == to_hex(expected));
   CHECK(std::count(lines.begin(), lines.end(), "state ended 1") == 1);
   CHECK(std::count(lines.begin(), lines.end(), "hosted 2 3") == 1);  // of two frames

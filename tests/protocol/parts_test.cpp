@@ -99,10 +99,9 @@ TEST_CASE("a reader stops at the frame that ends the session", "[protocol]") {
 TEST_CASE("an initial state is put together from pieces of any size", "[protocol]") {
   const auto map = make_master<std::string>(50, std::string(200, 'v'));
   Bytes all;
-  std::uint32_t key = 0;
-  std::uint64_t offset = 0;
+  protocol::InitialCursor cursor;
   const detail::FrozenSource<std::string, std::string> source(detail::MapAccess::frozen(map));
-  while (source.encode_initial(key, offset, 37, all)) {
+  while (source.encode_initial(cursor, 37, all)) {
   }
   for (const std::size_t size : {1U, 2U, 199U, 100'000U}) {
     INFO("pieces of " << size);

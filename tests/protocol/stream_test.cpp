@@ -43,7 +43,7 @@ class NaiveSource final : public wire::DiffSource {
   std::function<void()> before_encoding{};         ///< somebody else, who is quick
   std::shared_ptr<wire::PinnedSnapshot> pinned{};  ///< another transfer's snapshot, if there is one
 
-  bool encode_initial(std::uint32_t&, std::uint64_t&, std::size_t, Bytes&) const override { return false; }
+  bool encode_initial(wire::InitialCursor&, std::size_t, Bytes&) const override { return false; }
   [[nodiscard]] Position head() const override { return {epoch, now()}; }
 
   std::optional<UpdateId> encode_merged(UpdateId from, std::size_t budget, Bytes& out) override {

@@ -222,7 +222,7 @@ class ClientSession {
 
   /// Sends the initial state that `UploadAsked` asked for.
   void upload(ChannelId channel, std::shared_ptr<const InitialSource> source) {
-    uploads_.push_back(UploadTask{channel, std::move(source), 0, 0});
+    uploads_.push_back(UploadTask{channel, std::move(source)});
   }
 
   /// Gives a channel up; nothing more is heard of it, nor of what was asked about it.
@@ -338,8 +338,7 @@ class ClientSession {
   struct UploadTask {
     ChannelId channel;
     std::shared_ptr<const InitialSource> source;
-    std::uint32_t next_key;
-    std::uint64_t offset;
+    InitialCursor cursor{};
   };
   struct EventTask {
     ChannelId channel;
@@ -761,7 +760,7 @@ class ClientSession {
     UploadTask task = std::move(uploads_.front());
     uploads_.pop_front();
     Bytes bytes;
-    if (!task.source->encode_initial(task.next_key, task.offset, limits_->piece_bytes, bytes)) {
+    if (!task.source->encode_initial(task.cursor, limits_->piece_bytes, bytes)) {
       append_frame(out, UploadEnd{task.channel});
       return;
     }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "syncstate/bytes.hpp"
 #include "syncstate/types.hpp"
@@ -26,7 +27,8 @@ class PinnedSnapshot {
   UpdateId at_;
 };
 
-/// How far one pass over a diff too large for one frame has come: never its bytes.
+/// How far one pass over a diff too large for one frame has come. Of its bytes it may own those of the one value that
+/// is on its way in parts, shared with all passes that are within the same value.
 ///
 /// The pass names every key changed in (from, target], in ascending order of ordinals.
 struct PassCursor {
@@ -37,6 +39,10 @@ struct PassCursor {
   UpdateId value_changed_at = 0;                     ///< with an offset: the commit that value is of
   bool at_end = false;                               ///< the last call gave the last piece
   std::shared_ptr<const PinnedSnapshot> snapshot{};  ///< read from here instead of the head
+  std::vector<std::uint32_t> window{};               ///< the source's: what comes next, the last one first
+  bool is_dense = false;                             ///< the source's: every key is looked at
+  bool is_last_window = false;                       ///< the source's: nothing comes after the window
+  std::shared_ptr<void> encoding{};                  ///< the source's: of the value whose parts go out
 };
 
 /// What one call put into `out`.
@@ -47,6 +53,14 @@ enum class PassPiece {
   lost         ///< nothing: the log no longer reaches, or the snapshot was given up
 };
 
+/// How far an initial state has gone out.
+struct InitialCursor {
+  std::uint32_t next_key = 0;
+  std::uint64_t offset = 0;  ///< how much of that key's entry went out already
+  std::shared_ptr<const Bytes>
+      entry{};  ///< the source's: with an offset, the whole entry, shared with others
+};
+
 /// A map's initial state, encoded: what an upload or a fetch carries.
 class InitialSource {
  public:
@@ -55,10 +69,11 @@ class InitialSource {
   InitialSource& operator=(const InitialSource&) = delete;
   virtual ~InitialSource() = default;
 
-  /// Appends a piece of at most about `budget` bytes, laid out as `Upload` says, from key `next_key` and the
-  /// byte `offset` of its entry on; moves both. Returns false, and appends nothing, when nothing was left.
-  virtual bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget,
-                              Bytes& out) const = 0;
+  /// Appends a piece of at most `budget` bytes, laid out as `Upload` says, from the cursor on, and moves it. Returns
+  /// false, and appends nothing, when nothing was left.
+  /// Threads   : any; each cursor in one at a time.
+  /// Complexity: O(budget), and once for each entry larger than that its encoding.
+  virtual bool encode_initial(InitialCursor& cursor, std::size_t budget, Bytes& out) const = 0;
 };
 
 /// Diffs of one hosted map, encoded. The server core implements it; sessions pull from it.
@@ -79,6 +94,8 @@ class DiffSource : public InitialSource {
   /// Appends the next piece of a pass over the keys changed in (from, target], as they are now.
   ///
   /// A key that was changed after `target` is left out: it comes with the next pass or the closing diff.
+  /// Complexity: see the implementation; a whole pass is linear in what it names, or in the keys of the map where it
+  ///             names a good part of them.
   virtual PassPiece encode_pass(PassCursor& cursor, std::size_t budget, Bytes& out) = 0;
 
   /// Appends the next piece of the exact diff (from, target] out of the log.

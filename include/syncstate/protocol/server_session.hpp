@@ -313,7 +313,7 @@ class ServerSession {
 
   /// Sends a map's initial state.
   void send_initial(ChannelId request, std::shared_ptr<const InitialSource> source) {
-    if (!is_over_) add_request(InitialRequest{request, std::move(source), 0, 0});
+    if (!is_over_) add_request(InitialRequest{request, std::move(source)});
   }
 
   /// Sends the list of hosted maps, which outlive the session. They are listed when their turn comes, a frame at a time,
@@ -408,8 +408,7 @@ class ServerSession {
   struct InitialRequest {
     ChannelId request;
     std::shared_ptr<const InitialSource> source;
-    std::uint32_t next_key;
-    std::uint64_t offset;
+    InitialCursor cursor{};
   };
   struct ListRequest {
     ChannelId request;
@@ -885,7 +884,7 @@ class ServerSession {
     StatePiece piece;
     Bytes bytes;
     piece.request = r.request;
-    if (!r.source->encode_initial(r.next_key, r.offset, limits_->piece_bytes, bytes)) {
+    if (!r.source->encode_initial(r.cursor, limits_->piece_bytes, bytes)) {
       append_frame(out, StateEnd{r.request});
       return true;
     }

@@ -94,6 +94,39 @@ class DiffLog {
     return reached;
   }
 
+  /// Places of changes, the oldest first. They stand for the same changes as long as the log reaches back to these.
+  struct Range {
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+  };
+
+  /// The places of the changes in the diffs that begin at `from` and end at `upto`; `reaches_back_to(from)` holds.
+  /// Complexity: O(log diffs).
+  [[nodiscard]] Range range(UpdateId from, UpdateId upto) const {
+    if (from >= upto) return {};
+    const std::size_t first = first_beyond(from);
+    const std::size_t last = first_beyond(upto - 1);
+    return {first == 0 ? first_ : entries_[first - 1].end,
+            last < entries_.size() ? entries_[last].end : entries_.back().end};
+  }
+
+  [[nodiscard]] std::uint32_t ordinal_at(std::uint64_t place) const { return change_at(place).ordinal; }
+  [[nodiscard]] const V& value_at(std::uint64_t place) const { return *change_at(place).value; }
+  /// Where the diff leads that the change is of.
+  /// Complexity: O(log diffs).
+  [[nodiscard]] UpdateId update_id_at(std::uint64_t place) const {
+    std::size_t low = 0;
+    for (std::size_t high = entries_.size(); low < high;) {
+      const std::size_t middle = low + (high - low) / 2;
+      if (entries_[middle].end > place) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    return entries_[low].upto;
+  }
+
  private:
   static constexpr std::size_t chunk_size = 64;
   // A dropped value beyond this is destroyed, for who knows how long it would wait for its reuse.

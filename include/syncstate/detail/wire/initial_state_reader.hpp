@@ -42,6 +42,8 @@ class InitialStateReader {
   [[nodiscard]] std::size_t held_bytes() const {
     return pending_.capacity() + keys_.capacity() * sizeof(K) + values_.capacity() * sizeof(V) + owned_bytes_;
   }
+  /// The memory that these hold (`memory_bytes`), besides an entry that is not whole yet; grows only.
+  [[nodiscard]] std::size_t memory() const { return size() * (sizeof(K) + sizeof(V)) + owned_bytes_; }
 
   /// Begins anew.
   void drop() { *this = InitialStateReader(limits_); }

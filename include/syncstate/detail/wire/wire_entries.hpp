@@ -6,7 +6,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "syncstate/bytes.hpp"
@@ -68,36 +70,92 @@ inline void append_value_part(std::uint32_t ordinal, ByteView value, std::uint64
 }
 
 /// An initial state as a source of the bytes that `upload` and `fetch` carry.
+///
+/// An entry larger than a piece is encoded once by each who sends it; who send it at the same time share the bytes, own
+/// them together, and the bytes end with the last of them. Entries of strings are never encoded: their parts are copied from where they lie.
 template <class K, class V>
 class FrozenSource final : public protocol::InitialSource {
  public:
   explicit FrozenSource(std::shared_ptr<const FrozenState<K, V>> frozen) : frozen_(std::move(frozen)) {}
 
-  bool encode_initial(std::uint32_t& next_key, std::uint64_t& offset, std::size_t budget,
-                      Bytes& out) const override {
+  bool encode_initial(protocol::InitialCursor& cursor, std::size_t budget, Bytes& out) const override {
     const std::size_t start = out.size();
-    const auto has_room = [&] { return out.size() - start < budget; };
-    while (next_key < frozen_->size() && has_room()) {
-      const std::size_t entry_start = out.size();
-      append_sized(frozen_->key(next_key), out);
-      append_sized(frozen_->initial(next_key), out);
-      // An entry that began in an earlier piece goes on from where that ended; a long one ends in a later
-      // piece.
-      out.erase(out.begin() + static_cast<std::ptrdiff_t>(entry_start),
-                out.begin() + static_cast<std::ptrdiff_t>(entry_start + static_cast<std::size_t>(offset)));
-      if (out.size() - start > budget) {
-        offset += start + budget - entry_start;
-        out.resize(start + budget);
-        break;
-      }
-      offset = 0;
-      ++next_key;
+    while (cursor.next_key < frozen_->size() && out.size() - start < budget) {
+      const std::size_t room = budget - (out.size() - start);
+      if (!append_part(cursor, budget, room, out)) break;
+      cursor.offset = 0;
+      cursor.entry.reset();
+      ++cursor.next_key;
     }
     return out.size() != start;
   }
 
  private:
+  /// Appends what is left of the entry at the cursor, or as much as there is room for. Returns whether that was all.
+  bool append_part(protocol::InitialCursor& cursor, std::size_t budget, std::size_t room, Bytes& out) const {
+    if constexpr (is_byte_like<K> && is_byte_like<V>) {
+      return append_bytes(cursor, room, out);
+    } else {
+      if (!cursor.entry) {
+        const std::size_t entry_start = out.size();
+        append_entry_of(cursor.next_key, out);
+        if (cursor.offset == 0 && out.size() - entry_start <= room) return true;
+        // It goes on in another piece: from here on its bytes are kept, where they are not some few.
+        auto entry =
+            std::make_shared<Bytes>(out.begin() + static_cast<std::ptrdiff_t>(entry_start), out.end());
+        out.resize(entry_start);
+        cursor.entry = entry->size() > budget ? share(cursor.next_key, std::move(entry)) : std::move(entry);
+      }
+      return append_rest(cursor, ByteView(*cursor.entry), room, out);
+    }
+  }
+
+  /// Appends a part of a field that begins `before` bytes into its entry.
+  static bool append_rest(protocol::InitialCursor& cursor, ByteView field, std::size_t room, Bytes& out,
+                          std::uint64_t before = 0) {
+    const auto from = static_cast<std::size_t>(cursor.offset - before);
+    const ByteView part = field.subspan(from, std::min(room, field.size() - from));
+    out.insert(out.end(), part.begin(), part.end());
+    cursor.offset += part.size();
+    return from + part.size() == field.size();
+  }
+
+  /// As `append_part`, of a key and a value whose bytes lie there already.
+  bool append_bytes(protocol::InitialCursor& cursor, std::size_t room, Bytes& out) const {
+    const std::size_t end = out.size() + room;
+    std::uint64_t before = 0;
+    for (const ByteView contents :
+         {content_view(frozen_->key(cursor.next_key)), content_view(frozen_->initial(cursor.next_key))}) {
+      std::array<std::byte, 10> length;
+      const std::byte* length_end = write_varint(contents.size(), length.data());
+      for (const ByteView field : {ByteView(length.data(), length_end), contents}) {
+        if (cursor.offset < before + field.size() &&
+            !append_rest(cursor, field, end - out.size(), out, before)) {
+          return false;
+        }
+        before += field.size();
+      }
+    }
+    return true;
+  }
+
+  void append_entry_of(std::uint32_t ordinal, Bytes& out) const {
+    append_sized(frozen_->key(ordinal), out);
+    append_sized(frozen_->initial(ordinal), out);
+  }
+
+  std::shared_ptr<const Bytes> share(std::uint32_t ordinal, std::shared_ptr<const Bytes> entry) const {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(shared_, [](const auto& known) { return known.second.expired(); });
+    std::weak_ptr<const Bytes>& known = shared_[ordinal];
+    if (auto other = known.lock()) return other;  // somebody else was faster
+    known = entry;
+    return entry;
+  }
+
   std::shared_ptr<const FrozenState<K, V>> frozen_;
+  mutable std::mutex mutex_;
+  mutable std::map<std::uint32_t, std::weak_ptr<const Bytes>> shared_;  // large entries that are on their way
 };
 
 }  // namespace syncstate::detail
