@@ -11,10 +11,10 @@
 
 namespace syncstate {
 
-/// Who is at the other end of a link, as far as the transport knows.
+/// The peer at the other end of a link, as far as the transport and the session know it.
 struct Peer {
-  std::string address;              ///< numeric address without port; one string per host
-  std::string certificate_subject;  ///< of a verified client certificate, RFC 2253; empty without one
+  std::string address{};              ///< numeric address without port; one string per host
+  std::string certificate_subject{};  ///< of a verified client certificate, RFC 2253; empty without one
 };
 
 /// What a transport tells when a link can carry frames.

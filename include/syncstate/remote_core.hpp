@@ -465,7 +465,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     set_status(is_refusal ? LinkState::failed : (was_live_ ? LinkState::stale : LinkState::connecting),
                reason, detail);
     if (is_refusal) fail_waiting(reason, detail);
-    const auto wait = backoff(options_.backoff, is_refusal ? 64U : failures_, rng_);
+    // The proof was wrong, or is not looked at because others were: another one soon would be counted against all clients
+    // of this address.
+    if (reason == StateErrc::unauthorized) is_password_refused_ = true;
+    const bool is_proof_to_wait =
+        is_password_refused_ && (reason == StateErrc::unauthorized || reason == StateErrc::busy);
+    const auto wait = is_proof_to_wait ? backoff_after_unauthorized(options_.backoff, rng_)
+                                       : backoff(options_.backoff, is_refusal ? 64U : failures_, rng_);
     ++failures_;
     executor_->post_at(executor_->now() + wait, [weak = weak_from_this(), attempt = attempt_] {
       const auto self = weak.lock();
@@ -952,6 +958,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void perform(const protocol::ServerAuthenticated&) {
     failures_ = 0;
+    is_password_refused_ = false;
     set_status(LinkState::live);
     for (auto& [hash, entry] : entries_) {
       const bool is_wanted = !entry.events.empty() || !entry.openers.empty() || !entry.followers.empty();
@@ -1200,6 +1207,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   std::uint64_t attempt_ = 0;
   unsigned failures_ = 0;
   bool was_live_ = false;
+  bool is_password_refused_ = false;  // by the last server that looked at a proof of it
   bool is_shut_down_ = false;
   std::map<MapHash, Entry> entries_;
   MapHash last_looked_at_;       // by `let_go_of_dead_maps`

@@ -42,6 +42,8 @@ namespace syncstate {
 struct ServerCoreOptions {
   /// Several at once while one is being replaced; see `set_passwords`.
   std::vector<std::string> passwords{};
+  /// Former passwords, which let nobody in; see `set_passwords`.
+  std::vector<std::string> retired_passwords{};
   /// An empty password is refused by `start` unless the transport knows its peers by certificate.
   bool allow_empty_password = false;
   /// Whether clients may bring maps; if not, only maps given to `host` are served.
@@ -154,12 +156,16 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     is_started_ = true;
   }
 
-  /// Takes these passwords from now on, and no others; links that proved themselves go on.
+  /// Takes the passwords `current` from now on, and no others; links that proved themselves go on until `disconnect`.
   ///
-  /// To replace one without a gap: set both, give every client the new one, set the new one alone.
-  /// Errors: `invalid_option` for none, or for an empty one where that is not allowed; nothing has changed then.
-  void set_passwords(std::vector<std::string> passwords) {
-    auto taken = protocol::keep_passwords(std::move(passwords));
+  /// To replace one without a gap: set both as current, give every client the new one, then set the new one alone as
+  /// current and the old one as retired. A proof of a retired password is `unauthorized` too, but is not held against its
+  /// address: so a client that was forgotten does not keep out other clients of its address.
+  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password where that is not allowed; nothing
+  ///             has changed then.
+  /// Complexity: each proof is tried with each password of both lists, one HMAC-SHA-256 each.
+  void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
+    auto taken = protocol::keep_passwords(std::move(current), std::move(retired));
     const std::lock_guard lock(mutex_);
     expect_usable(*taken);
     passwords_ = std::move(taken);
@@ -263,7 +269,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   [[nodiscard]] bool is_barred(const std::string& address, TimePoint now) override {
     return table_.is_barred(address, now);
   }
-  void proof_failed(const std::string& address, TimePoint now) override { table_.proof_failed(address, now); }
+  [[nodiscard]] bool proof_checked(std::uint64_t link, const std::string& address,
+                                   protocol::ProofStanding standing, TimePoint now) override {
+    return table_.proof_checked(link, address, standing, now);
+  }
   void authenticated(std::uint64_t link) override {
     table_.authenticated(link);
     const std::lock_guard lock(mutex_);
@@ -435,13 +444,15 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   ServerCore(ServerCoreOptions options, std::shared_ptr<ExecutorPool> hooks)
       : options_(std::move(options)),
         pool_(std::move(hooks)),
-        passwords_(protocol::keep_passwords(std::move(options_.passwords))),
+        passwords_(
+            protocol::keep_passwords(std::move(options_.passwords), std::move(options_.retired_passwords))),
         table_(options_.limits) {}
 
   void expect_usable(const protocol::Passwords& passwords) const {
-    if (passwords.empty()) throw StateError(StateErrc::invalid_option, "a server needs a password");
+    const std::vector<std::string>& current = passwords.current;
+    if (current.empty()) throw StateError(StateErrc::invalid_option, "a server needs a password");
     if (options_.allow_empty_password) return;
-    if (std::find(passwords.begin(), passwords.end(), std::string()) != passwords.end()) {
+    if (std::find(current.begin(), current.end(), std::string()) != current.end()) {
       throw StateError(StateErrc::invalid_option, "an empty password is allowed only with mutual TLS");
     }
   }

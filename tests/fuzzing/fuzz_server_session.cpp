@@ -38,9 +38,14 @@ class Script {
 
   // The session's sink.
 
+  void operator()(const wire::ProofChecked& action) {
+    expect_action();
+    require(!is_authenticated_, "a client proves itself before it is authenticated");
+    has_right_proof_ = action.standing == wire::ProofStanding::right;
+  }
   void operator()(const wire::ClientAuthenticated&) {
     expect_action();
-    require(has_said_hello_, "nobody is authenticated without the proof");
+    require(has_said_hello_ && has_right_proof_, "nobody is authenticated without the proof");
     require(!std::exchange(is_authenticated_, true), "a client is authenticated once");
   }
   void operator()(const wire::OpenAsked& action) {
@@ -502,6 +507,7 @@ class Script {
   std::size_t piece_ = 0;
   bool answers_at_once_ = true;
   bool has_said_hello_ = false;
+  bool has_right_proof_ = false;
   bool is_authenticated_ = false;
   bool has_welcomed_ = false;
   bool has_said_goodbye_ = false;

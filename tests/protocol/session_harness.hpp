@@ -89,6 +89,7 @@ class ActionLog {
   std::vector<std::string> lines;
   std::vector<wire::CloseSession> closes;
 
+  void operator()(const wire::ProofChecked&) {}
   void operator()(const wire::ClientAuthenticated&) { lines.emplace_back("authenticated"); }
   void operator()(const wire::ServerAuthenticated&) { lines.emplace_back("authenticated"); }
   void operator()(const wire::OpenAsked& a) { add("open", a.open.channel, a.open.hash.hex()); }

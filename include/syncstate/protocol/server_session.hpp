@@ -24,13 +24,21 @@
 #include "syncstate/protocol/hosted_source.hpp"
 #include "syncstate/protocol/memory_account.hpp"
 #include "syncstate/protocol/messages.hpp"
+#include "syncstate/protocol/passwords.hpp"
 #include "syncstate/protocol/proof.hpp"
 #include "syncstate/protocol/session.hpp"
 
 namespace syncstate::protocol {
 
-/// The client proved that it knows the password.
-struct ClientAuthenticated {};
+/// A client's proof was checked, and the answer is not made yet. The role counts it; it may call `set_busy(true)` in the
+/// sink, and then the answer is `busy`, right or wrong.
+struct ProofChecked {
+  ProofStanding standing;
+};
+/// The client proved that it knows a password.
+struct ClientAuthenticated {
+  std::size_t password_index;  ///< which of `Passwords::current`, as they were at the time of the proof
+};
 /// A map is to be opened: answer with `opened`, `want_upload` or `refuse`, now or later.
 struct OpenAsked {
   Open open;
@@ -83,22 +91,8 @@ struct EventCame {
 };
 /// What a server session wants done.
 using ServerAction =
-    std::variant<ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed, FollowAsked,
-                 DiffAsked, HeadAsked, FetchAsked, ListAsked, EventCame, CloseSession>;
-
-/// The passwords a server takes; several at once while one is being replaced.
-using Passwords = std::vector<std::string>;
-
-/// Shares passwords that are wiped when the last who needs them is gone.
-inline std::shared_ptr<const Passwords> keep_passwords(Passwords passwords) {
-  struct Wipe {
-    void operator()(Passwords* kept) const {
-      for (std::string& password : *kept) wipe(password);
-      delete kept;
-    }
-  };
-  return std::shared_ptr<const Passwords>(new Passwords(std::move(passwords)), Wipe{});
-}
+    std::variant<ProofChecked, ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed,
+                 FollowAsked, DiffAsked, HeadAsked, FetchAsked, ListAsked, EventCame, CloseSession>;
 
 /// One connection's protocol state on the server, without any I/O.
 ///
@@ -534,23 +528,22 @@ class ServerSession {
       return fail(StateErrc::version_mismatch,
                   "this server speaks version " + std::to_string(protocol_version), sink);
     }
-    if (is_busy_)
-      return fail(StateErrc::busy, "too many failed proofs from this address: try again in a minute", sink);
-    const std::string* known = nullptr;
-    if (passwords_) {
-      for (const std::string& password : *passwords_) {  // all of them, so that the time taken tells nothing
-        if (proofs_equal(hello.proof, make_proof(password, ProofRole::client, binding_))) known = &password;
-      }
-    }
-    if (known == nullptr) return fail(StateErrc::unauthorized, "", sink);
+    static constexpr const char* busy_text =
+        "too many failed proofs from this address: try again in a minute";
+    if (is_busy_) return fail(StateErrc::busy, busy_text, sink);
+    const CheckedProof checked =
+        passwords_ ? check_client_proof(hello.proof, *passwords_, binding_) : CheckedProof{};
+    sink(ProofChecked{checked.standing});
+    if (is_busy_) return fail(StateErrc::busy, busy_text, sink);
+    if (checked.standing != ProofStanding::right) return fail(StateErrc::unauthorized, "", sink);
     send_now(Welcome{protocol_version, limits_->events_in_flight, limits_->event_bytes_in_flight,
-                     make_proof(*known, ProofRole::server, binding_)});
+                     make_proof(passwords_->current[checked.index], ProofRole::server, binding_)});
     Bytes().swap(binding_);
     passwords_.reset();
     is_authenticated_ = true;
     last_heartbeat_ = now;
     frames_.set_max_frame_bytes(limits_->frame_bytes);
-    sink(ClientAuthenticated{});
+    sink(ClientAuthenticated{checked.index});
   }
 
   void on_heartbeat(ByteView body) {

@@ -49,6 +49,8 @@ struct ServerOptions {
   std::string password{};
   /// Further passwords that are taken too, while one is being replaced; see `set_passwords`.
   std::vector<std::string> more_passwords{};
+  /// Former passwords, which let nobody in; see `set_passwords`.
+  std::vector<std::string> retired_passwords{};
   /// Whether clients may bring maps; if not, only maps given to `host` are served.
   bool allow_uploads = true;
   /// Threads (or strands of the user's context) that do I/O; links are spread over them.
@@ -164,11 +166,17 @@ class TcpStateServer {
     desk_->set_context(std::make_shared<const TlsContext>(options_.tls));
   }
 
-  /// Takes these passwords from now on, and no others; links that proved themselves go on.
+  /// Takes the passwords `current` from now on, and no others; links that proved themselves go on until `disconnect`.
   ///
-  /// To replace one without a gap: set both, give every client the new one, set the new one alone.
-  /// Errors: `invalid_option` for none, or for an empty one without mutual TLS; nothing has changed then.
-  void set_passwords(std::vector<std::string> passwords) { core_->set_passwords(std::move(passwords)); }
+  /// To replace one without a gap: set both as current, give every client the new one, then set the new one alone as
+  /// current and the old one as retired. A proof of a retired password is `unauthorized` too, but is not held against its
+  /// address: so a client that was forgotten does not keep out other clients of its address.
+  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password without mutual TLS; nothing has
+  ///             changed then.
+  /// Complexity: each proof is tried with each password of both lists, one HMAC-SHA-256 each.
+  void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
+    core_->set_passwords(std::move(current), std::move(retired));
+  }
 
   /// Ends everything; may be called again. In a hook it only begins to: nothing more is accepted or run, and
   /// the threads end with the next call, or the destructor.
@@ -282,10 +290,9 @@ class TcpStateServer {
     ServerCoreOptions core;
     core.passwords.push_back(std::move(options_.password));
     protocol::wipe(options_.password);
-    for (std::string& more : options_.more_passwords) {
-      core.passwords.push_back(std::move(more));
-      protocol::wipe(more);
-    }
+    for (std::string& more : options_.more_passwords) core.passwords.push_back(std::move(more));
+    core.retired_passwords = std::move(options_.retired_passwords);
+    protocol::wipe_all(options_.more_passwords);
     core.allow_empty_password = options_.tls.requires_client_certificates();
     core.allow_uploads = options_.allow_uploads;
     core.hooks_on_io_threads = options_.hooks_on_io_threads;

@@ -13,10 +13,12 @@
 #include <optional>
 #include <ratio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
+#include "syncstate/protocol/passwords.hpp"
 
 namespace syncstate::detail {
 
@@ -53,7 +55,7 @@ class LinkTable {
     ++total_;
     ++at->second.links;
     ++at->second.pending;
-    ++at->second.unproven;
+    ++at->second.unproven.level;
     admission.is_admitted = true;
     return admission;
   }
@@ -63,7 +65,8 @@ class LinkTable {
     const std::lock_guard lock(mutex_);
     const auto found = find_pending(link);
     if (found == pending_.end()) return;
-    found->address->unproven = std::max(0.0, found->address->unproven - 1);
+    double& unproven = found->address->unproven.level;
+    unproven = std::max(0.0, unproven - 1);
     drop_pending(found);
   }
 
@@ -78,12 +81,35 @@ class LinkTable {
     forget_idle(found, now);
   }
 
+  /// Counts a checked proof of a link of this address. Returns false if the address has used up its failed proofs: then
+  /// the proof must not be told to be right or wrong, and is not counted either.
+  ///
+  /// A wrong proof counts for a minute. A right one takes back what failed before, but in a minute no more failed proofs
+  /// than the limit: a peer that knows one password and guesses another one in turn can guess twice as often, not
+  /// without end. A proof of a retired password counts as no failed proof, and its link as no unproven one, the latter
+  /// for as many links in a minute as an address may leave unproven.
+  ///
+  /// Checking and counting are one step, so links that prove themselves on several threads at once have no more guesses.
+  bool proof_checked(LinkId link, const std::string& address, protocol::ProofStanding standing,
+                     TimePoint now) {
+    const std::lock_guard lock(mutex_);
+    Address& at = addresses_[address];
+    drop_old_failures(at, now);
+    if (is_barred(at)) return false;
+    switch (standing) {
+      case protocol::ProofStanding::right: forgive_failures(at); break;
+      case protocol::ProofStanding::retired: give_back_link(link, at, now); break;
+      case protocol::ProofStanding::wrong: add_failure(at, now); break;
+    }
+    return true;
+  }
+
   /// A proof from this address did not hold.
   void proof_failed(const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
-    auto& failures = addresses_[address].failed_proofs;
-    failures.push_back(now);
-    if (failures.size() > limits_->failed_proofs_per_minute) failures.erase(failures.begin());
+    Address& at = addresses_[address];
+    drop_old_failures(at, now);
+    add_failure(at, now);
   }
 
   /// True while this address has used up its wrong proofs of a minute.
@@ -92,7 +118,7 @@ class LinkTable {
     const auto found = addresses_.find(address);
     if (found == addresses_.end()) return false;
     drop_old_failures(found->second, now);
-    return found->second.failed_proofs.size() >= limits_->failed_proofs_per_minute;
+    return is_barred(found->second);
   }
 
   [[nodiscard]] std::size_t total() const {
@@ -107,13 +133,29 @@ class LinkTable {
   }
 
  private:
+  /// A number that rises by events and falls by a limit in a minute.
+  struct Falling {
+    double level = 0;
+    TimePoint as_of{};
+
+    void fall(TimePoint now, std::size_t by_in_a_minute) {
+      if (now <= as_of) return;
+      const std::chrono::duration<double, std::ratio<60>> minutes = now - as_of;
+      level = std::max(0.0, level - minutes.count() * static_cast<double>(by_in_a_minute));
+      as_of = now;
+    }
+  };
+  struct FailedProof {
+    TimePoint at;
+    bool is_forgiven;  ///< a right proof took it back; it is kept to count how many were
+  };
   struct Address {
     std::size_t links = 0;
     std::size_t pending = 0;
-    // Links that have not proved themselves, yet or ever: falls by the limit in a minute.
-    double unproven = 0;
-    TimePoint unproven_as_of{};
-    std::vector<TimePoint> failed_proofs;  // the oldest first, and few; empty it takes next to nothing
+    Falling unproven;    ///< links that have not proved themselves, yet or ever
+    Falling given_back;  ///< unproven links that a proof of a retired password took back
+    std::vector<FailedProof>
+        failed_proofs;  ///< of the last minute, the oldest first; at most twice the limit
   };
   struct Pending {
     LinkId link;
@@ -123,21 +165,45 @@ class LinkTable {
 
   static void drop_old_failures(Address& address, TimePoint now) {
     auto& failures = address.failed_proofs;
-    const auto is_old = [&](TimePoint at) { return now - at >= std::chrono::minutes(1); };
+    const auto is_old = [&](const FailedProof& failed) { return now - failed.at >= std::chrono::minutes(1); };
     failures.erase(failures.begin(), std::find_if_not(failures.begin(), failures.end(), is_old));
   }
 
-  void let_unproven_fall(Address& address, TimePoint now) const {
-    if (now <= address.unproven_as_of) return;
-    const std::chrono::duration<double, std::ratio<60>> minutes = now - address.unproven_as_of;
-    const double fallen = minutes.count() * static_cast<double>(limits_->unproven_links_per_minute);
-    address.unproven = std::max(0.0, address.unproven - fallen);
-    address.unproven_as_of = now;
+  static std::size_t forgiven_failures(const Address& address) {
+    return static_cast<std::size_t>(
+        std::count_if(address.failed_proofs.begin(), address.failed_proofs.end(),
+                      [](const FailedProof& failed) { return failed.is_forgiven; }));
+  }
+
+  [[nodiscard]] bool is_barred(const Address& address) const {
+    return address.failed_proofs.size() - forgiven_failures(address) >= limits_->failed_proofs_per_minute;
+  }
+
+  void add_failure(Address& address, TimePoint now) const {
+    if (!is_barred(address)) address.failed_proofs.push_back(FailedProof{now, false});
+  }
+
+  /// The oldest ones first, as many in a minute as may fail in a minute.
+  void forgive_failures(Address& address) const {
+    std::size_t forgiven = forgiven_failures(address);
+    for (FailedProof& failed : address.failed_proofs) {
+      if (forgiven >= limits_->failed_proofs_per_minute) return;
+      if (!std::exchange(failed.is_forgiven, true)) ++forgiven;
+    }
+  }
+
+  /// The link has proved a retired password: its address may leave another link unproven.
+  void give_back_link(LinkId link, Address& address, TimePoint now) {
+    if (find_pending(link) == pending_.end()) return;
+    address.given_back.fall(now, limits_->unproven_links_per_minute);
+    if (address.given_back.level + 1 > static_cast<double>(limits_->unproven_links_per_minute)) return;
+    ++address.given_back.level;
+    address.unproven.level = std::max(0.0, address.unproven.level - 1);
   }
 
   [[nodiscard]] bool has_credit(Address& address, TimePoint now) const {
-    let_unproven_fall(address, now);
-    return address.unproven + 1 <= static_cast<double>(limits_->unproven_links_per_minute);
+    address.unproven.fall(now, limits_->unproven_links_per_minute);
+    return address.unproven.level + 1 <= static_cast<double>(limits_->unproven_links_per_minute);
   }
 
   /// Evicts a pending link where there are too many; false if the newcomer's own address is the crowded one.
@@ -169,8 +235,11 @@ class LinkTable {
     Address& address = at->second;
     if (address.links != 0) return std::next(at);
     drop_old_failures(address, now);
-    let_unproven_fall(address, now);
-    const bool is_idle = address.unproven == 0 && address.failed_proofs.empty();
+    for (Falling* number : {&address.unproven, &address.given_back}) {
+      number->fall(now, limits_->unproven_links_per_minute);
+    }
+    const bool is_idle =
+        address.unproven.level == 0 && address.given_back.level == 0 && address.failed_proofs.empty();
     return is_idle ? addresses_.erase(at) : std::next(at);
   }
 
@@ -187,7 +256,10 @@ class LinkTable {
       std::erase_if(addresses_,
                     [&](const auto& entry) { return entry.second.links == 0 && is_forgotten(entry.second); });
     };
-    forget([](const Address& address) { return address.unproven <= 1 && address.failed_proofs.size() <= 1; });
+    forget([](const Address& address) {
+      return address.unproven.level <= 1 && address.given_back.level <= 1 &&
+             address.failed_proofs.size() <= 1;
+    });
     if (addresses_.size() > limits_->addresses / 2) {
       forget([](const Address&) { return true; });
     }

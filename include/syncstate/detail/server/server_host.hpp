@@ -41,7 +41,9 @@ class ServerHost {
   [[nodiscard]] virtual bool is_allowed(const Peer& peer, Action action, const MapHash& map) const = 0;
 
   [[nodiscard]] virtual bool is_barred(const std::string& address, TimePoint now) = 0;
-  virtual void proof_failed(const std::string& address, TimePoint now) = 0;
+  /// Counts a proof; false if its address has used up its failed proofs, and the answer must be `busy`.
+  [[nodiscard]] virtual bool proof_checked(std::uint64_t link, const std::string& address,
+                                           protocol::ProofStanding standing, TimePoint now) = 0;
   virtual void authenticated(std::uint64_t link) = 0;
   /// Whether the server ends its links. True before it asks its lanes to.
   [[nodiscard]] virtual bool is_stopped() const = 0;

@@ -224,6 +224,10 @@ class ServerLink final : public LinkOwner,
   };
   Sink sink() { return Sink{this}; }
 
+  void perform(const protocol::ProofChecked& action) {
+    if (!host_->proof_checked(id_, address_, action.standing, lane()->executor().now()))
+      session_.set_busy(true);
+  }
   void perform(const protocol::ClientAuthenticated&) { host_->authenticated(id_); }
   void perform(const protocol::OpenAsked& action) {
     asked_.push_back(action.open.channel);
@@ -271,9 +275,6 @@ class ServerLink final : public LinkOwner,
   }
   void perform(const protocol::CloseSession& action) {
     report(host_->on_error(), action.cause);
-    if (action.reason == StateErrc::unauthorized && !session_.is_authenticated()) {
-      host_->proof_failed(address_, lane()->executor().now());
-    }
     if (link_) link_->close_gracefully();
   }
 
