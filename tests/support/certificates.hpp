@@ -3,9 +3,12 @@
 #define SYNCSTATE_TESTS_SUPPORT_CERTIFICATES_HPP
 
 #include <openssl/bio.h>
+#include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
+#include <openssl/rsa.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
@@ -30,9 +33,62 @@ struct CertificateOptions {
   std::string not_after = "21260101000000Z";
   const Certificate* issuer = nullptr;  ///< null: signs itself
   bool is_authority = true;
+  std::string key_type = "P-256";    ///< see `make_key`
+  std::string extended_key_usage{};  ///< "clientAuth,1.2.3"; empty: none
+  std::string key_usage{};           ///< empty: what fits `is_authority`
 };
 
-/// Makes an ECDSA P-256 certificate.
+/// Makes a private key: "Ed25519", "Ed448", "RSA-2048", "RSA-PSS-2048" (any size), "RSA-PSS-SHA1" (usable with SHA-1
+/// alone), "DSA", else an EC key on the curve of that name.
+inline std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> make_key(const std::string& type) {
+  using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
+  using ContextPtr = std::unique_ptr<EVP_PKEY_CTX, decltype(&EVP_PKEY_CTX_free)>;
+  const auto check = [](bool is_good) {
+    if (!is_good) throw std::runtime_error("OpenSSL made no key");
+  };
+  const auto generate = [&](EVP_PKEY_CTX* context) {
+    EVP_PKEY* key = nullptr;
+    check(EVP_PKEY_generate(context, &key) == 1);
+    return KeyPtr(key, EVP_PKEY_free);
+  };
+  const auto context_of = [&](const char* algorithm) {
+    ContextPtr context(EVP_PKEY_CTX_new_from_name(nullptr, algorithm, nullptr), EVP_PKEY_CTX_free);
+    check(context && EVP_PKEY_keygen_init(context.get()) == 1);
+    return context;
+  };
+  if (type == "Ed25519" || type == "Ed448") return generate(context_of(type.c_str()).get());
+  if (type == "RSA-PSS-SHA1") {
+    const ContextPtr context = context_of("RSA-PSS");
+    check(EVP_PKEY_CTX_set_rsa_keygen_bits(context.get(), 2'048) == 1);
+    check(EVP_PKEY_CTX_set_rsa_pss_keygen_md(context.get(), EVP_sha1()) == 1);
+    check(EVP_PKEY_CTX_set_rsa_pss_keygen_mgf1_md(context.get(), EVP_sha1()) == 1);
+    return generate(context.get());
+  }
+  for (const std::string prefix : {"RSA-PSS-", "RSA-"}) {
+    if (!type.starts_with(prefix)) continue;
+    const ContextPtr context = context_of(prefix == "RSA-" ? "RSA" : "RSA-PSS");
+    check(EVP_PKEY_CTX_set_rsa_keygen_bits(context.get(), std::stoi(type.substr(prefix.size()))) == 1);
+    return generate(context.get());
+  }
+  if (type == "DSA") {
+    const ContextPtr making(EVP_PKEY_CTX_new_from_name(nullptr, "DSA", nullptr), EVP_PKEY_CTX_free);
+    check(making && EVP_PKEY_paramgen_init(making.get()) == 1);
+    std::size_t bits = 2'048;
+    const OSSL_PARAM sizes[] = {OSSL_PARAM_construct_size_t(OSSL_PKEY_PARAM_FFC_PBITS, &bits),
+                                OSSL_PARAM_construct_end()};
+    check(EVP_PKEY_CTX_set_params(making.get(), sizes) == 1);
+    const KeyPtr parameters = generate(making.get());
+    const ContextPtr context(EVP_PKEY_CTX_new_from_pkey(nullptr, parameters.get(), nullptr),
+                             EVP_PKEY_CTX_free);
+    check(context && EVP_PKEY_keygen_init(context.get()) == 1);
+    return generate(context.get());
+  }
+  KeyPtr key(EVP_EC_gen(type.c_str()), EVP_PKEY_free);
+  check(key != nullptr);
+  return key;
+}
+
+/// Makes a certificate, signed with SHA-256 or what the signer's key demands.
 inline Certificate make_certificate(const CertificateOptions& options) {
   const auto check = [](bool is_good) {
     if (!is_good) throw std::runtime_error("OpenSSL made no certificate");
@@ -51,7 +107,7 @@ inline Certificate make_certificate(const CertificateOptions& options) {
   using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
   using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
 
-  const KeyPtr key(EVP_EC_gen("P-256"), EVP_PKEY_free);
+  const KeyPtr key = make_key(options.key_type);
   const X509Ptr certificate(X509_new(), X509_free);
   check(key && certificate);
   X509* x = certificate.get();
@@ -84,12 +140,19 @@ inline Certificate make_certificate(const CertificateOptions& options) {
     check(extension && X509_add_ext(x, extension.get(), -1) == 1);
   };
   extend(NID_basic_constraints, options.is_authority ? "critical,CA:TRUE" : "critical,CA:FALSE");
-  extend(NID_key_usage,
-         options.is_authority ? "critical,digitalSignature,keyCertSign" : "critical,digitalSignature");
+  const std::string usual =
+      options.is_authority ? "critical,digitalSignature,keyCertSign" : "critical,digitalSignature";
+  extend(NID_key_usage, options.key_usage.empty() ? usual : options.key_usage);
+  if (!options.extended_key_usage.empty()) extend(NID_ext_key_usage, options.extended_key_usage);
   extend(NID_subject_key_identifier, "hash");
   if (options.issuer != nullptr) extend(NID_authority_key_identifier, "keyid");
   if (!options.alternative_names.empty()) extend(NID_subject_alt_name, options.alternative_names);
-  check(X509_sign(x, issuer_key ? issuer_key.get() : key.get(), EVP_sha256()) > 0);
+  EVP_PKEY* const signing = issuer_key ? issuer_key.get() : key.get();
+  int digest = NID_undef;
+  EVP_PKEY_get_default_digest_nid(signing, &digest);
+  const EVP_MD* hash = digest == NID_undef ? nullptr : EVP_sha256();  // Ed25519 and Ed448 hash themselves
+  if (options.key_type == "RSA-PSS-SHA1" && !issuer_key) hash = EVP_sha1();
+  check(X509_sign(x, signing, hash) > 0);
 
   return {as_pem([&](BIO* bio) { return PEM_write_bio_X509(bio, x); }), as_pem([&](BIO* bio) {
             return PEM_write_bio_PrivateKey(bio, key.get(), nullptr, nullptr, 0, nullptr, nullptr);

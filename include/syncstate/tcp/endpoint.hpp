@@ -3,28 +3,31 @@
 #define SYNCSTATE_TCP_ENDPOINT_HPP
 
 #include <charconv>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <system_error>
 
 #include "syncstate/error.hpp"
+#include "syncstate/tcp/server_name.hpp"
 
 namespace syncstate::tcp {
 
 /// Where a server listens or is found: a name or a numeric address, and a port.
 struct Endpoint {
-  std::string host;  ///< without brackets
+  std::string host;  ///< as typed, without brackets; `parse_server_name` tells what is meant
   std::uint16_t port = 0;
 
   friend bool operator==(const Endpoint&, const Endpoint&) = default;
 };
 
 /// Reads `"host:port"` or `"[v6 address]:port"`.
-/// Errors: StateErrc::invalid_option, with the text and what is wrong with it.
+/// Errors: StateErrc::invalid_option, with the text and what is wrong with it: also for a host that is neither
+///         an address nor a host name, see `parse_server_name`.
 inline Endpoint parse_endpoint(std::string_view text) {
   const auto refuse = [text](const char* why) -> Endpoint {
-    throw StateError(StateErrc::invalid_option, "endpoint '" + std::string(text) + "': " + why +
+    throw StateError(StateErrc::invalid_option, "endpoint " + detail::quoted_text(text) + ": " + why +
                                                     "; expected \"host:port\" or \"[v6 address]:port\"");
   };
   std::string_view host;
@@ -43,8 +46,18 @@ inline Endpoint parse_endpoint(std::string_view text) {
     if (port.find(':') != std::string_view::npos) return refuse("a v6 address needs brackets");
   }
   if (host.empty()) return refuse("no host");
-  for (const char c : host) {
-    if (static_cast<unsigned char>(c) <= ' ' || c == '/' || c == '[' || c == ']') return refuse("not a host");
+  if (host.find_first_of("[]") != std::string_view::npos) return refuse("a bracket inside of the host");
+  const std::size_t percent = host.find('%');
+  if (percent != std::string_view::npos) {
+    // What the system calls a zone is up to it, but no text that could pass for something else.
+    for (const char c : host.substr(percent + 1)) {
+      if (c <= ' ' || c == 0x7f || c == '/' || c == '%') return refuse("not a zone");
+    }
+  }
+  try {
+    (void)parse_server_name(host);
+  } catch (const StateError& error) {
+    return refuse(error.detail().c_str());
   }
 
   Endpoint endpoint{std::string(host), 0};

@@ -31,8 +31,8 @@ struct Resolved {
   std::string failure;
 };
 
-/// Asks the system; `flags` as for getaddrinfo. Blocks unless they include AI_NUMERICHOST.
-inline Resolved resolve_now(const Endpoint& endpoint, int flags) {
+/// Asks the system for a host exactly as it is typed.
+inline Resolved resolve_as_typed(const Endpoint& endpoint, int flags) {
   struct FreeList {
     void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
   };
@@ -60,6 +60,17 @@ inline Resolved resolve_now(const Endpoint& endpoint, int flags) {
   }
   if (resolved.addresses.empty()) resolved.failure = "no address";
   return resolved;
+}
+
+/// Asks the system; `flags` as for getaddrinfo. Blocks unless they include AI_NUMERICHOST.
+///
+/// A final dot is no part of an address or of a name in the system's file of hosts, so a host that is not found
+/// with it is asked for without.
+inline Resolved resolve_now(Endpoint endpoint, int flags) {
+  Resolved resolved = resolve_as_typed(endpoint, flags);
+  if (!resolved.addresses.empty() || !endpoint.host.ends_with('.')) return resolved;
+  endpoint.host.pop_back();
+  return resolve_as_typed(endpoint, flags);
 }
 
 /// One look-up of a name that is not numeric.

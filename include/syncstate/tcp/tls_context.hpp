@@ -13,12 +13,15 @@
 #include <cstdio>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "syncstate/error.hpp"
+#include "syncstate/tcp/certificate_rules.hpp"
+#include "syncstate/tcp/server_name.hpp"
 #include "syncstate/tcp/tls.hpp"
 #include "syncstate/tcp/tls_algorithms.hpp"
 #include "syncstate/tcp/tls_error.hpp"
@@ -173,14 +176,18 @@ class TlsContext {
       }
       context_ = make_context(TLS_server_method());
       detail::use_certificate(context_.get(), tls.certificate_, tls.key_);
-      if (tls.client_authority_.is_set()) detail::trust(context_.get(), tls.client_authority_, true);
+      certificate_name_ = detail::name_of(tls.certificate_, "the certificate");
+      if (tls.client_authority_.is_set()) {
+        detail::trust(context_.get(), tls.client_authority_, true);
+        authority_name_ = detail::name_of(tls.client_authority_, "the clients' authorities");
+      }
     }
     requires_client_certificates_ = tls.requires_client_certificates();
   }
 
-  explicit TlsContext(const ClientTls& tls)
-      : algorithms_(tls.algorithms_), expected_name_(tls.expected_name_) {
+  explicit TlsContext(const ClientTls& tls) : algorithms_(tls.algorithms_) {
     detail::expect_usable(algorithms_);
+    if (!tls.expected_name_.empty()) expected_name_ = parse_server_name(tls.expected_name_);
     if (tls.context_) {
       context_ = tls.context_;
       is_users_context_ = true;
@@ -202,16 +209,18 @@ class TlsContext {
       throw StateError(StateErrc::invalid_option,
                        "tls: whom should a client trust? ClientTls::trusting_file or trusting_system");
     }
-    if (tls.certificate_.is_set()) detail::use_certificate(context_.get(), tls.certificate_, tls.key_);
+    if (tls.certificate_.is_set()) {
+      detail::use_certificate(context_.get(), tls.certificate_, tls.key_);
+      certificate_name_ = detail::name_of(tls.certificate_, "the certificate");
+    }
   }
 
   /// What one link of a server speaks TLS with.
   [[nodiscard]] detail::SslPtr make_server_ssl() const {
     detail::SslPtr ssl = make_ssl();
-    if (requires_client_certificates_) {
-      SSL_set_verify(ssl.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
-                     SSL_get_verify_callback(ssl.get()));
-    }
+    int mode = SSL_get_verify_mode(ssl.get());
+    if (requires_client_certificates_) mode = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+    if ((mode & SSL_VERIFY_PEER) != 0) detail::check_peer(ssl.get(), detail::Shower::client, mode);
     SSL_set_num_tickets(ssl.get(), 0);
     SSL_set_accept_state(ssl.get());
     return ssl;
@@ -219,28 +228,31 @@ class TlsContext {
 
   /// What one link of a client speaks TLS with; it accepts only a server whose certificate names `host`, or
   /// the name given to `ClientTls::verify_name`.
+  /// Errors: as `name_for`.
   [[nodiscard]] detail::SslPtr make_client_ssl(const std::string& host) const {
     detail::SslPtr ssl = make_ssl();
-    const std::string& name = expected_name_.empty() ? host : expected_name_;
-    X509_VERIFY_PARAM* verify = SSL_get0_param(ssl.get());
-    ERR_clear_error();
-    if (X509_VERIFY_PARAM_set1_ip_asc(verify, name.c_str()) != 1) {
-      ERR_clear_error();
-      X509_VERIFY_PARAM_set_hostflags(verify, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-      if (X509_VERIFY_PARAM_set1_host(verify, name.data(), name.size()) != 1 ||
-          SSL_set_tlsext_host_name(ssl.get(), name.c_str()) != 1) {
-        throw StateError(StateErrc::invalid_option, "tls: '" + name + "' can't be a host name");
-      }
-    }
-    // A context of the user's own comes with SSL_VERIFY_NONE unless he thought of it.
-    SSL_set_verify(ssl.get(), SSL_VERIFY_PEER, SSL_get_verify_callback(ssl.get()));
+    detail::expect_server(ssl.get(), name_for(host));
     SSL_set_connect_state(ssl.get());
     return ssl;
   }
 
-  /// The name a client expects for an endpoint with this host.
-  [[nodiscard]] const std::string& name_for(const std::string& host) const {
-    return expected_name_.empty() ? host : expected_name_;
+  /// The SSL_CTX itself, its owner this object.
+  [[nodiscard]] SSL_CTX* native() const { return context_.get(); }
+  /// What links offer and accept.
+  [[nodiscard]] const detail::TlsAlgorithms& algorithms() const { return algorithms_; }
+  /// Whether the SSL_CTX is one that the user made.
+  [[nodiscard]] bool is_users_context() const { return is_users_context_; }
+  /// Whether a client without a valid certificate is refused.
+  [[nodiscard]] bool requires_client_certificates() const { return requires_client_certificates_; }
+  /// What errors call the certificate that this side shows, and those that it verifies clients by: with the file's
+  /// name where there is one.
+  [[nodiscard]] const std::string& certificate_name() const { return certificate_name_; }
+  [[nodiscard]] const std::string& authority_name() const { return authority_name_; }
+
+  /// What a client expects in the certificate of a server at an endpoint with this host.
+  /// Errors: StateErrc::invalid_option for what can't be a host.
+  [[nodiscard]] ServerName name_for(const std::string& host) const {
+    return expected_name_ ? *expected_name_ : parse_server_name(host);
   }
 
  private:
@@ -278,7 +290,9 @@ class TlsContext {
   detail::TlsAlgorithms algorithms_;
   std::shared_ptr<SSL_CTX> context_;
   bool is_users_context_ = false;
-  std::string expected_name_;
+  std::string certificate_name_ = "the certificate of the SSL_CTX";
+  std::string authority_name_;
+  std::optional<ServerName> expected_name_;
   bool requires_client_certificates_ = false;
 };
 

@@ -85,7 +85,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
                                               std::shared_ptr<AsioExecutor> executor = nullptr) {
     return std::shared_ptr<TlsLink>(new TlsLink(Side::client, std::move(socket),
                                                 context.make_client_ssl(host), std::move(peer_address),
-                                                context.name_for(host), options, std::move(executor)));
+                                                context.name_for(host).text, options, std::move(executor)));
   }
 
   /// Begins the handshake. `owner` hears `on_open`, then the rest; never from inside this call.
@@ -490,13 +490,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   }
 
   [[nodiscard]] std::string verify_failure() const {
-    const long code = SSL_get_verify_result(ssl_.get());
-    std::string text = side_ == Side::client ? "the server's certificate: " : "the client's certificate: ";
-    text += X509_verify_cert_error_string(code);
-    if (code == X509_V_ERR_HOSTNAME_MISMATCH || code == X509_V_ERR_IP_ADDRESS_MISMATCH) {
-      text += ", expected '" + expected_name_ + "'";
-    }
-    return text;
+    return (side_ == Side::client ? "the server's certificate: " : "the client's certificate: ") +
+           detail::certificate_fault(ssl_.get(), expected_name_);
   }
 
   static bool is_about_our_certificate(unsigned long error) {

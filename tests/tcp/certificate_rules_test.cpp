@@ -1,0 +1,241 @@
+// Which certificates each side accepts, in real handshakes over real sockets.
+#include "syncstate/tcp/certificate_rules.hpp"
+
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#include <memory>
+#include <string>
+
+#include "support/catch.hpp"
+#include "support/certificates.hpp"
+#include "tcp/link_harness.hpp"
+
+namespace {
+
+using namespace harness;
+using ss::StateErrc;
+using ss::testing::contains_text;
+using support::Certificate;
+using support::make_certificate;
+
+TlsContext server_of(const Certificate& c) { return TlsContext(ServerTls::from_pem(c.pem, c.key_pem)); }
+ClientTls trusting(const Certificate& c) { return ClientTls::from_pem(c.pem); }
+
+// A context of the user's own that trusts `trusted`, and shows `own` if it is not null.
+std::shared_ptr<SSL_CTX> own_context(bool is_server, const Certificate& trusted, const Certificate* own) {
+  std::shared_ptr<SSL_CTX> context(SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method()),
+                                   SSL_CTX_free);
+  const auto read = [](const std::string& pem, auto reader) {
+    const std::unique_ptr<BIO, decltype(&BIO_free)> bio(
+        BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
+    return reader(bio.get(), nullptr, nullptr, nullptr);
+  };
+  const std::unique_ptr<X509, decltype(&X509_free)> anchor(read(trusted.pem, PEM_read_bio_X509), X509_free);
+  REQUIRE(X509_STORE_add_cert(SSL_CTX_get_cert_store(context.get()), anchor.get()) == 1);
+  X509_STORE_set_flags(SSL_CTX_get_cert_store(context.get()), X509_V_FLAG_PARTIAL_CHAIN);
+  if (own != nullptr) {
+    const std::unique_ptr<X509, decltype(&X509_free)> certificate(read(own->pem, PEM_read_bio_X509),
+                                                                  X509_free);
+    const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(read(own->key_pem, PEM_read_bio_PrivateKey),
+                                                                  EVP_PKEY_free);
+    REQUIRE(SSL_CTX_use_certificate(context.get(), certificate.get()) == 1);
+    REQUIRE(SSL_CTX_use_PrivateKey(context.get(), key.get()) == 1);
+  }
+  return context;
+}
+
+void accepts(const TlsContext& server, const TlsContext& client, const std::string& host = "localhost") {
+  asio::io_context io;
+  LinkPair links(io, server, client, host);
+  INFO("host " << host);
+  CHECK(run_until(
+      io, [&] { return links.is_open() || links.client_owner->closed + links.server_owner->closed > 0; }));
+  CHECK(links.client_owner->detail == "");
+  CHECK(links.server_owner->detail == "");
+  CHECK(links.is_open());
+}
+
+// The client refuses the server's certificate.
+void refuses(const TlsContext& server, const TlsContext& client, const std::string& why,
+             const std::string& host = "localhost") {
+  asio::io_context io;
+  LinkPair links(io, server, client, host);
+  INFO("host " << host << ", expected: " << why);
+  REQUIRE(run_until(io, [&] { return links.client_owner->opened + links.client_owner->closed > 0; }));
+  CHECK(links.client_owner->opened == 0);
+  CHECK(links.client_owner->reason == StateErrc::certificate_rejected);
+  CHECK_THAT(links.client_owner->detail, contains_text(why));
+}
+
+// The server refuses the client's certificate.
+void server_refuses(const TlsContext& server, const TlsContext& client, const std::string& why) {
+  asio::io_context io;
+  LinkPair links(io, server, client);
+  REQUIRE(run_until(io, [&] { return links.server_owner->opened + links.server_owner->closed > 0; }));
+  CHECK(links.server_owner->opened == 0);
+  CHECK(links.server_owner->reason == StateErrc::certificate_rejected);
+  CHECK_THAT(links.server_owner->detail, contains_text(why));
+}
+
+// What an authority issues for `usage`, good for localhost by name.
+Certificate issued(const Certificate& authority, const std::string& usage) {
+  return make_certificate({.alternative_names = "DNS:localhost",
+                           .issuer = &authority,
+                           .is_authority = false,
+                           .extended_key_usage = usage});
+}
+
+}  // namespace
+
+TEST_CASE("a common name is no host name: a server's certificate names its host in the SAN") {
+  const bool is_own_context = GENERATE(false, true);
+  const auto client = [&](const Certificate& c) {
+    return is_own_context ? TlsContext(ClientTls::from_context(own_context(false, c, nullptr).get()))
+                          : TlsContext(trusting(c));
+  };
+  const Certificate bare = make_certificate({.common_name = "localhost", .alternative_names = ""});
+  refuses(server_of(bare), client(bare), "no subject alternative name");
+  refuses(server_of(bare), client(bare), "expected 'localhost'");
+  // An address in the common name, and a SAN without a host.
+  const Certificate numeric = make_certificate({.common_name = "127.0.0.1", .alternative_names = ""});
+  refuses(server_of(numeric), client(numeric), "expected '127.0.0.1'", "127.0.0.1");
+  const Certificate mail =
+      make_certificate({.common_name = "localhost", .alternative_names = "email:a@example.org"});
+  refuses(server_of(mail), client(mail), "expected 'localhost'");
+  const Certificate address =
+      make_certificate({.common_name = "localhost", .alternative_names = "IP:127.0.0.1"});
+  refuses(server_of(address), client(address), "expected 'localhost'");
+  accepts(server_of(address), client(address), "127.0.0.1");
+  const Certificate named = make_certificate({.common_name = "x", .alternative_names = "DNS:localhost"});
+  accepts(server_of(named), client(named));
+  // A host name is not an address, nor the other way round.
+  const Certificate text = make_certificate({.alternative_names = "DNS:127.0.0.1"});
+  refuses(server_of(text), client(text), "expected '127.0.0.1'", "127.0.0.1");
+}
+
+TEST_CASE("a user's context that asks for less does not weaken the check of the name") {
+  const Certificate bare = make_certificate({.common_name = "localhost", .alternative_names = ""});
+  const auto context = own_context(false, bare, nullptr);
+  X509_VERIFY_PARAM* const verify = SSL_CTX_get0_param(context.get());
+  X509_VERIFY_PARAM_set_hostflags(verify, X509_CHECK_FLAG_ALWAYS_CHECK_SUBJECT);
+  X509_VERIFY_PARAM_set1_host(verify, "other", 5);
+  SSL_CTX_set_purpose(context.get(), X509_PURPOSE_ANY);
+  SSL_CTX_set_verify(context.get(), SSL_VERIFY_NONE, nullptr);
+  refuses(server_of(bare), TlsContext(ClientTls::from_context(context.get())), "expected 'localhost'");
+  refuses(server_of(bare), TlsContext(ClientTls::from_context(context.get()).verify_name("localhost")),
+          "expected 'localhost'", "127.0.0.1");
+}
+
+TEST_CASE("a wildcard stands for one whole label") {
+  const Certificate wild = make_certificate({.alternative_names = "DNS:*.example.com"});
+  accepts(server_of(wild), TlsContext(trusting(wild)), "a.example.com");
+  accepts(server_of(wild), TlsContext(trusting(wild)), "A.EXAMPLE.COM.");
+  refuses(server_of(wild), TlsContext(trusting(wild)), "expected 'example.com'", "example.com");
+  refuses(server_of(wild), TlsContext(trusting(wild)), "expected 'a.b.example.com'", "a.b.example.com");
+  const Certificate part = make_certificate({.alternative_names = "DNS:a*.example.com"});
+  refuses(server_of(part), TlsContext(trusting(part)), "expected 'ab.example.com'", "ab.example.com");
+  const Certificate top = make_certificate({.alternative_names = "DNS:*"});
+  refuses(server_of(top), TlsContext(trusting(top)), "expected 'localhost'");
+}
+
+TEST_CASE("an extended key usage must include serverAuth where a server shows the certificate") {
+  const Certificate authority = make_certificate({.common_name = "authority"});
+  const bool is_own_context = GENERATE(false, true);
+  const bool is_trusted_itself = GENERATE(false, true);  // the certificate, not only its issuer
+  const auto connect = [&](const std::string& usage, const char* why) {
+    INFO("usage '" << usage << "', own context " << is_own_context << ", itself " << is_trusted_itself);
+    const Certificate server =
+        is_trusted_itself
+            ? make_certificate(
+                  {.alternative_names = "DNS:localhost", .is_authority = false, .extended_key_usage = usage})
+            : issued(authority, usage);
+    const Certificate& trusted = is_trusted_itself ? server : authority;
+    std::shared_ptr<SSL_CTX> own = own_context(false, trusted, nullptr);
+    SSL_CTX_set_purpose(own.get(), X509_PURPOSE_ANY);
+    const TlsContext client(is_own_context ? ClientTls::from_context(own.get()) : trusting(trusted));
+    why == nullptr ? accepts(server_of(server), client) : refuses(server_of(server), client, why);
+  };
+  connect("", nullptr);
+  connect("serverAuth", nullptr);
+  connect("serverAuth,clientAuth", nullptr);
+  connect("critical,codeSigning,serverAuth", nullptr);
+  connect("clientAuth", "serverAuth");
+  connect("codeSigning", "serverAuth");
+  connect("anyExtendedKeyUsage", "serverAuth");
+  connect("msSGC", "serverAuth");
+  connect("nsSGC", "serverAuth");
+}
+
+TEST_CASE("an extended key usage must include clientAuth where a client shows the certificate") {
+  const Certificate authority = make_certificate({.common_name = "authority"});
+  const Certificate server = make_certificate({});
+  const bool is_own_context = GENERATE(false, true);
+  const auto connect = [&](const std::string& usage, const char* why) {
+    INFO("usage '" << usage << "', own context " << is_own_context);
+    const Certificate own = issued(authority, usage);
+    std::shared_ptr<SSL_CTX> context = own_context(true, authority, &server);
+    SSL_CTX_set_purpose(context.get(), X509_PURPOSE_ANY);
+    SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+    const TlsContext accepting(
+        is_own_context
+            ? ServerTls::from_context(context.get())
+            : ServerTls::from_pem(server.pem, server.key_pem).require_client_certificates_pem(authority.pem));
+    const TlsContext client(trusting(server).with_certificate_pem(own.pem, own.key_pem));
+    why == nullptr ? accepts(accepting, client) : server_refuses(accepting, client, why);
+  };
+  connect("", nullptr);
+  connect("clientAuth", nullptr);
+  connect("serverAuth,clientAuth", nullptr);
+  connect("serverAuth", "clientAuth");
+  connect("codeSigning", "clientAuth");
+  connect("anyExtendedKeyUsage", "clientAuth");
+}
+
+TEST_CASE("an authority whose extended key usage is for one side vouches for that side alone") {
+  const Certificate root = make_certificate({.common_name = "root"});
+  const auto chain_over = [&](const std::string& usage) {
+    const Certificate between =
+        make_certificate({.common_name = "between", .issuer = &root, .extended_key_usage = usage});
+    Certificate leaf = issued(between, "");
+    leaf.pem += between.pem;
+    return leaf;
+  };
+  accepts(server_of(chain_over("serverAuth")), TlsContext(trusting(root)));
+  refuses(server_of(chain_over("clientAuth")), TlsContext(trusting(root)), "purpose");
+}
+
+TEST_CASE("a client's certificate needs no name at all") {
+  const Certificate authority = make_certificate({.common_name = "authority"});
+  const Certificate server = make_certificate({});
+  const Certificate own = make_certificate(
+      {.common_name = "alice", .alternative_names = "", .issuer = &authority, .is_authority = false});
+  accepts(TlsContext(
+              ServerTls::from_pem(server.pem, server.key_pem).require_client_certificates_pem(authority.pem)),
+          TlsContext(trusting(server).with_certificate_pem(own.pem, own.key_pem)));
+}
+
+TEST_CASE("a verify callback of the user's own has the last word, and learns what ours refused") {
+  const Certificate client_only = make_certificate(
+      {.common_name = "localhost", .alternative_names = "", .extended_key_usage = "clientAuth"});
+  const auto context = own_context(false, client_only, nullptr);
+  static int refused;
+  refused = 0;
+  SECTION("it accepts what is refused") {
+    SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, [](int is_good, X509_STORE_CTX*) {
+      if (is_good == 0) ++refused;
+      return 1;
+    });
+    accepts(server_of(client_only), TlsContext(ClientTls::from_context(context.get())));
+    CHECK(refused > 0);
+  }
+  SECTION("it refuses what is good") {
+    const Certificate good = make_certificate({});
+    const auto strict = own_context(false, good, nullptr);
+    SSL_CTX_set_verify(strict.get(), SSL_VERIFY_PEER, [](int, X509_STORE_CTX* checked) {
+      X509_STORE_CTX_set_error(checked, X509_V_ERR_APPLICATION_VERIFICATION);
+      return 0;
+    });
+    refuses(server_of(good), TlsContext(ClientTls::from_context(strict.get())), "application verification");
+  }
+}
