@@ -289,7 +289,7 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
 /// Threads: `connect`, and all calls of the links it makes, on the executor, which must be serial.
 class TlsConnector final : public Connector {
  public:
-  /// Errors: StateErrc::invalid_option if there is no endpoint, or one with port 0 or what can't be a host.
+  /// Errors: StateErrc::invalid_option if there is no endpoint, or one with port 0.
   TlsConnector(asio::any_io_executor executor, std::vector<Endpoint> endpoints, TlsContext tls,
                ConnectorOptions options = {})
       : TlsConnector(
@@ -316,7 +316,6 @@ class TlsConnector final : public Connector {
         throw StateError(StateErrc::invalid_option,
                          "endpoint '" + to_string(endpoint) + "': no server is at port 0");
       }
-      (void)plan_->tls.name_for(endpoint.host);  // throws for what can't be a host
     }
   }
 

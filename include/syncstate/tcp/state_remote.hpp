@@ -30,6 +30,7 @@
 #include "syncstate/tcp/io_thread.hpp"
 #include "syncstate/tcp/tls.hpp"
 #include "syncstate/tcp/tls_context.hpp"
+#include "syncstate/tcp/trial_handshake.hpp"
 
 namespace syncstate::tcp {
 
@@ -76,7 +77,7 @@ struct RemoteOptions {
 class TcpStateRemote final : public RemoteClient {
  public:
   /// Starts to connect at once, on a thread of its own.
-  /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used.
+  /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used, or that no server would accept.
   explicit TcpStateRemote(RemoteOptions options)
       : TcpStateRemote(own_thread(options.spin), std::move(options)) {}
 
@@ -158,8 +159,10 @@ class TcpStateRemote final : public RemoteClient {
         std::min(link.key_updates_per_minute, options.limits.key_updates_per_minute);
     link.certificate_chain_bytes =
         std::min(link.certificate_chain_bytes, options.limits.certificate_chain_bytes);
-    auto connector = std::make_shared<TlsConnector>(executor, std::move(endpoints), TlsContext(options.tls),
-                                                    options.connect);
+    TlsContext tls(options.tls);
+    detail::try_client(tls);
+    auto connector =
+        std::make_shared<TlsConnector>(executor, std::move(endpoints), std::move(tls), options.connect);
     RemoteCoreOptions core;
     core.password = std::move(options.password);
     protocol::wipe(options.password);

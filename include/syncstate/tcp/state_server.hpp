@@ -31,6 +31,7 @@
 #include "syncstate/tcp/tls.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_link.hpp"
+#include "syncstate/tcp/trial_handshake.hpp"
 #include "syncstate/tcp/turn_queue.hpp"
 #include "syncstate/threads/hook_pool.hpp"
 
@@ -129,6 +130,9 @@ class TcpStateServer {
   MasterHandle<K, V> host(Map map) { return core_->host(std::move(map)); }
 
   /// Listens from now on; returns at once.
+  ///
+  /// A handshake is tried in memory first: a certificate that no client of ours could use (its key, its extended key
+  /// usage, its times by this machine's clock) is refused here, and not found out by clients that can't connect.
   /// Errors: `invalid_option` for a certificate, key, endpoint or password that can't be used, with the
   ///         reason; the system's own (`std::errc::address_in_use`, ...) where it does not let us listen;
   ///         `already_started`; `stopped`.
@@ -148,14 +152,14 @@ class TcpStateServer {
 
   /// Shows this certificate to everybody who connects from now on; links that are open go on. Files are read anew, also
   /// where `tls` is what the server was made with.
-  /// Errors: `invalid_option` for a certificate or key that can't be used, or where clients would need neither
+  /// Errors: `invalid_option` for a certificate or key that can't be used (as for `start`), or where clients would need neither
   ///         password nor certificate any more; nothing has changed then.
   void reload_tls(ServerTls tls) {
     const std::lock_guard lock(tls_mutex_);
     if (options_.tls.requires_client_certificates() && !tls.requires_client_certificates()) {
       throw StateError(StateErrc::invalid_option, "reload_tls: clients must go on showing certificates");
     }
-    desk_->set_context(std::make_shared<const TlsContext>(tls));
+    desk_->set_context(make_usable_context(tls));
     options_.tls = std::move(tls);
   }
 
@@ -163,7 +167,7 @@ class TcpStateServer {
   /// Errors: as above.
   void reload_tls() {
     const std::lock_guard lock(tls_mutex_);
-    desk_->set_context(std::make_shared<const TlsContext>(options_.tls));
+    desk_->set_context(make_usable_context(options_.tls));
   }
 
   /// Takes the passwords `current` from now on, and no others; links that proved themselves go on until `disconnect`.
@@ -302,6 +306,13 @@ class TcpStateServer {
     core.authorizer = std::move(options_.authorizer);
     core.on_error = std::move(options_.on_error);
     return core;
+  }
+
+  /// A context that a client of ours can connect to.
+  static std::shared_ptr<const TlsContext> make_usable_context(const ServerTls& tls) {
+    auto context = std::make_shared<const TlsContext>(tls);
+    detail::try_server(*context);
+    return context;
   }
 
   void open_listener() {
