@@ -5,11 +5,13 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <sstream>
 #include <string>
 
 #include "config_service/client.hpp"
 #include "config_service/commands.hpp"
 #include "config_service/failure.hpp"
+#include "config_service/printable.hpp"
 #include "config_service/serve.hpp"
 #include "config_service/watch.hpp"
 
@@ -71,14 +73,15 @@ ExitCode report_errors(F what) {
     std::cerr << "config_service: the output can't be written\n";
     return ExitCode::file;
   } catch (const Failure& failure) {
-    std::cerr << "config_service: " << failure.what() << "\n";
+    std::cerr << "config_service: " << printable_lines(failure.what()) << "\n";
     return failure.code();
   } catch (const syncstate::StateError& error) {
     const std::string advice = advice_for(error.code());
-    std::cerr << "config_service: " << error.what() << (advice.empty() ? "" : ". " + advice) << "\n";
+    std::cerr << "config_service: " << printable(error.what()) << (advice.empty() ? "" : ". " + advice)
+              << "\n";
     return exit_code_for(error.code());
   } catch (const std::exception& error) {
-    std::cerr << "config_service: " << error.what() << "\n";
+    std::cerr << "config_service: " << printable(error.what()) << "\n";
     return ExitCode::unexpected;
   }
 }
@@ -134,7 +137,11 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const bool is_help = app.exit(error) == 0;
+    std::ostringstream out;
+    std::ostringstream complaint;  // it repeats what was typed
+    const bool is_help = app.exit(error, out, complaint) == 0;
+    std::cout << out.str();
+    std::cerr << printable_lines(complaint.str());
     return static_cast<int>(is_help ? ExitCode::success : ExitCode::command_line);
   }
   return static_cast<int>(code);

@@ -16,6 +16,8 @@
 #include "credentials.hpp"
 #include "document.hpp"
 #include "failure.hpp"
+#include "printable.hpp"
+#include "private_files.hpp"
 
 namespace config_service {
 
@@ -30,24 +32,41 @@ struct ClientOptions {
 
 using Remote = syncstate::tcp::TcpStateRemote;
 
-inline std::shared_ptr<Remote> make_remote(const ClientOptions& options) {
-  const std::string trust = options.trust.empty() ? options.folder + "/server.crt" : options.trust;
-  const std::string password_file =
-      options.password_file.empty() ? options.folder + "/password" : options.password_file;
-  for (const std::string& path : {trust, password_file}) {
-    std::error_code error;
-    if (fs::exists(path, error)) continue;
-    throw Failure(ExitCode::file,
-                  "there is no " + path +
-                      ": `config_service serve` makes it on first use; for a server elsewhere copy "
-                      "its certificate and password here and name them by --trust and "
-                      "--password-file");
+/// Trusts the certificates in a file that was read already; an error names the file.
+inline syncstate::tcp::ClientTls trusting(const PrivateFile& file, const std::string& pem) {
+  const auto tls = syncstate::tcp::ClientTls::from_pem(pem);
+  try {
+    (void)syncstate::tcp::TlsContext(tls);
+  } catch (const syncstate::StateError& error) {
+    refuse_file(file.path, "can't be used: " + printable(error.detail()));
   }
+  return tls;
+}
+
+inline std::shared_ptr<Remote> make_remote(const ClientOptions& options) {
+  Descriptor folder;  // open only if a file of it is needed
+  const auto file_of = [&](const std::string& named, const char* name) {
+    const std::string path = named.empty() ? options.folder + "/" + name : named;
+    std::error_code error;
+    if (!fs::exists(path, error) && !fs::is_symlink(fs::symlink_status(path, error))) {
+      throw Failure(ExitCode::file,
+                    "there is no " + printable(path) +
+                        ": `config_service serve` makes it on first use; for a server elsewhere copy "
+                        "its certificate and password here and name them by --trust and "
+                        "--password-file");
+    }
+    if (!named.empty()) return PrivateFile{named, -1, {}};
+    if (!folder.is_open()) folder = open_private_folder(options.folder, false);
+    return file_in(options.folder, folder, name);
+  };
+  const PrivateFile trust_file = file_of(options.trust, "server.crt");
+  const PrivateFile password_file = file_of(options.password_file, "password");
+  const std::string trusted = read_private_file(trust_file, Privacy::public_);
   const auto timeout = std::chrono::duration_cast<std::chrono::milliseconds>(
       std::chrono::duration<double>(options.timeout_seconds));
   return std::make_shared<Remote>(syncstate::tcp::RemoteOptions{
       .endpoint = options.connect,
-      .tls = syncstate::tcp::ClientTls::trusting_file(trust),
+      .tls = trusting(trust_file, trusted),
       .password = read_password(password_file),
       .event_timeout = timeout,
       .request_timeout = 12 * timeout,  // `live` saw that it can be reached; a large document takes its time
@@ -57,10 +76,10 @@ inline std::shared_ptr<Remote> make_remote(const ClientOptions& options) {
 inline std::string describe(const syncstate::Status& status) {
   std::string text(to_string(status.state));
   if (status.reason == syncstate::StateErrc::unavailable && !status.detail.empty()) {
-    return text + ": " + status.detail;
+    return text + ": " + printable(status.detail);
   }
   if (status.reason) text += ": " + status.reason.message();
-  if (!status.detail.empty()) text += " (" + status.detail + ")";
+  if (!status.detail.empty()) text += " (" + printable(status.detail) + ")";
   return text;
 }
 
@@ -94,7 +113,7 @@ inline void wait_until_live(const std::shared_ptr<Remote>& remote, const ClientO
   const auto code = is_refused ? exit_code_for(status.reason) : ExitCode::unreachable;
   const auto advice =
       advice_for(is_refused ? status.reason : make_error_code(syncstate::StateErrc::unavailable));
-  throw Failure(code, (is_refused ? "refused by " : "no server at ") + options.connect + "; " +
+  throw Failure(code, (is_refused ? "refused by " : "no server at ") + printable(options.connect) + "; " +
                           describe(status) + (advice.empty() ? "" : ". " + advice));
 }
 
@@ -107,8 +126,8 @@ inline bool is_document(const syncstate::HostedMapInfo& map) {
 inline std::string list_of(const std::vector<syncstate::HostedMapInfo>& maps) {
   std::string text;
   for (const auto& map : maps) {
-    text += "\n  " + map.hash.hex() + "  " + std::to_string(map.keys) + " keys, " + map.key_type + " -> " +
-            map.value_type;
+    text += "\n  " + map.hash.hex() + "  " + std::to_string(map.keys) + " keys, " + printable(map.key_type) +
+            " -> " + printable(map.value_type);
   }
   return text;
 }
@@ -127,7 +146,7 @@ inline Map attach(const std::shared_ptr<Remote>& remote, const ClientOptions& op
     if (!options.hash.empty()) {
       throw Failure(ExitCode::which_map, (fitting.empty() ? "the server hosts no map with the hash "
                                                           : "several maps have a hash that begins with ") +
-                                             options.hash + found);
+                                             printable(options.hash) + found);
     }
     throw Failure(
         ExitCode::which_map,

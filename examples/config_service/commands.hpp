@@ -33,7 +33,7 @@ inline Json parse_value(const std::string& argument) {
   Json value = Json::parse(text, nullptr, false);
   if (!value.is_discarded()) return value;
   throw Failure(ExitCode::command_line,
-                (text.size() > 100 ? "the value" : text) +
+                (text.size() > 100 ? "the value" : printable(text)) +
                     " is no JSON; a string stands in double quotes, within single ones for the shell: '" +
                     (text.size() > 100 ? "\"...\"" : json_text(Json(text))) + "'");
 }
@@ -61,12 +61,12 @@ inline ExitCode status(const ClientOptions& options) {
     std::cout << "link       " << describe(remote->status()) << "\n";
     throw;
   }
-  std::cout << "link       live, " << options.connect << "\n";
+  std::cout << "link       live, " << printable(options.connect) << "\n";
   const auto maps = remote->hosted();
   if (maps.empty()) std::cout << "maps       none\n";
   for (const auto& info : maps) {
     std::cout << "hash       " << info.hash.hex() << "\n"
-              << "types      " << info.key_type << " -> " << info.value_type << "\n"
+              << "types      " << printable(info.key_type) << " -> " << printable(info.value_type) << "\n"
               << "keys       " << info.keys << "\n";
     if (!is_document(info)) continue;
     Map map = remote->attach<std::string, Json>(info.hash);

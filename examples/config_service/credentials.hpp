@@ -2,7 +2,6 @@
 #ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_CREDENTIALS_HPP
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_CREDENTIALS_HPP
 
-#include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/crypto.h>
 #include <openssl/ec.h>
@@ -12,24 +11,22 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 #include <sys/file.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "failure.hpp"
-#include "read_json.hpp"
+#include "printable.hpp"
+#include "private_files.hpp"
 
 namespace config_service {
-
-namespace fs = std::filesystem;
 
 /// Where the folder is unless --dir says so.
 inline std::string default_folder() {
@@ -43,11 +40,26 @@ inline std::string default_folder() {
 }
 
 /// A password is the file's contents, without the line end that editors add.
-inline std::string read_password(const std::string& path) {
-  std::string password = read_file(path, "the password file");
+/// Errors: Failure for an empty one, and for a file that others may read or change.
+inline std::string read_password(const PrivateFile& file) {
+  std::string password = read_private_file(file, Privacy::secret);
   if (password.ends_with('\n')) password.pop_back();
   if (password.ends_with('\r')) password.pop_back();
-  if (password.empty()) throw Failure(ExitCode::file, "the password file " + path + " is empty");
+  if (password.empty()) refuse_file(file.path, "is empty: a password file holds the password");
+  return password;
+}
+
+/// The same for the server, which decides what is good enough.
+/// Errors: Failure, also for a password of fewer than 8 bytes.
+inline std::string read_server_password(const PrivateFile& file) {
+  constexpr std::size_t least = 8;
+  std::string password = read_password(file);
+  if (password.size() < least) {
+    refuse_file(file.path, "holds a password of " + std::to_string(password.size()) +
+                               (password.size() == 1 ? " byte" : " bytes") +
+                               ", and fewer than 8 are guessed soon: type  openssl rand -hex 24 >" +
+                               shell_quoted(file.path));
+  }
   return password;
 }
 
@@ -108,23 +120,7 @@ inline std::string text_of(BIO* bio) {
   return {data, static_cast<std::size_t>(size)};
 }
 
-/// Writes a file that must not be there yet, whole or not at all.
-inline void write_new_file(const fs::path& path, std::string_view text, int mode) {
-  const std::string draft = path.string() + ".draft";
-  const auto fail = [&](const std::string& what) {
-    const int error = errno;
-    throw Failure(ExitCode::file, what + " can't be written: " + std::strerror(error));
-  };
-  ::unlink(draft.c_str());
-  const int file = ::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-  if (file < 0) fail(draft);
-  const auto written = ::write(file, text.data(), text.size());
-  const bool is_whole = written == static_cast<ssize_t>(text.size()) && ::fsync(file) == 0;
-  if (::close(file) != 0 || !is_whole) fail(draft);
-  if (::rename(draft.c_str(), path.c_str()) != 0) fail(path.string());
-}
-
-inline void make_certificate_files(const fs::path& certificate_file, const fs::path& key_file) {
+inline void make_certificate_files(int folder) {
   const KeyPtr key(EVP_EC_gen("P-256"));
   require(key != nullptr);
   const CertificatePtr certificate = make_certificate(key.get());
@@ -135,12 +131,12 @@ inline void make_certificate_files(const fs::path& certificate_file, const fs::p
           1);
   require(PEM_write_bio_X509(certificate_text.get(), certificate.get()) == 1);
   std::string secret = text_of(key_text.get());
-  write_new_file(key_file, secret, 0600);
+  write_private_file(folder, "server.key", secret);
   OPENSSL_cleanse(secret.data(), secret.size());
-  write_new_file(certificate_file, text_of(certificate_text.get()), 0644);
+  write_private_file(folder, "server.crt", text_of(certificate_text.get()));
 }
 
-inline void make_password_file(const fs::path& path) {
+inline void make_password_file(int folder) {
   std::array<unsigned char, 24> random{};
   require(RAND_bytes(random.data(), static_cast<int>(random.size())) == 1);
   std::string password;
@@ -149,14 +145,20 @@ inline void make_password_file(const fs::path& path) {
     password += digits[byte >> 4U];
     password += digits[byte & 15U];
   }
-  write_new_file(path, password + "\n", 0600);
+  write_private_file(folder, "password", password + "\n");
 }
 
-/// The paths in use, and which of them were made just now.
+/// A file of the folder.
+inline PrivateFile file_in(const std::string& path, const Descriptor& folder, const std::string& name) {
+  return {path + "/" + name, folder.get(), name};
+}
+
+/// The files in use, and which of them were made just now.
 struct Credentials {
-  fs::path certificate;
-  fs::path key;
-  fs::path password;
+  Descriptor folder;  // the files below are opened in it; closed if all were named
+  PrivateFile certificate;
+  PrivateFile key;
+  PrivateFile password;
   bool is_certificate_new = false;
   bool is_password_new = false;
 };
@@ -168,41 +170,37 @@ inline Credentials credentials_for_server(const std::string& folder, const std::
   if (certificate.empty() != key.empty()) {
     throw Failure(ExitCode::command_line, "--cert and --key belong together");
   }
-  Credentials files{certificate, key, password_file};
+  Credentials files;
+  files.certificate.path = certificate;
+  files.key.path = key;
+  files.password.path = password_file;
   if (!certificate.empty() && !password_file.empty()) return files;
 
-  std::error_code error;
-  fs::create_directories(folder, error);
-  const int lock =
-      ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);  // of two that start at once, one makes
-  if (lock < 0 || ::flock(lock, LOCK_EX) != 0) {
-    throw Failure(ExitCode::file, "the folder " + folder + " can't be used: " +
-                                      (error ? error.message() : std::string(std::strerror(errno))) +
-                                      "; --dir names another");
+  files.folder = open_private_folder(folder, true);
+  const int opened = files.folder.get();
+  // Of two that start at once, one makes the files.
+  if (::flock(opened, LOCK_EX) != 0) {
+    throw Failure(ExitCode::file,
+                  "the folder " + printable(folder) + " can't be locked: " + std::strerror(errno));
   }
-  const std::unique_ptr<const int, void (*)(const int*)> unlock(&lock,
-                                                                [](const int* file) { ::close(*file); });
-
-  if (files.certificate.empty()) {
-    files.certificate = fs::path(folder) / "server.crt";
-    files.key = fs::path(folder) / "server.key";
-    const bool has_certificate = fs::exists(files.certificate);
-    if (has_certificate != fs::exists(files.key)) {
-      throw Failure(ExitCode::file,
-                    folder + " holds one of server.crt and server.key: remove it, or bring the other");
+  if (certificate.empty()) {
+    const bool has_certificate = has_entry(opened, "server.crt");
+    if (has_certificate != has_entry(opened, "server.key")) {
+      throw Failure(
+          ExitCode::file,
+          printable(folder) + " holds one of server.crt and server.key: remove it, or bring the other");
     }
-    if (!has_certificate) {
-      make_certificate_files(files.certificate, files.key);
-      files.is_certificate_new = true;
-    }
+    if (!has_certificate) make_certificate_files(opened);
+    files.is_certificate_new = !has_certificate;
+    files.certificate = file_in(folder, files.folder, "server.crt");
+    files.key = file_in(folder, files.folder, "server.key");
   }
-  if (files.password.empty()) {
-    files.password = fs::path(folder) / "password";
-    if (!fs::exists(files.password)) {
-      make_password_file(files.password);
-      files.is_password_new = true;
-    }
+  if (password_file.empty()) {
+    files.is_password_new = !has_entry(opened, "password");
+    if (files.is_password_new) make_password_file(opened);
+    files.password = file_in(folder, files.folder, "password");
   }
+  ::flock(opened, LOCK_UN);
   return files;
 }
 

@@ -15,6 +15,8 @@
 #include <syncstate/map_hash.hpp>
 #include <syncstate/state_map.hpp>
 
+#include "printable.hpp"
+
 namespace config_service {
 
 using Json = nlohmann::json;
@@ -73,15 +75,17 @@ inline long long as_index(std::string_view token) {
   return index;
 }
 
-/// A value on one line. Bytes that are no UTF-8, which only a foreign client could have sent, are replaced.
+/// A value on one line, the same value if it is read as JSON again. Bytes that are no UTF-8, which only a foreign client
+/// could have sent, are replaced.
 inline std::string json_text(const Json& value) {
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 /// A pointer as it is printed: in quotes where it would be mistaken for something else.
 inline std::string pointer_text(std::string_view pointer) {
   bool is_plain = !pointer.empty();
   for (const char c : pointer) is_plain = is_plain && static_cast<unsigned char>(c) > ' ' && c != '"';
+  is_plain = is_plain && printable(pointer) == pointer;
   return is_plain ? std::string(pointer) : json_text(Json(pointer));
 }
 

@@ -169,7 +169,7 @@ class TrackedChar {
 
 inline std::string read_file(const std::string& path, const std::string& what) {
   const auto fail = [&] {
-    throw Failure(ExitCode::file, what + " " + path + " can't be read: " + std::strerror(errno));
+    throw Failure(ExitCode::file, what + " " + printable(path) + " can't be read: " + std::strerror(errno));
   };
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
   if (file == nullptr) fail();
@@ -196,7 +196,8 @@ inline Map read_json(const std::string& path) {
   if (!Json::sax_parse(TrackedChar(begin, &furthest), TrackedChar(end, &furthest), &reader)) {
     std::size_t line = 1;
     for (const char* at = begin; at + 1 < furthest; ++at) line += *at == '\n' ? 1U : 0U;
-    throw Failure(ExitCode::file, path + ":" + std::to_string(line) + ": " + reader.error());
+    throw Failure(ExitCode::file,
+                  printable(path) + ":" + std::to_string(line) + ": " + printable(reader.error()));
   }
   return map;
 }

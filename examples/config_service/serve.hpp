@@ -36,11 +36,23 @@ inline void apply(Map& map, const SetLeaf& change, const syncstate::EventContext
   if (before == nullptr)
     throw std::runtime_error(pointer_text(change.pointer) + " is no leaf of this document");
   if (!is_quiet) {
-    const std::string line = from.peer_address + " sets " + pointer_text(change.pointer) + ": " +
+    const std::string line = printable(from.peer_address) + " sets " + pointer_text(change.pointer) + ": " +
                              json_text(*before) + " -> " + json_text(change.value) + "\n";
     std::cout << line << std::flush;
   }
   map.set(change.pointer, change.value);
+}
+
+/// Starts it; an error names the files that are in use.
+inline void start(Server& server, const Credentials& files) {
+  try {
+    server.start();
+  } catch (const syncstate::StateError& error) {
+    if (error.code() != syncstate::StateErrc::invalid_option) throw;
+    throw Failure(ExitCode::command_line, printable(error.detail()) + " (certificate " +
+                                              printable(files.certificate.path) + ", key " +
+                                              printable(files.key.path) + ")");
+  }
 }
 
 inline ExitCode serve(const ServeOptions& options) {
@@ -56,24 +68,28 @@ inline ExitCode serve(const ServeOptions& options) {
   const auto hash = map.hash().hex();
   const auto keys = map.size();
 
-  Server server(syncstate::tcp::ServerOptions{
-      .endpoint = options.listen,
-      .tls = syncstate::tcp::ServerTls::from_files(files.certificate, files.key),
-      .password = read_password(files.password),
-      .allow_uploads = false,
-      .hook_threads = 1});
+  std::string key = read_private_file(files.key, Privacy::secret);
+  const auto tls =
+      syncstate::tcp::ServerTls::from_pem(read_private_file(files.certificate, Privacy::public_), key);
+  OPENSSL_cleanse(key.data(), key.size());
+  Server server(syncstate::tcp::ServerOptions{.endpoint = options.listen,
+                                              .tls = tls,
+                                              .password = read_server_password(files.password),
+                                              .allow_uploads = false,
+                                              .hook_threads = 1});
   server.add_hook([is_quiet = options.is_quiet](Map& state, const syncstate::Event<SetLeaf>& event,
                                                 const syncstate::EventContext& from) {
     apply(state, event.content, from, is_quiet);
   });
   server.host(std::move(map));
-  server.start();
+  start(server, files);
 
   const auto made = [](bool is_new) { return is_new ? " (made just now)" : ""; };
-  std::cout << "serving   " << options.file << ", " << keys << (keys == 1 ? " key\n" : " keys\n")  //
+  std::cout << "serving   " << printable(options.file) << ", " << keys
+            << (keys == 1 ? " key\n" : " keys\n")  //
             << "hash      " << hash << "\n"
-            << "trust     " << files.certificate.string() << made(files.is_certificate_new) << "\n"
-            << "password  " << files.password.string() << made(files.is_password_new) << "\n"
+            << "trust     " << printable(files.certificate.path) << made(files.is_certificate_new) << "\n"
+            << "password  " << printable(files.password.path) << made(files.is_password_new) << "\n"
             << "listening " << server.endpoint() << std::endl;
   context.run();
   std::cout << "stopped" << std::endl;

@@ -120,7 +120,7 @@ class Watch {
     replica_.reset();
   }
 
-  static void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); }
+  static void say(const std::string& text) { std::fprintf(stderr, "%s\n", printable_lines(text).c_str()); }
 
   WatchOptions options_;
   asio::io_context context_;

@@ -105,7 +105,7 @@ class JsonWriter {
 
   /// A leaf may have been set to a container, too.
   void write_leaf(const Json& value) {
-    for (const char c : value.dump(2, ' ', false, Json::error_handler_t::replace)) {
+    for (const char c : printable_lines(value.dump(2, ' ', false, Json::error_handler_t::replace))) {
       if (c == '\n') {
         new_line();
       } else {

@@ -108,7 +108,7 @@ expect 0 "Exit codes" service --help
 expect 0 "POINTER" service set --help
 
 echo "--- whom we don't trust, and who does not trust us"
-echo wrong >wrong
+(umask 077; echo "wrong password" >wrong)
 expect 5 "passwords of the two sides differ" client get /log/level --password-file wrong
 expect 5 "passwords of the two sides differ" client watch --password-file wrong
 expect 3 "there is no elsewhere/server.crt" service get /log/level --dir elsewhere --connect "$where"
@@ -173,5 +173,126 @@ expect 5 "" client get /log/level
 expect 2 "belong together" service serve changed.json --cert other.crt
 end INT "$server"
 [[ $ended == 0 ]] || fail "serve ended with $ended after SIGINT"
+
+echo "--- what is printed steers no terminal, and stays on its line"
+# Keys and values with C0, C1, DEL, directional and invisible characters, line separators.
+printf '%s' '{"k\u001b\u0007\u009b\u202e":"\u001b[31m\u007f\u0085\u009b31m\u200e\u200b\u202e\u2066\u2028\ufeff\u061c\udb40\udc41\n",' \
+  '"plain":"größe 日本 🎲","b":[1]}' >odd.json
+# No byte of a control character but line ends, and none of the characters above.
+check_plain() {
+  if LC_ALL=C grep -qP '[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf|\xf3\xa0' "$1"; then
+    fail "raw control characters in $1: $(cat -v "$1")"
+  fi
+}
+where=127.0.0.1:0
+serve odd.json
+client dump >dumped
+check_plain dumped
+grep -qF '\u202e' dumped || fail "not written out: $(cat -v dumped)"
+grep -qF 'größe 日本 🎲' dumped || fail "written out what is plain: $(cat dumped)"
+end TERM "$server"
+where=127.0.0.1:0
+serve dumped  # the same document, written out
+client dump | cmp - dumped || fail "the dump is another document"
+watch odd --count 2
+wait_for odd.err "watching "
+expect 0 "update 1" client set /plain "\"line\\nend \\u001b \\u202e \\u009b \\u007f\""
+expect 0 "update 2" client set $'/k\x1b\x07\xc2\x9b\xe2\x80\xae' '"\u2029"'
+code=0
+wait "$watcher" || code=$?
+[[ $code == 0 ]] || fail "watch ended with $code"
+[[ $(wc -l <odd.out) == 2 ]] || fail "not a line for each change: $(cat -v odd.out)"
+for file in odd.out odd.err serve.log; do check_plain "$file"; done
+plain() {
+  expect "$@"
+  check_plain printed
+}
+plain 6 'u001b' client get $'/k\x1b\x07'
+plain 6 'is no leaf' client get $'/\xe2\x80\xae\xc2\x9b\x7f'
+plain 6 'is no leaf' client set $'/\xff\xfe\n' 1
+plain 2 '\u001b' client set /plain $'\x1b[31m'
+plain 2 '\u202e' service get /a $'--\xe2\x80\xae\x1b[31m'
+plain 3 '\u001b' service serve $'missing\x1b[31m\n.json' --dir dir --listen 127.0.0.1:0
+plain 3 '\u202e' service get /a --dir $'no\xe2\x80\xaesuch' --connect "$where"
+plain 2 'host' service get /a --dir dir --connect $'a\x1b[31m:1'
+plain 7 '\u001b' client get /plain --hash $'\x1b[31m'
+printf '{"a": \x1b[31m}' >steers.json
+plain 3 'steers.json:1' service serve steers.json --dir dir --listen 127.0.0.1:0
+end TERM "$server"
+
+echo "--- files that are private, whatever the umask"
+modes() { stat -c %a "$@" | xargs; }
+for mask in 000 022 077 0277; do
+  rm -rf made
+  (umask "$mask"; exec "$programs/config_service" serve odd.json --dir made/below --listen 127.0.0.1:0) >made.log 2>&1 &
+  server=$!
+  wait_for made.log "listening "
+  end TERM "$server"
+  [[ $(modes made/below made/below/server.key made/below/password made/below/server.crt) == "700 600 600 600" ]] ||
+    fail "umask $mask: $(modes made/below made/below/*)"
+  [[ $(modes made) == [1-7]00 ]] || fail "umask $mask: the parent is $(modes made)"
+done
+refused() { # <what is printed> <folder> [argument...]
+  expect 3 "$1" service serve odd.json --dir "$2" --listen 127.0.0.1:0 "${@:3}"
+}
+dir=made/below
+for mode in 640 604 620 602 644 666; do
+  for file in server.key password; do
+    chmod "$mode" $dir/$file
+    refused "chmod 600 '$dir/$file'" $dir
+    chmod 600 $dir/$file
+  done
+  cp $dir/password own_password
+  chmod "$mode" own_password
+  refused "chmod 600 'own_password'" $dir --password-file own_password
+  expect 3 "chmod 600 'own_password'" service get /b/0 --dir $dir --password-file own_password --connect 127.0.0.1:1
+done
+chmod 604 $dir/password
+expect 3 "chmod 600 '$dir/password'" service get /b/0 --dir $dir --connect 127.0.0.1:1
+chmod 600 $dir/password
+chmod 666 $dir/server.crt
+refused "chmod 644 '$dir/server.crt'" $dir
+expect 3 "chmod 644 '$dir/server.crt'" service get /b/0 --dir $dir --connect 127.0.0.1:1
+chmod 644 $dir/server.crt
+for mode in 777 770 707 1777; do
+  chmod "$mode" $dir
+  refused "chmod 700 '$dir'" $dir
+  expect 3 "chmod 700 '$dir'" service get /b/0 --dir $dir --connect 127.0.0.1:1
+done
+chmod 700 $dir
+ln -s below made/link
+refused "symbolic link" made/link
+refused "symbolic link" made/link/
+mv $dir/password made/elsewhere
+ln -s ../elsewhere $dir/password
+refused "symbolic link" $dir
+rm $dir/password
+mkfifo -m 600 $dir/password
+refused "is no file" $dir
+rm $dir/password
+mv made/elsewhere $dir/password
+if [[ $(id -u) == 0 ]]; then  # only root makes files of other users
+  for file in . server.key password server.crt; do
+    chown 12345 $dir/$file
+    refused "belongs to another user" $dir
+    chown 0 $dir/$file
+  done
+  chown 12345 $dir/password
+  expect 3 "belongs to another user" service get /b/0 --dir $dir --connect 127.0.0.1:1
+  chown 0 $dir/password
+fi
+
+echo "--- passwords that are too short"
+for password in a 1234567; do
+  (umask 077; echo "$password" >short)
+  refused "fewer than 8" $dir --password-file short
+done
+(umask 077; echo 12345678 >short)
+where=127.0.0.1:0
+serve odd.json --password-file short
+expect 0 "1" service get /b/0 --dir dir --password-file short --connect "$where"
+# A pipe has no place on a disk, and no mode to mind.
+expect 0 "1" service get /b/0 --dir dir --password-file <(cat short) --connect "$where"
+end TERM "$server"
 
 finish

@@ -1,0 +1,186 @@
+// Files that only their owner may read or change: how they are made, and what is refused when they are read.
+//
+// Everything is checked on the open descriptor and never on a path, which another process may change in between.
+#ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_PRIVATE_FILES_HPP
+#define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_PRIVATE_FILES_HPP
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "failure.hpp"
+#include "printable.hpp"
+
+namespace config_service {
+
+namespace fs = std::filesystem;
+
+/// An open file or folder.
+class Descriptor {
+ public:
+  explicit Descriptor(int handle = -1) : handle_(handle) {}
+  Descriptor(Descriptor&& other) noexcept : handle_(std::exchange(other.handle_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (handle_ >= 0) ::close(handle_);
+  }
+  [[nodiscard]] int get() const { return handle_; }
+  [[nodiscard]] bool is_open() const { return handle_ >= 0; }
+
+ private:
+  int handle_;
+};
+
+/// A path as it is typed in a shell.
+inline std::string shell_quoted(const std::string& path) {
+  std::string quoted = "'";
+  for (const char c : path) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return printable(quoted + "'");
+}
+
+[[noreturn]] inline void refuse_file(const std::string& path, const std::string& why) {
+  throw Failure(ExitCode::file, printable(path) + " " + why);
+}
+
+/// Who may do what with a file.
+enum class Privacy {
+  secret,  ///< nobody else may read or change it
+  public_  ///< nobody else may change it
+};
+
+/// Refuses an open file or folder that another user owns, or that others may read or change more than they should.
+/// A file of root's may be readable by a group, as services have it.
+inline struct stat check_privacy(int file, const std::string& path, Privacy privacy) {
+  struct stat info {};
+  if (::fstat(file, &info) != 0)
+    refuse_file(path, std::string("can't be looked at: ") + std::strerror(errno));
+  if (S_ISFIFO(info.st_mode)) return info;  // `<(command)`: it has no place on a disk
+  const bool is_folder = S_ISDIR(info.st_mode);
+  const bool is_roots = info.st_uid == 0 && ::geteuid() != 0;
+  if (info.st_uid != ::geteuid() && (is_folder || !is_roots)) {
+    refuse_file(path, "belongs to another user (" + std::to_string(info.st_uid) +
+                          "), who could read and change what is in it: use one of your own");
+  }
+  const mode_t forbidden = privacy == Privacy::public_ ? 022 : is_roots ? 037 : 077;
+  if ((info.st_mode & forbidden) != 0) {
+    const char* const mode = is_folder ? "700" : privacy == Privacy::public_ ? "644" : "600";
+    refuse_file(path, std::string(privacy == Privacy::public_ ? "can be changed by other users"
+                                                              : "can be read or changed by other users") +
+                          ": type  chmod " + mode + " " + shell_quoted(path));
+  }
+  return info;
+}
+
+/// A folder that nobody else may change; with `makes`, it and its parents are made where they are missing, for their
+/// owner alone whatever the umask is.
+/// Errors: Failure, also for a symbolic link, whose target could be anybody's.
+inline Descriptor open_private_folder(const std::string& folder, bool makes) {
+  const auto fail = [&] {
+    const int error = errno;
+    const bool is_link = fs::is_symlink(fs::symlink_status(folder));
+    throw Failure(ExitCode::file, "the folder " + printable(folder) + " can't be used: " +
+                                      (is_link ? "it is a symbolic link" : std::strerror(error)) +
+                                      "; --dir names another");
+  };
+  std::string path = folder;
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();  // behind a slash, a link would be followed
+  bool is_new = false;
+  if (makes) {
+    const fs::path parent = fs::path(path).parent_path();
+    fs::path made;
+    for (const fs::path& part : parent) {
+      made /= part;
+      if (::mkdir(made.c_str(), 0700) != 0 && errno != EEXIST && !fs::is_directory(made)) fail();
+    }
+    is_new = ::mkdir(path.c_str(), 0700) == 0;
+    if (!is_new && errno != EEXIST) fail();
+  }
+  Descriptor opened(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!opened.is_open()) fail();
+  check_privacy(opened.get(), path, Privacy::public_);
+  if (is_new && ::fchmod(opened.get(), 0700) != 0) fail();  // the umask may have taken our own rights, too
+  return opened;
+}
+
+/// All bytes of an open file.
+inline std::string read_all(int file, const std::string& path) {
+  constexpr std::size_t most = std::size_t{4} << 20;
+  std::string text;
+  std::size_t size = 0;
+  for (;;) {
+    if (text.size() - size < 4'096) text.resize(std::max<std::size_t>(2 * size, 8'192));
+    const ssize_t got = ::read(file, text.data() + size, text.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) refuse_file(path, std::string("can't be read: ") + std::strerror(errno));
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+    if (size > most) refuse_file(path, "is larger than 4 MiB");
+  }
+  text.resize(size);
+  return text;
+}
+
+/// A certificate, key or password: in `folder` by its name alone, else wherever `path` says.
+struct PrivateFile {
+  std::string path;  ///< for messages, and to open where there is no folder
+  int folder = -1;   ///< open; -1: the user named a file of his own
+  std::string name;  ///< within the folder
+};
+
+/// Reads such a file.
+/// Errors: Failure for one that is missing, is no file, or is not private.
+inline std::string read_private_file(const PrivateFile& from, Privacy privacy) {
+  // Within our folder no link is followed. A file that the user names may be one, or a pipe.
+  Descriptor file(from.folder >= 0 ? ::openat(from.folder, from.name.c_str(),
+                                              O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+                                   : ::open(from.path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.is_open()) {
+    refuse_file(from.path, std::string("can't be read: ") +
+                               (errno == ELOOP ? "it is a symbolic link" : std::strerror(errno)));
+  }
+  const struct stat info = check_privacy(file.get(), from.path, privacy);
+  if (!S_ISREG(info.st_mode) && !(from.folder < 0 && S_ISFIFO(info.st_mode)))
+    refuse_file(from.path, "is no file");
+  return read_all(file.get(), from.path);
+}
+
+/// Writes a file that must not be there yet, whole or not at all, for its owner alone whatever the umask is.
+inline void write_private_file(int folder, const std::string& name, std::string_view text) {
+  const std::string draft = name + ".draft";
+  const auto fail = [&] {
+    throw Failure(ExitCode::file, name + " can't be written: " + std::strerror(errno));
+  };
+  ::unlinkat(folder, draft.c_str(), 0);
+  Descriptor file(
+      ::openat(folder, draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!file.is_open() || ::fchmod(file.get(), 0600) != 0) fail();
+  if (::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+      ::fsync(file.get()) != 0) {
+    fail();
+  }
+  // A link, unlike a new name, replaces nothing.
+  if (::linkat(folder, draft.c_str(), folder, name.c_str(), 0) != 0) fail();
+  ::unlinkat(folder, draft.c_str(), 0);
+}
+
+/// Whether a name is there, be it a link that leads nowhere.
+inline bool has_entry(int folder, const std::string& name) {
+  struct stat info {};
+  return ::fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+}  // namespace config_service
+
+#endif
