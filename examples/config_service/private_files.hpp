@@ -87,15 +87,15 @@ inline struct stat check_privacy(int file, const std::string& path, Privacy priv
 /// owner alone whatever the umask is.
 /// Errors: Failure, also for a symbolic link, whose target could be anybody's.
 inline Descriptor open_private_folder(const std::string& folder, bool makes) {
+  std::string path = folder;
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();  // behind a slash, a link would be followed
   const auto fail = [&] {
     const int error = errno;
-    const bool is_link = fs::is_symlink(fs::symlink_status(folder));
+    const bool is_link = fs::is_symlink(fs::symlink_status(path));
     throw Failure(ExitCode::file, "the folder " + printable(folder) + " can't be used: " +
                                       (is_link ? "it is a symbolic link" : std::strerror(error)) +
                                       "; --dir names another");
   };
-  std::string path = folder;
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();  // behind a slash, a link would be followed
   bool is_new = false;
   if (makes) {
     const fs::path parent = fs::path(path).parent_path();
