@@ -42,6 +42,9 @@ class HelloGuard {
   /// The length of the message that was refused.
   [[nodiscard]] std::size_t refused_bytes() const { return refused_bytes_; }
 
+  /// Whether a handshake message has come as a whole.
+  [[nodiscard]] bool has_message() const { return has_message_; }
+
  private:
   static constexpr std::size_t handshake = 22;
 
@@ -72,8 +75,10 @@ class HelloGuard {
       const std::size_t part = std::min(bytes.size(), message_left_);
       bytes = bytes.subspan(part);
       message_left_ -= part;
+      if (part > 0 && message_left_ == 0) has_message_ = true;
       if (bytes.empty() || !message_.takes(bytes)) continue;
       message_left_ = message_.number(1, 3);
+      if (message_left_ == 0) has_message_ = true;
       if (message_left_ <= most_bytes_) continue;
       refused_bytes_ = message_left_;
       return false;
@@ -83,6 +88,7 @@ class HelloGuard {
 
   const std::size_t most_bytes_;
   std::size_t refused_bytes_ = 0;
+  bool has_message_ = false;
   Header<5> record_;
   std::size_t record_left_ = 0;
   Header<4> message_;

@@ -6,8 +6,10 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <optional>
 #include <span>
@@ -57,9 +59,48 @@ class SocketIo {
 
   enum class Read { some, nothing_yet, end };
 
+  enum class Gathered { more, whole, no_handshake, too_large, end };
+
+  /// Keeps what a client sends first until its ClientHello is whole, so that nothing but its bytes is held before. `read`
+  /// gives them out afterwards. To be called after `guard_hellos`, whenever the socket is readable.
+  ///
+  /// Memory    : twice the limit on a ClientHello, for what its records add.
+  /// Complexity: O(bytes that have come).
+  Gathered gather(std::size_t most_hello_bytes) {
+    std::array<char, 2048> part;
+    const std::size_t most = 2 * most_hello_bytes;
+    while (true) {
+      if (gathered_.size() >= most) return Gathered::too_large;
+      ssize_t size = 0;
+      do {
+        size = ::recv(handle_, part.data(), std::min(part.size(), most - gathered_.size()), 0);
+      } while (size < 0 && errno == EINTR);
+      if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Gathered::more;
+      if (size <= 0) {
+        if (size < 0) read_error_ = errno;
+        is_at_end_ = true;
+        return Gathered::end;
+      }
+      const ByteView bytes = as_byte_view(std::string_view(part.data(), static_cast<std::size_t>(size)));
+      if (gathered_.empty() && bytes.front() != handshake_record) return Gathered::no_handshake;
+      if (!guard_->passes(bytes)) return Gathered::too_large;
+      gathered_.insert(gathered_.end(), bytes.begin(), bytes.end());
+      if (guard_->has_message()) return Gathered::whole;
+    }
+  }
+
   /// Reads at most `size` bytes.
   Read read(char* data, std::size_t size, std::size_t& got) {
     got = 0;
+    if (!gathered_.empty()) {
+      got = std::min(size, gathered_.size() - gathered_begin_);
+      std::memcpy(data, gathered_.data() + gathered_begin_, got);
+      gathered_begin_ += got;
+      if (gathered_begin_ < gathered_.size()) return Read::some;
+      gathered_ = Bytes();
+      gathered_begin_ = 0;
+      return Read::some;
+    }
     if (is_drained_ || share_ == 0) return Read::nothing_yet;
     ssize_t result = 0;
     do {
@@ -127,6 +168,7 @@ class SocketIo {
     return write_error_ == EPIPE || write_error_ == ECONNRESET;
   }
 
+  static constexpr std::byte handshake_record{22};
   static constexpr std::size_t most_per_look = std::size_t{80} << 10;
 
   const int handle_;
@@ -136,6 +178,9 @@ class SocketIo {
   int read_error_ = 0;
   int write_error_ = 0;
   std::optional<HelloGuard> guard_;
+  // What `gather` took from the socket and `read` has not given out; both are empty again once it has.
+  Bytes gathered_;
+  std::size_t gathered_begin_ = 0;
   Bytes unsent_;
   std::size_t unsent_begin_ = 0;
 };

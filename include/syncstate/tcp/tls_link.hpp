@@ -64,8 +64,9 @@ struct TlsLinkOptions {
 ///           of all. After `move_on` it is the next executor instead.
 /// Lifetime: keeps its owner and itself alive until `on_closed` was called. Where the Asio context is
 ///           destroyed before, the owner is released without that call, and the link is inert from then on.
-/// Memory  : while nothing is in flight, no buffers, but of a process's first eight links those of OpenSSL; what the
-///           kernel did not take yet is kept.
+/// Memory  : a server's end has nothing of OpenSSL's before a ClientHello has come as a whole, only its bytes. While
+///           nothing is in flight, no buffers, but of a process's first eight links those of OpenSSL; what the kernel
+///           did not take yet is kept.
 class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> {
  public:
   /// A server's end of an accepted connection. With the executor of the socket's owner, where there is one, what links
@@ -73,9 +74,11 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   static std::shared_ptr<TlsLink> make_server(asio::ip::tcp::socket socket, const TlsContext& context,
                                               std::string peer_address, TlsLinkOptions options = {},
                                               std::shared_ptr<AsioExecutor> executor = nullptr) {
-    return std::shared_ptr<TlsLink>(new TlsLink(Side::server, std::move(socket), context.make_server_ssl(),
-                                                std::move(peer_address), std::string(), options,
-                                                std::move(executor)));
+    std::shared_ptr<TlsLink> link(new TlsLink(Side::server, std::move(socket), std::move(peer_address),
+                                              std::string(), options, std::move(executor)));
+    link->context_ = std::make_unique<const TlsContext>(context);
+    link->io_.guard_hellos(options.client_hello_bytes);
+    return link;
   }
 
   /// A client's end of a connection to `host`, the endpoint's host as configured.
@@ -83,9 +86,10 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
                                               const std::string& host, std::string peer_address,
                                               TlsLinkOptions options = {},
                                               std::shared_ptr<AsioExecutor> executor = nullptr) {
-    return std::shared_ptr<TlsLink>(new TlsLink(Side::client, std::move(socket),
-                                                context.make_client_ssl(host), std::move(peer_address),
-                                                context.name_for(host).text, options, std::move(executor)));
+    std::shared_ptr<TlsLink> link(new TlsLink(Side::client, std::move(socket), std::move(peer_address),
+                                              context.name_for(host).text, options, std::move(executor)));
+    link->use(context.make_client_ssl(host));
+    return link;
   }
 
   /// Begins the handshake. `owner` hears `on_open`, then the rest; never from inside this call.
@@ -101,6 +105,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   }
 
   void move_on(syncstate::detail::UniqueFunction<void()> then) override {
+    keep_buffers();  // its peer has proven itself
     if (!options_.next_executor) return then();
     moves_on_ = std::move(then);
   }
@@ -138,7 +143,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   };
 
   // To give back OpenSSL's two buffers of 17 KiB after each record, and to get them for the next one, takes a
-  // microsecond. So the first few links of a process keep theirs; many links must not.
+  // microsecond. So the first few links of a process keep theirs; many links must not. A server's link is one of them only
+  // once its client has proven itself: strangers would take the places.
   class KeepsBuffers {
    public:
     KeepsBuffers() : is_granted_(links()++ < most_links) {}
@@ -189,16 +195,15 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   // More than a record: what is beyond are answers to key updates of a peer that does not read them.
   static constexpr std::size_t most_unsent_bytes = std::size_t{64} << 10;
 
-  TlsLink(Side side, asio::ip::tcp::socket socket, detail::SslPtr ssl, std::string peer_address,
-          std::string expected_name, TlsLinkOptions options, std::shared_ptr<AsioExecutor> executor)
+  TlsLink(Side side, asio::ip::tcp::socket socket, std::string peer_address, std::string expected_name,
+          TlsLinkOptions options, std::shared_ptr<AsioExecutor> executor)
       : side_(side),
         options_(options),
         executor_(std::move(executor)),
         peer_address_(std::move(peer_address)),
         expected_name_(std::move(expected_name)),
         socket_(std::move(socket)),
-        io_(socket_->native_handle()),
-        ssl_(std::move(ssl)) {
+        io_(socket_->native_handle()) {
     std::error_code ignored;
     socket_->native_non_blocking(true, ignored);
     const int on = 1;
@@ -206,13 +211,59 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     ::setsockopt(handle, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     // What a slow peer has not been sent yet stays with us as a position, not in the kernel as bytes.
     ::setsockopt(handle, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
+  }
+
+  void use(detail::SslPtr ssl) {
+    ssl_ = std::move(ssl);
     BIO* bio = detail::make_socket_bio(io_);
     SSL_set_bio(ssl_.get(), bio, bio);
-    if (side_ == Side::server) io_.guard_hellos(options_.client_hello_bytes);
     SSL_set_max_cert_list(ssl_.get(), static_cast<long>(options_.certificate_chain_bytes));
     SSL_set_msg_callback(ssl_.get(), on_tls_message);
     SSL_set_msg_callback_arg(ssl_.get(), this);
-    if (keeps_buffers_.is_granted()) SSL_clear_mode(ssl_.get(), SSL_MODE_RELEASE_BUFFERS);
+  }
+
+  void keep_buffers() {
+    if (keeps_buffers_ || !ssl_) return;
+    keeps_buffers_.emplace();
+    if (keeps_buffers_->is_granted()) SSL_clear_mode(ssl_.get(), SSL_MODE_RELEASE_BUFFERS);
+  }
+
+  // What OpenSSL needs for a link, some 70 KiB during the handshake, is made for a client that has sent a ClientHello.
+  // Returns false until then, and once the link is closed.
+  bool has_hello(const HeldPtr& held) {
+    if (ssl_) return true;
+    const std::string during = "during the TLS handshake: ";
+    switch (io_.gather(options_.client_hello_bytes)) {
+      case detail::SocketIo::Gathered::more: wait(held); return false;
+      case detail::SocketIo::Gathered::whole: break;
+      case detail::SocketIo::Gathered::no_handshake:
+        close(held, StateErrc::tls_failed,
+              during + "the first byte is not that of a ClientHello: the peer does not speak TLS");
+        return false;
+      case detail::SocketIo::Gathered::too_large: refuse_hello(held); return false;
+      case detail::SocketIo::Gathered::end:
+        close(held, StateErrc::link_closed,
+              during + (io_.error() != 0 ? std::generic_category().message(io_.error())
+                                         : "the peer closed the connection without a goodbye"));
+        return false;
+    }
+    try {
+      use(context_->make_server_ssl());
+    } catch (const std::exception& failure) {  // out of memory
+      close(held, StateErrc::tls_failed, during + failure.what());
+      return false;
+    }
+    context_.reset();
+    return true;
+  }
+
+  void refuse_hello(const HeldPtr& held) {
+    const std::size_t size = io_.refused_hello_bytes();
+    const std::string what = size > 0 ? "a ClientHello of " + std::to_string(size) + " bytes"
+                                      : "a ClientHello in very many records";
+    close(held, StateErrc::tls_failed,
+          "during the TLS handshake: " + what + ", and at most " +
+              std::to_string(options_.client_hello_bytes) + " are allowed (Limits::client_hello_bytes)");
   }
 
   static void on_tls_message(int is_sent, int, int type, const void* data, std::size_t size, SSL* ssl,
@@ -238,6 +289,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   // The socket has news.
   void on_ready(const HeldPtr& held) {
+    if (state_ == State::closed || !has_hello(held)) return;
     if (state_ == State::handshaking && options_.turns) return wait_for_turn(held);
     take_ready_turn(held);
   }
@@ -339,6 +391,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     }
     timer_.reset();
     io_.end_guard();
+    if (side_ == Side::client) keep_buffers();
 
     LinkInfo info;
     info.peer.address = peer_address_;
@@ -470,12 +523,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     if (const int number = io_.error(); number != 0) {
       return close(held, StateErrc::link_closed, during + std::generic_category().message(number));
     }
-    if (const std::size_t size = io_.refused_hello_bytes(); size > 0) {
-      return close(held, StateErrc::tls_failed,
-                   during + "a ClientHello of " + std::to_string(size) + " bytes, and at most " +
-                       std::to_string(options_.client_hello_bytes) +
-                       " are allowed (Limits::client_hello_bytes)");
-    }
+    if (io_.refused_hello_bytes() > 0) return refuse_hello(held);
     if (io_.is_at_end()) {
       return close(held, StateErrc::link_closed, during + "the peer closed the connection without a goodbye");
     }
@@ -582,6 +630,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     held_.reset();
     timer_.reset();
     ssl_.reset();
+    context_.reset();
     socket_.reset();
     unsealed_ = Bytes();
   }
@@ -606,7 +655,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   const std::string peer_address_;
   const std::string expected_name_;
 
-  const KeepsBuffers keeps_buffers_;
+  std::optional<KeepsBuffers> keeps_buffers_;
   State state_ = State::handshaking;
   bool has_unread_ = false;  // the turn ended before all that came was read
   bool has_more_ = false;    // produce may have something
@@ -621,8 +670,9 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       moves_on_;  // set: the turn ends, and the link goes to its next executor
 
   std::optional<asio::ip::tcp::socket> socket_;
-  detail::SocketIo io_;  // before ssl_, whose BIO points at it
-  detail::SslPtr ssl_;
+  detail::SocketIo io_;                        // before ssl_, whose BIO points at it
+  detail::SslPtr ssl_;                         // a server's: null until the ClientHello is whole
+  std::unique_ptr<const TlsContext> context_;  // a server's, until then
   std::unique_ptr<asio::steady_timer> timer_;
   // What of the last frame is not sealed yet, because the kernel is full.
   // Invariant: while anything is here or in io_, produce is not called.
