@@ -12,6 +12,7 @@
 #include "syncstate/detail/server/followers.hpp"
 #include "syncstate/detail/server/hosted_map.hpp"
 #include "syncstate/detail/server/lane.hpp"
+#include "syncstate/detail/server/link_table.hpp"
 #include "syncstate/detail/server/waiting_list.hpp"
 #include "syncstate/inproc.hpp"
 #include "syncstate/protocol/proof.hpp"
@@ -305,5 +306,35 @@ const GrowthCase link_ends{"a link that has nothing open ends, of n", Growth::lo
                                world->time.run_ready();
                              };
                            }};
+
+/// A table whose room for pending links is full, each link from an address of its own.
+struct FullTable {
+  explicit FullTable(std::size_t n) {
+    limits.pending_links = n;
+    for (std::size_t i = 0; i < n; ++i) admit();
+  }
+  void admit() {
+    ++last;
+    table.admit(last, "address " + std::to_string(last), now);
+  }
+
+  ss::Limits limits;
+  ss::detail::LinkTable table{limits};
+  const ss::TimePoint now{};
+  std::uint64_t last = 0;
+};
+
+const GrowthCase newcomers{"newcomers where n links are pending, one gives way to each", Growth::logarithmic,
+                           256, [](std::size_t n) {
+                             auto full = std::make_shared<FullTable>(n);
+                             return [full] {
+                               for (int i = 0; i < 16; ++i) full->admit();
+                             };
+                           }};
+
+const GrowthCase proofs{"a proof of one of n pending links", Growth::logarithmic, 256, [](std::size_t n) {
+                          auto full = std::make_shared<FullTable>(n);
+                          return [full, n] { full->table.authenticated(full->last - n / 2); };
+                        }};
 
 }  // namespace

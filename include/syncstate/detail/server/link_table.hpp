@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
-#include <list>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -16,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/server/pending_links.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/protocol/passwords.hpp"
@@ -38,7 +38,7 @@ class LinkTable {
 
   /// A connection was accepted. Where the pending ones are too many, the address that holds most of them
   /// gives way: the newcomer itself if it comes from there, else the oldest one from there.
-  /// Complexity: O(pending links), and O(addresses) once a minute, or once in so many newcomers as there are addresses.
+  /// Complexity: O(log addresses), and O(addresses) once a minute, or once in so many newcomers as there are addresses.
   Admission admit(LinkId link, const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
     if (total_ >= limits_->links || limits_->pending_links == 0) return {};
@@ -47,14 +47,13 @@ class LinkTable {
     const auto at = addresses_.try_emplace(address).first;
     Admission admission;
     if (at->second.links >= limits_->links_per_address || !has_credit(at->second, now) ||
-        !make_room(at->second, admission)) {
+        !make_room(address, admission)) {
       forget_idle(at, now);
       return {};
     }
-    pending_.push_back(Pending{link, &at->second});
+    pending_.add(link, address);
     ++total_;
     ++at->second.links;
-    ++at->second.pending;
     ++at->second.unproven.level;
     admission.is_admitted = true;
     return admission;
@@ -63,17 +62,17 @@ class LinkTable {
   /// The link proved itself: it is held against its address no longer.
   void authenticated(LinkId link) {
     const std::lock_guard lock(mutex_);
-    const auto found = find_pending(link);
-    if (found == pending_.end()) return;
-    double& unproven = found->address->unproven.level;
+    const std::string* const address = pending_.address_of(link);
+    if (address == nullptr) return;
+    double& unproven = addresses_[*address].unproven.level;
     unproven = std::max(0.0, unproven - 1);
-    drop_pending(found);
+    pending_.remove(link);
   }
 
   /// The link is gone.
   void closed(LinkId link, const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
-    if (const auto found = find_pending(link); found != pending_.end()) drop_pending(found);
+    pending_.remove(link);
     --total_;
     const auto found = addresses_.find(address);
     if (found == addresses_.end()) return;
@@ -151,15 +150,10 @@ class LinkTable {
   };
   struct Address {
     std::size_t links = 0;
-    std::size_t pending = 0;
     Falling unproven;    ///< links that have not proved themselves, yet or ever
     Falling given_back;  ///< unproven links that a proof of a retired password took back
     std::vector<FailedProof>
         failed_proofs;  ///< of the last minute, the oldest first; at most twice the limit
-  };
-  struct Pending {
-    LinkId link;
-    Address* address;  // nodes of a map stay where they are; an address with a link is not forgotten
   };
   using Addresses = std::map<std::string, Address>;
 
@@ -194,7 +188,7 @@ class LinkTable {
 
   /// The link has proved a retired password: its address may leave another link unproven.
   void give_back_link(LinkId link, Address& address, TimePoint now) {
-    if (find_pending(link) == pending_.end()) return;
+    if (pending_.address_of(link) == nullptr) return;
     address.given_back.fall(now, limits_->unproven_links_per_minute);
     if (address.given_back.level + 1 > static_cast<double>(limits_->unproven_links_per_minute)) return;
     ++address.given_back.level;
@@ -207,27 +201,12 @@ class LinkTable {
   }
 
   /// Evicts a pending link where there are too many; false if the newcomer's own address is the crowded one.
-  bool make_room(const Address& newcomer, Admission& admission) {
+  bool make_room(const std::string& newcomer, Admission& admission) {
     if (pending_.size() < limits_->pending_links) return true;
-    const auto more = [](const Pending& a, const Pending& b) {
-      return a.address->pending < b.address->pending;
-    };
-    const Address* const crowded = std::max_element(pending_.begin(), pending_.end(), more)->address;
-    if (crowded == &newcomer) return false;
-    const auto oldest = std::find_if(pending_.begin(), pending_.end(),
-                                     [&](const Pending& p) { return p.address == crowded; });
-    admission.evicted = oldest->link;
-    drop_pending(oldest);
+    if (pending_.most_crowded() == newcomer) return false;
+    admission.evicted = pending_.oldest_of_most_crowded();
+    pending_.remove(*admission.evicted);
     return true;
-  }
-
-  [[nodiscard]] std::list<Pending>::iterator find_pending(LinkId link) {
-    return std::find_if(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.link == link; });
-  }
-
-  void drop_pending(std::list<Pending>::iterator at) {
-    --at->address->pending;
-    pending_.erase(at);
   }
 
   /// Forgets an address that has no link, and nothing held against it.
@@ -267,7 +246,7 @@ class LinkTable {
 
   const Limits* limits_;
   mutable std::mutex mutex_;
-  std::list<Pending> pending_;  // the oldest first
+  PendingLinks pending_;
   Addresses addresses_;
   std::size_t total_ = 0;
   TimePoint swept_at_{};
