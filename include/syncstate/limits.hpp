@@ -62,6 +62,9 @@ struct Limits {
   std::size_t all_map_bytes = std::size_t{8} << 30;
   /// An initial state of which nothing came for this long is given up, for those who wait for the same map.
   std::chrono::milliseconds upload_silence{15'000};
+  /// After this long another client that waits for the same map is asked for it, too, and so on each time it has passed; the
+  /// first whole initial state is taken.
+  std::chrono::milliseconds upload_patience{5'000};
   /// From the asking for an initial state to its end, however much comes meanwhile.
   std::chrono::milliseconds upload_time{600'000};
   /// The encoding of one value, in bytes.

@@ -24,7 +24,7 @@
 #include "syncstate/detail/server/hosted_slot.hpp"
 #include "syncstate/detail/server/link_table.hpp"
 #include "syncstate/detail/server/server_link.hpp"
-#include "syncstate/detail/server/waiting_list.hpp"
+#include "syncstate/detail/server/upload_order.hpp"
 #include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
@@ -124,7 +124,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       if (entries_.contains(hash)) throw StateError(StateErrc::already_hosted, hash.hex());
       if (entries_.size() >= options_.limits.maps)
         throw StateError(StateErrc::busy, "no more maps: Limits::maps");
-      entries_[hash];
+      entries_[hash].is_found = true;
     }
     std::shared_ptr<Slot> slot;
     try {
@@ -302,9 +302,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         lock.unlock();
         return link->opened(open.channel, slot, open.sender);
       }
-      // Somebody else's upload of this very map is under way: one at a time, the others wait for it.
-      waiting_[{link->id(), open.channel}] = open.hash;
-      found->second.waiters.add(Waiter{link, link->id(), open.channel, open.sender, may_init});
+      // Another client is asked for this map already.
+      add_waiter(open.hash, found->second, link, open, may_init);
       return;
     }
     if (!options_.allow_uploads) {
@@ -320,15 +319,16 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       lock.unlock();
       return link->refuse(open.channel, StateErrc::busy, "this server hosts as many maps as it may");
     }
-    entries_[open.hash];
-    start_upload(open.hash, Waiter{link, link->id(), open.channel, open.sender, may_init});
-    lock.unlock();
-    link->want_upload(open.channel);
+    Entry& entry = entries_[open.hash];
+    entry.number = ++last_entry_;
+    add_waiter(open.hash, entry, link, open, may_init);
+    ask_next(open.hash, entry);
   }
 
   void upload_came(detail::ServerLink& link, protocol::ChannelId channel, ByteView bytes) override {
     const auto upload = find_upload(link.id(), channel);
     if (!upload) return;
+    upload->bytes += bytes.size();
     // What was decoded takes other room than its bytes: small values more, JSON many times as much.
     const std::size_t memory_before = upload->reader.memory();
     bool has_room = upload->share.take(bytes.size(), options_.limits.all_map_bytes);
@@ -343,31 +343,56 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
   void upload_ended(const std::shared_ptr<detail::ServerLink>& link, protocol::ChannelId channel) override {
-    const auto upload = find_upload(link->id(), channel);
-    if (!upload) return;
     const auto serial = pool_->make_serial();
+    std::shared_ptr<Upload> upload;
     {
       const std::lock_guard lock(mutex_);
-      uploads_.erase({link->id(), channel});
+      const auto found = uploads_.find({link->id(), channel});
+      if (found == uploads_.end()) return;
+      upload = found->second;
+      end_upload(found);
+      Entry& entry = entries_.at(upload->hash);
+      ++entry.verifications;
+      upload->entry = entry.number;
     }
     // Hashing a large map and running init hooks takes time: not the link's time.
     serial->post([self = this->shared_from_this(), upload, serial] { self->finish_upload(*upload, serial); });
   }
 
-  /// Complexity: O(log n) of the channels that wait, uploads and maps.
-  void channel_closed(detail::ServerLink& link, protocol::ChannelId channel) override {
-    std::unique_lock lock(mutex_);
-    if (const auto waits = waiting_.find({link.id(), channel}); waits != waiting_.end()) {
-      const auto entry = entries_.find(waits->second);
-      if (entry != entries_.end()) entry->second.waiters.remove(link.id(), channel);
-      waiting_.erase(waits);
-    }
+  void upload_goes_on(detail::ServerLink& link, protocol::ChannelId channel) override {
+    std::shared_ptr<Upload> dropped;  // goes when the lock has
+    const std::lock_guard lock(mutex_);
     const auto found = uploads_.find({link.id(), channel});
     if (found == uploads_.end()) return;
-    const auto upload = std::move(found->second);  // goes when the lock has
-    uploads_.erase(found);
-    pass_upload_on(upload->hash, link.id(), lock);
-    if (lock.owns_lock()) lock.unlock();
+    Upload& upload = *found->second;
+    upload.recent_bytes = upload.bytes - std::exchange(upload.bytes_before, upload.bytes);
+    upload.is_new = false;
+    const auto entry = entries_.find(upload.hash);
+    if (entry->second.askable.is_empty()) return;
+    if (entry->second.uploads.size() >= most_uploads) {
+      if (is_ahead(upload, entry->second)) return;
+      dropped = found->second;
+      end_upload(found);  // its client waits on, like those that were not asked
+    }
+    ask_next(entry->first, entry->second);
+  }
+
+  /// Complexity: O(log channels that wait).
+  void channel_closed(detail::ServerLink& link, protocol::ChannelId channel) override {
+    std::shared_ptr<Upload> dropped;  // goes when the lock has
+    const std::lock_guard lock(mutex_);
+    const detail::ChannelOfLink id{link.id(), channel};
+    const auto waits = waiting_.find(id);
+    if (waits == waiting_.end()) return;
+    const auto entry = entries_.find(waits->second);
+    waiting_.erase(waits);
+    entry->second.waiters.erase(id);
+    entry->second.askable.remove(link.address(), id);
+    if (const auto found = uploads_.find(id); found != uploads_.end()) {
+      dropped = found->second;
+      end_upload(found);
+    }
+    pass_upload_on(entry);
   }
 
   void fetch_asked(detail::ServerLink& link, const protocol::Fetch& fetch) override {
@@ -413,33 +438,55 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
  private:
-  using Waiter = detail::Waiter;
-
   static constexpr std::size_t maps_per_look = 64;
 
   static constexpr std::size_t most_alike = 16;
+
+  /// A channel that is opened or refused once its map is hosted or can't be; its client may be asked for the map, too.
+  struct Waiter {
+    std::weak_ptr<detail::ServerLink> link;
+    std::uint64_t sender = 0;
+    bool may_init = true;
+  };
 
   struct Failure {
     StateErrc reason;
     std::string detail;
   };
 
-  /// A hash that is hosted (with a slot), or about to be.
-  struct Entry {
-    std::shared_ptr<Slot> slot;
-    detail::WaitingList waiters;
-    std::optional<detail::ByteShare> share;  ///< of a map that a client brought
-  };
-
   struct Upload {
-    Upload(const MapHash& h, Waiter w, const Limits& limits, detail::SharedBytesCount all)
-        : hash(h), from(std::move(w)), share(std::move(all)), reader(limits) {}
+    Upload(const MapHash& h, std::weak_ptr<detail::ServerLink> by, const Limits& limits,
+           detail::SharedBytesCount all)
+        : hash(h), from(std::move(by)), share(std::move(all)), reader(limits) {}
     MapHash hash;
-    Waiter from;
+    std::weak_ptr<detail::ServerLink> from;
     detail::ByteShare share;
     detail::InitialStateReader<K, V> reader;
+    std::atomic<std::size_t> bytes{0};  ///< that came
+    // With the mutex held:
+    std::size_t bytes_before = 0;  ///< as of the last `upload_goes_on`
+    std::size_t recent_bytes = 0;  ///< that came between the last two
+    bool is_new = true;            ///< there was none yet
+    std::uint64_t entry = 0;       ///< its number, while the upload is verified
   };
-  using UploadId = std::pair<std::uint64_t, protocol::ChannelId>;
+  using Uploads = std::map<detail::ChannelOfLink, std::shared_ptr<Upload>>;
+
+  /// A hash that is hosted (with a slot), or about to be.
+  struct Entry {
+    std::uint64_t number = 0;  ///< tells it from a later one of the same hash
+    std::shared_ptr<Slot> slot;
+    std::map<detail::ChannelOfLink, Waiter> waiters;  ///< until the slot is there
+    detail::UploadOrder askable;  ///< those of them that may be asked for the map, and were not
+    std::vector<detail::ChannelOfLink> uploads;  ///< those that send it
+    std::size_t verifications = 0;               ///< uploads that are whole and are being verified
+    bool is_found = false;  ///< one was right, or this process hosts the map; its init hooks run
+    std::optional<detail::ByteShare> share;  ///< of a map that a client brought
+  };
+  using Entries = std::map<MapHash, Entry>;
+
+  /// Uploads of one map at a time. Two of them are kept while others take turns: the one of which most has come, and the one
+  /// of which most came recently.
+  static constexpr std::size_t most_uploads = 4;
 
   ServerCore(ServerCoreOptions options, std::shared_ptr<ExecutorPool> hooks)
       : options_(std::move(options)),
@@ -507,11 +554,55 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
   }
 
-  /// With the mutex held: this link is to send the map.
-  void start_upload(const MapHash& hash, Waiter from) {
-    const auto link = from.link.lock();
-    const UploadId id{link->id(), from.channel};
-    uploads_[id] = std::make_shared<Upload>(hash, std::move(from), options_.limits, uploaded_bytes_);
+  /// With the mutex held.
+  void add_waiter(const MapHash& hash, Entry& entry, const std::shared_ptr<detail::ServerLink>& link,
+                  const protocol::Open& open, bool may_init) {
+    const detail::ChannelOfLink id{link->id(), open.channel};
+    entry.waiters.emplace(id, Waiter{link, open.sender, may_init});
+    waiting_.emplace(id, hash);
+    if (may_init && !entry.is_found) entry.askable.add(link->address(), id);
+  }
+
+  /// With the mutex held: asks the client whose turn it is for the map. Returns false if there is none.
+  bool ask_next(const MapHash& hash, Entry& entry) {
+    while (const auto id = entry.askable.next()) {
+      const auto link = entry.waiters.at(*id).link.lock();
+      if (!link) continue;
+      uploads_[*id] = std::make_shared<Upload>(hash, link, options_.limits, uploaded_bytes_);
+      entry.uploads.push_back(*id);
+      on_lane_of(link, [channel = id->second](detail::ServerLink& l) { l.want_upload(channel); });
+      return true;
+    }
+    return false;
+  }
+
+  /// With the mutex held: the entry that an upload which is being verified is for.
+  [[nodiscard]] typename Entries::iterator find_entry(const Upload& upload) {
+    const auto entry = entries_.find(upload.hash);
+    return entry != entries_.end() && entry->second.number == upload.entry ? entry : entries_.end();
+  }
+
+  /// With the mutex held: nothing more is taken of this upload. Its channel waits on.
+  void end_upload(typename Uploads::iterator upload) {
+    std::erase(entries_.at(upload->second->hash).uploads, upload->first);
+    uploads_.erase(upload);
+  }
+
+  /// With the mutex held: whether an upload keeps its place though others wait for one. Of equal ones the oldest does.
+  [[nodiscard]] bool is_ahead(const Upload& upload, const Entry& entry) const {
+    const Upload* most = &upload;
+    const Upload* fastest = &upload;
+    bool is_younger = false;  // the ones looked at are younger than `upload`
+    for (const auto& id : entry.uploads) {
+      const Upload& other = *uploads_.at(id);
+      if (&other == &upload) is_younger = true;
+      const auto beats = [&](std::size_t theirs, std::size_t ours) {
+        return theirs > ours || (theirs == ours && !is_younger);
+      };
+      if (beats(other.bytes, upload.bytes)) most = &other;
+      if (!other.is_new && beats(other.recent_bytes, upload.recent_bytes)) fastest = &other;
+    }
+    return most == &upload || fastest == &upload;
   }
 
   std::shared_ptr<Upload> find_upload(std::uint64_t link, protocol::ChannelId channel) {
@@ -520,29 +611,30 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     return found == uploads_.end() ? nullptr : found->second;
   }
 
-  /// The upload of this map by `failed` came to nothing: the next who waits and may is asked, if there is one, other
-  /// links first. May let go of the lock.
-  /// Complexity: O(log n) for each who is asked or told that it may not.
-  void pass_upload_on(const MapHash& hash, std::uint64_t failed, std::unique_lock<std::mutex>& lock) {
-    const auto entry = entries_.find(hash);
-    if (entry == entries_.end()) return;
-    while (auto next = entry->second.waiters.take_next(failed)) {
-      const protocol::ChannelId channel = next->channel;
-      waiting_.erase({next->link_id, channel});
-      const auto link = next->link.lock();
+  /// With the mutex held: an upload of this map came to nothing, perhaps. If there is no other, the next client is asked; if
+  /// there is none, nobody can bring the map.
+  void pass_upload_on(typename Entries::iterator entry) {
+    Entry& at = entry->second;
+    if (!at.uploads.empty() || at.verifications > 0 || at.is_found || ask_next(entry->first, at)) return;
+    for (const auto& [id, waiter] : take_waiters(at)) {
+      const auto link = waiter.link.lock();
       if (!link) continue;
-      if (!next->may_init) {
-        on_lane_of(link, [channel](detail::ServerLink& l) {
+      on_lane_of(link, [channel = id.second, may_init = waiter.may_init](detail::ServerLink& l) {
+        if (may_init) {
+          l.refuse(channel, StateErrc::peer_silent, "the initial state did not come in time");
+        } else {
           l.refuse(channel, StateErrc::forbidden, "this map is not hosted yet");
-        });
-        continue;
-      }
-      start_upload(hash, std::move(*next));
-      lock.unlock();
-      on_lane_of(link, [channel](detail::ServerLink& l) { l.want_upload(channel); });
-      return;
+        }
+      });
     }
     entries_.erase(entry);
+  }
+
+  /// With the mutex held.
+  std::map<detail::ChannelOfLink, Waiter> take_waiters(Entry& entry) {
+    auto waiters = std::exchange(entry.waiters, {});
+    for (const auto& [id, waiter] : waiters) waiting_.erase(id);
+    return waiters;
   }
 
   /// On an executor of the pool: verifies what came, runs the init hooks, and lets the map be seen.
@@ -554,22 +646,31 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
           detail::MapAccess::make_map<K, V>(Role::master, std::move(frozen), nullptr, options_.map_options);
       slot = make_slot(std::move(map), serial);
     } catch (...) {
-      // Wrong bytes end the session that sent them; whoever else waits for the map may do better.
-      if (const auto link = upload.from.link.lock()) {
+      // Wrong bytes end the session that sent them; another client that waits for the map may do better.
+      if (const auto link = upload.from.lock()) {
         on_lane_of(link, [why = protocol::close_for_exception()](detail::ServerLink& l) { l.end(why); });
       }
-      const auto from = upload.from.link.lock();
-      std::unique_lock lock(mutex_);
-      pass_upload_on(upload.hash, from ? from->id() : 0, lock);
+      const std::lock_guard lock(mutex_);
+      if (const auto entry = find_entry(upload); entry != entries_.end()) {
+        --entry->second.verifications;
+        pass_upload_on(entry);
+      }
       return;
     }
+    std::vector<std::shared_ptr<Upload>> dropped;  // go when the lock has
     {
       const std::lock_guard lock(mutex_);
-      const auto entry = entries_.find(upload.hash);
-      if (entry == entries_.end()) return;
-      waiting_[{upload.from.link_id, upload.from.channel}] = upload.hash;
-      entry->second.waiters.add(upload.from);
-      entry->second.share.emplace(std::move(upload.share));
+      const auto found = find_entry(upload);
+      if (found == entries_.end()) return;  // another one was first, and its init hooks failed
+      Entry& entry = found->second;
+      --entry.verifications;
+      if (std::exchange(entry.is_found, true)) return;  // another one was first: its clients wait for that
+      entry.share.emplace(std::move(upload.share));
+      entry.askable = {};
+      for (const auto& id : std::exchange(entry.uploads, {})) {
+        dropped.push_back(std::move(uploads_.at(id)));
+        uploads_.erase(id);
+      }
     }
     try {
       slot->initialise(*init_hooks_);
@@ -581,19 +682,20 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// The map is there: everyone who waits for it hears so.
   void publish(const MapHash& hash, const std::shared_ptr<Slot>& slot) {
-    for (const Waiter& waiter : finish_entry(hash, slot)) {
+    for (const auto& [id, waiter] : finish_entry(hash, slot)) {
       if (const auto link = waiter.link.lock()) {
-        on_lane_of(link,
-                   [waiter, slot](detail::ServerLink& l) { l.opened(waiter.channel, slot, waiter.sender); });
+        on_lane_of(link, [channel = id.second, sender = waiter.sender, slot](detail::ServerLink& l) {
+          l.opened(channel, slot, sender);
+        });
       }
     }
   }
 
   /// The map can't live here: everyone who waits for it hears why.
   void fail_entry(const MapHash& hash, const Failure& failure) {
-    for (const Waiter& waiter : finish_entry(hash, nullptr)) {
+    for (const auto& [id, waiter] : finish_entry(hash, nullptr)) {
       if (const auto link = waiter.link.lock()) {
-        on_lane_of(link, [channel = waiter.channel, failure](detail::ServerLink& l) {
+        on_lane_of(link, [channel = id.second, failure](detail::ServerLink& l) {
           l.refuse(channel, failure.reason, failure.detail);
         });
       }
@@ -615,14 +717,15 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
   /// Gives the entry its slot, or removes it; returns who waited.
-  std::vector<Waiter> finish_entry(const MapHash& hash, const std::shared_ptr<Slot>& slot) {
+  std::map<detail::ChannelOfLink, Waiter> finish_entry(const MapHash& hash,
+                                                       const std::shared_ptr<Slot>& slot) {
     const std::lock_guard lock(mutex_);
     const auto entry = entries_.find(hash);
     if (entry == entries_.end()) return {};
-    std::vector<Waiter> waiters = entry->second.waiters.take_all();
-    for (const Waiter& waiter : waiters) waiting_.erase({waiter.link_id, waiter.channel});
+    auto waiters = take_waiters(entry->second);
     if (slot) {
       entry->second.slot = slot;
+      entry->second.askable = {};
       alike_.emplace(slot->hosted().keys_hash(), hash);
       if (is_stopped_) slot->stop();
     } else {
@@ -663,10 +766,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   mutable std::mutex mutex_;  // never held while user code runs
   bool is_started_ = false;
   bool is_stopped_ = false;
-  std::map<MapHash, Entry> entries_;
-  std::map<UploadId, std::shared_ptr<Upload>> uploads_;
-  std::map<UploadId, MapHash> waiting_;    // in whose `waiters` a channel is
-  std::multimap<MapHash, MapHash> alike_;  // hosted maps by the hash of their keys
+  Entries entries_;
+  std::uint64_t last_entry_ = 0;
+  Uploads uploads_;
+  std::map<detail::ChannelOfLink, MapHash> waiting_;  // all waiters, by channel
+  std::multimap<MapHash, MapHash> alike_;             // hosted maps by the hash of their keys
   std::vector<std::shared_ptr<detail::Lane>> lanes_;
   std::vector<std::shared_ptr<detail::Lane>> entry_lanes_;
   const std::shared_ptr<protocol::ServerAccount> account_ =

@@ -68,6 +68,11 @@ class Script {
     thrower_.maybe_throw();
     if (answers_at_once_) answer_open(action.channel);
   }
+  void operator()(const wire::UploadGoesOn& action) {
+    expect_action();
+    require(state_of(action.channel) == State::uploading, "only a wanted upload goes on");
+    thrower_.maybe_throw();
+  }
   void operator()(const wire::ChannelClosed& action) {
     expect_action();
     require(channels_.erase(action.channel) == 1, "only a channel there is can be closed");

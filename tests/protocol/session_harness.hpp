@@ -95,6 +95,7 @@ class ActionLog {
   void operator()(const wire::OpenAsked& a) { add("open", a.open.channel, a.open.hash.hex()); }
   void operator()(const wire::UploadCame& a) { add("upload", a.channel, to_hex(a.bytes)); }
   void operator()(const wire::UploadEnded& a) { add("upload ended", a.channel); }
+  void operator()(const wire::UploadGoesOn& a) { add("upload goes on", a.channel); }
   void operator()(const wire::ChannelClosed& a) { add("closed", a.channel); }
   void operator()(const wire::FetchAsked& a) { add("fetch", a.fetch.request, a.fetch.hash.hex()); }
   void operator()(const wire::ListAsked& a) { add("list", a.request); }

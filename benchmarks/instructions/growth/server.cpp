@@ -13,7 +13,6 @@
 #include "syncstate/detail/server/hosted_map.hpp"
 #include "syncstate/detail/server/lane.hpp"
 #include "syncstate/detail/server/link_table.hpp"
-#include "syncstate/detail/server/waiting_list.hpp"
 #include "syncstate/inproc.hpp"
 #include "syncstate/protocol/proof.hpp"
 #include "syncstate/protocol/server_session.hpp"
@@ -207,10 +206,10 @@ class World {
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
-  Client& connect() {
+  Client& connect(const std::string& address = "192.0.2.1") {
     clients.push_back(std::make_shared<Client>());
     executors.push_back(time.make_executor());
-    clients.back()->link = port->connect(executors.back(), clients.back(), "192.0.2.1");
+    clients.back()->link = port->connect(executors.back(), clients.back(), address);
     clients.back()->link->wake();
     time.run_ready();
     return *clients.back();
@@ -235,6 +234,34 @@ const GrowthCase close_waiting{"close_channel where n channels wait for the map"
                                    world->time.run_ready();
                                  };
                                }};
+
+/// `n` links, of 16 addresses, wait for one map; the first of them was asked for it.
+std::shared_ptr<World> many_that_wait(std::size_t n) {
+  const auto world = std::make_shared<World>();
+  for (std::size_t i = 0; i < n; ++i) {
+    world->connect("192.0.2." + std::to_string(i % 16)).send(open_of(1, hash_number(1)));
+  }
+  world->time.run_ready();
+  return world;
+}
+
+const GrowthCase close_one_waiting{"close_channel where n links wait for the map", Growth::logarithmic, 20,
+                                   [](std::size_t n) {
+                                     const auto world = many_that_wait(n);
+                                     return [world, n] {
+                                       world->clients[n / 2]->send(wire::CloseChannel{1});
+                                       world->time.run_ready();
+                                     };
+                                   }};
+
+const GrowthCase close_one_asked{"close_channel of an upload for which n links wait", Growth::logarithmic, 20,
+                                 [](std::size_t n) {
+                                   const auto world = many_that_wait(n);
+                                   return [world] {
+                                     world->clients[0]->send(wire::CloseChannel{1});
+                                     world->time.run_ready();
+                                   };
+                                 }};
 
 const GrowthCase close_uploading{"close_channel of an upload for which n channels wait", Growth::logarithmic,
                                  50, [](std::size_t n) {

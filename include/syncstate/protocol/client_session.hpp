@@ -397,6 +397,8 @@ class ClientSession {
         Channel* channel = known_channel(m.channel);
         if (channel == nullptr) return;
         if (channel->state == ChannelState::open) break_off("a channel that is open already");
+        if (channel->state == ChannelState::uploading)
+          forget_upload(m.channel);  // another client's was there first
         channel->state = ChannelState::open;
         sink(ChannelOpened{m.channel, m.head, m.sender});
         return;
@@ -725,9 +727,7 @@ class ClientSession {
     if (found == channels_.end()) return;
     const Channel channel = std::move(found->second);
     channels_.erase(found);
-    if (channel.state == ChannelState::uploading) {
-      std::erase_if(uploads_, [&](const UploadTask& task) { return task.channel == id; });
-    }
+    if (channel.state == ChannelState::uploading) forget_upload(id);
     if (channel.queued_events != 0) {
       std::erase_if(events_, [&](const EventTask& task) { return task.channel == id; });
     }
@@ -743,6 +743,10 @@ class ClientSession {
         ++at;
       }
     }
+  }
+
+  void forget_upload(ChannelId channel) {
+    std::erase_if(uploads_, [&](const UploadTask& task) { return task.channel == channel; });
   }
 
   void append_heartbeat(Bytes& out) {

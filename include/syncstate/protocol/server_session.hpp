@@ -52,6 +52,10 @@ struct UploadCame {
 struct UploadEnded {
   ChannelId channel;
 };
+/// An upload has gone on for another `Limits::upload_patience`: somebody else may be asked for the map, too.
+struct UploadGoesOn {
+  ChannelId channel;
+};
 /// The client gave a channel up, or it was refused; whatever was asked on it needs no answer.
 struct ChannelClosed {
   ChannelId channel;
@@ -90,9 +94,9 @@ struct EventCame {
   ByteView bytes;           ///< dies with the call
 };
 /// What a server session wants done.
-using ServerAction =
-    std::variant<ProofChecked, ClientAuthenticated, OpenAsked, UploadCame, UploadEnded, ChannelClosed,
-                 FollowAsked, DiffAsked, HeadAsked, FetchAsked, ListAsked, EventCame, CloseSession>;
+using ServerAction = std::variant<ProofChecked, ClientAuthenticated, OpenAsked, UploadCame, UploadEnded,
+                                  UploadGoesOn, ChannelClosed, FollowAsked, DiffAsked, HeadAsked, FetchAsked,
+                                  ListAsked, EventCame, CloseSession>;
 
 /// One connection's protocol state on the server, without any I/O.
 ///
@@ -251,7 +255,7 @@ class ServerSession {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return false;
     Channel& c = found->second;
-    if (c.state == Channel::State::uploading) uploading_.remove(c);
+    if (c.state == Channel::State::uploading) uploading_.remove(c);  // another client's came first
     c.state = Channel::State::open;
     c.source = std::move(source);
     c.opened = &opened_[c.source.get()];
@@ -264,8 +268,10 @@ class ServerSession {
   void want_upload(ChannelId channel) {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return;
+    if (found->second.state != Channel::State::asked) return;  // it was opened meanwhile
     found->second.state = Channel::State::uploading;
     uploading_.push_back(found->second);
+    found->second.is_upload_under_way = true;
     send_now(UploadWanted{channel});
   }
 
@@ -389,6 +395,8 @@ class ServerSession {
     bool was_followed = false;
     std::optional<TimePoint> upload_wanted_at;  ///< as of the first tick after it was
     TimePoint upload_heard_at{};
+    TimePoint upload_went_on_at{};     ///< when that was told last
+    bool is_upload_under_way = false;  ///< it was asked for, and its end has not come
   };
 
   /// The channels that have one map open.
@@ -614,36 +622,47 @@ class ServerSession {
   void on_upload(const Upload& upload, TimePoint now, Sink& sink) {
     Channel* channel = find_channel(upload.channel);
     if (channel == nullptr) return;
-    if (channel->state != Channel::State::uploading) break_off("an upload that nobody asked for");
+    if (!channel->is_upload_under_way) break_off("an upload that nobody asked for");
+    if (channel->state != Channel::State::uploading) return;  // the map is open: another client's came first
     if (!upload.bytes.empty()) channel->upload_heard_at = now;
     sink(UploadCame{upload.channel, upload.bytes});
   }
 
-  /// Whoever waits for the same map must not wait for a client that does not go on with it.
+  /// Clients that wait for the same map must not wait for one that does not go on with it.
   template <class Sink>
   void give_up_slow_uploads(TimePoint now, Sink& sink) {
     std::vector<ChannelId> slow;
+    std::vector<ChannelId> going_on;
     for (Channel* at = uploading_.first(); at != nullptr; at = uploading_.next(*at)) {
       Channel& channel = *at;
       if (!channel.upload_wanted_at) {
         channel.upload_wanted_at = now;
         channel.upload_heard_at = std::max(channel.upload_heard_at, now);
+        channel.upload_went_on_at = now;
       }
       const bool is_slow = now - channel.upload_heard_at >= limits_->upload_silence ||
                            now - *channel.upload_wanted_at >= limits_->upload_time;
-      if (is_slow) slow.push_back(channel.id);
+      if (is_slow) {
+        slow.push_back(channel.id);
+      } else if (now - channel.upload_went_on_at >= limits_->upload_patience) {
+        channel.upload_went_on_at = now;
+        going_on.push_back(channel.id);
+      }
     }
     for (const ChannelId id : slow) {
       refuse(id, StateErrc::peer_silent, "the initial state did not come in time");
       sink(ChannelClosed{id});
     }
+    for (const ChannelId id : going_on) sink(UploadGoesOn{id});
   }
 
   template <class Sink>
   void on_upload_end(ChannelId id, Sink& sink) {
     Channel* channel = find_channel(id);
     if (channel == nullptr) return;
-    if (channel->state != Channel::State::uploading) break_off("the end of an upload that nobody asked for");
+    if (!std::exchange(channel->is_upload_under_way, false))
+      break_off("the end of an upload that nobody asked for");
+    if (channel->state != Channel::State::uploading) return;  // as above
     channel->state = Channel::State::uploaded;
     uploading_.remove(*channel);
     sink(UploadEnded{id});

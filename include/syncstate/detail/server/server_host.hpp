@@ -52,6 +52,8 @@ class ServerHost {
   virtual void open_asked(const std::shared_ptr<ServerLink>& link, protocol::Open open) = 0;
   virtual void upload_came(ServerLink& link, protocol::ChannelId channel, ByteView bytes) = 0;
   virtual void upload_ended(const std::shared_ptr<ServerLink>& link, protocol::ChannelId channel) = 0;
+  /// The upload has gone on for another `Limits::upload_patience`.
+  virtual void upload_goes_on(ServerLink& link, protocol::ChannelId channel) = 0;
   virtual void channel_closed(ServerLink& link, protocol::ChannelId channel) = 0;
   virtual void fetch_asked(ServerLink& link, const protocol::Fetch& fetch) = 0;
   /// As `protocol::HostedSource`, of the maps that this peer may fetch.

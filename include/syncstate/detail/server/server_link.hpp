@@ -65,6 +65,8 @@ class ServerLink final : public LinkOwner,
   [[nodiscard]] protocol::ServerSession& session() { return session_; }
   [[nodiscard]] const Peer& peer() const { return peer_; }
   [[nodiscard]] std::uint64_t id() const { return id_; }
+  /// What the limits count the link by.
+  [[nodiscard]] const std::string& address() const { return address_; }
 
   /// The map asked for on `channel` is hosted; its commits wake this link from now on.
   void opened(protocol::ChannelId channel, const std::shared_ptr<HostedBase>& map, std::uint64_t sender) {
@@ -239,6 +241,7 @@ class ServerLink final : public LinkOwner,
   void perform(const protocol::UploadEnded& action) {
     host_->upload_ended(shared_from_this(), action.channel);
   }
+  void perform(const protocol::UploadGoesOn& action) { host_->upload_goes_on(*this, action.channel); }
   void perform(const protocol::ChannelClosed& action) {
     forget_asked(action.channel);
     forget_map(action.channel);
