@@ -292,6 +292,30 @@ TEST_CASE("all that a client makes a session hold is charged, bounded, and given
   CHECK(g.all->bytes() == 0);
 }
 
+TEST_CASE("what was asked for and is answered is charged no longer", "[protocol][account]") {
+  Greedy g;
+  const auto read_all = [&g] {
+    Bytes out;
+    do {
+      out.clear();
+      g.session->produce(out);
+    } while (!out.empty());
+  };
+  g.open(1);
+  read_all();
+  const std::size_t before = g.session->held_bytes();
+  for (wire::ChannelId i = 2; i < 202; i += 4) {
+    g.send(wire::GetUpdateId{i, 1});
+    g.send(wire::GetDiff{i + 1, 1, Position{}, 0});
+    g.send(wire::Fetch{i + 2, g.map->hash(), "string", "string"});
+    g.send(wire::List{i + 3});
+  }
+  REQUIRE(!g.is_over());
+  CHECK(g.session->held_bytes() > before);
+  read_all();
+  CHECK(g.session->held_bytes() == before);
+}
+
 TEST_CASE("a channel's name of its events is kept once for all channels of a link", "[protocol][account]") {
   Greedy g;
   for (wire::ChannelId i = 1; i <= 500; ++i) g.open(i);
