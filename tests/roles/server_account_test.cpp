@@ -1,0 +1,74 @@
+// What all links of a server hold is back to nothing when the links are gone, however they went.
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/inproc_world.hpp"
+#include "support/raw_peer.hpp"
+#include "syncstate/types.hpp"
+
+namespace syncstate::testing {
+namespace {
+
+namespace wire = syncstate::protocol;
+
+ServerCoreOptions without_own_room() {
+  ServerCoreOptions options;
+  options.limits.own_link_bytes = 0;
+  return options;
+}
+
+wire::Open open_of(wire::ChannelId channel, const MapHash& hash) {
+  wire::Open open;
+  open.channel = channel;
+  open.hash = hash;
+  open.key_type = open.value_type = type_name<std::string>();
+  open.mode = wire::FollowMode::every_step;
+  return open;
+}
+
+/// Has the server hold channels, requests, a name of events and half an event, and reads what it is told.
+void be_greedy(RawPeer& peer, const MapHash& hosted) {
+  for (wire::ChannelId i = 1; i <= 50; ++i) peer.send(open_of(i, hosted));
+  for (wire::ChannelId i = 51; i <= 60; ++i) peer.send(open_of(i, MapHash()));  // nobody has that map
+  peer.send(wire::EventType{1, "type"});
+  for (wire::ChannelId i = 61; i <= 200; ++i) peer.send(wire::GetUpdateId{i, 1 + i % 50});
+  const Bytes part(300'000);
+  peer.send(wire::EventPart{1, part});
+  Bytes frame;
+  wire::append_frame(frame, wire::EventPart{1, part});
+  peer.send_bytes(ByteView(frame).first(200'000));
+}
+
+}  // namespace
+
+TEST_CASE("the account of a server is empty again when its links are gone", "[account]") {
+  const bool is_aborted = GENERATE(true, false);
+  World world(without_own_room());
+  const MapHash hosted = world.host().hash();
+  std::size_t before = 0;
+  {
+    std::vector<std::shared_ptr<RawPeer>> peers;
+    for (int i = 0; i < 5; ++i) {
+      peers.push_back(RawPeer::connect(world.time, *world.port));
+      peers.back()->send_hello(password);
+      world.time.run_ready();
+      be_greedy(*peers.back(), hosted);
+      world.time.run_ready();
+      REQUIRE(peers.back()->is_open());
+      CHECK(world.server->core().link_bytes() >= before + 500'000);
+      before = world.server->core().link_bytes();
+    }
+    if (is_aborted) {
+      for (const auto& peer : peers) peer->abort();
+    }  // else they are silent for too long
+    CHECK(world.wait([&] { return world.server->core().link_count() == 0; }));
+    world.time.run_ready();  // the last one is told
+  }
+  CHECK(world.server->core().link_bytes() == 0);
+}
+
+}  // namespace syncstate::testing
