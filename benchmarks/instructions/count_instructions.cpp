@@ -179,6 +179,7 @@ class Connection {
     open.key_type = open.value_type = "string";
     open.mode = wire::FollowMode::merged;
     channel_ = client_.open(open);
+    client_.get_sender(channel_, 0);
     exchange();
   }
 
@@ -187,7 +188,7 @@ class Connection {
     const ss::ByteView bytes = ss::as_byte_view(value);
     auto event = std::make_shared<const ss::SerializedEvent>(
         ss::SerializedEvent{"string", ss::Bytes(bytes.begin(), bytes.end())});
-    client_.send_event(channel_, 77, ++sent_, std::move(event));
+    client_.send_event(channel_, ++sent_, std::move(event));
     exchange();
     if (answered_ != sent_ || follower_.replica.update_id() != sent_)
       throw std::runtime_error("a round trip did not come to its end");
@@ -205,7 +206,11 @@ class Connection {
     }
   }
 
-  void perform(const wire::OpenAsked& a) { server_.opened(a.open.channel, hosted_, 77); }
+  void perform(const wire::OpenAsked& a) {
+    server_.opened(a.open.channel, hosted_);
+    if (const auto early = server_.early_ask_of(a.open.channel)) perform(*early);
+  }
+  void perform(const wire::SenderAsked& a) { server_.give_sender(a.channel, 77); }
   void perform(const wire::EventCame& a) {
     const std::string value(ss::as_string_view(a.bytes));
     server_.answer(a.ticket, hosted_->transact([&](Map& map) { map.set(key_, value); }));

@@ -86,9 +86,11 @@ struct Limits {
   std::size_t requests_in_flight = 1'024;
   /// Answers kept per sender for repeats.
   std::size_t answers_per_sender = 1'024;
-  /// Senders remembered per map; beyond, the one idle for longest is forgotten.
+  /// Senders remembered per map; beyond, an idle one is forgotten, of the client (certificate subject, or address without
+  /// one) that has most. Those that open channels have are not: one per link and map.
   std::size_t senders_per_map = 65'536;
-  /// What the answers kept for all senders of a map may take, in bytes; beyond, senders are forgotten as above.
+  /// What the answers kept for all senders of a map may take, in bytes; beyond, those of the client whose
+  /// answers take most are forgotten.
   std::size_t answer_bytes_per_map = std::size_t{256} << 20;
 
   /// A heartbeat goes out after this long.

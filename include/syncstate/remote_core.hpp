@@ -444,8 +444,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void lose_link(std::error_code reason, const std::string& detail) {
     for (auto& [hash, entry] : entries_) {
-      entry.channel = 0;
-      entry.is_open = false;
+      entry.lose_channel();
       entry.refusal.reset();
       entry.take_events_back();
       for (Follower& follower : entry.followers) {
@@ -599,8 +598,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       }
       if (entry.is_open) {
         close_channel(entry.channel);
-        entry.channel = 0;
-        entry.is_open = false;
+        entry.lose_channel();
       }
       const bool is_one_too_many = entry.channel == 0 && entries_.size() > options_.limits.maps;
       at = is_one_too_many && !entry.is_watched && !entry.is_in_backlog ? entries_.erase(at) : std::next(at);
@@ -692,7 +690,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (!is_ready() || entry.channel != 0 || entry.refusal) return;
     entry.channel = session_->open(open_message(entry, {}, protocol::FollowMode::none));
     channels_[entry.channel] = Route{&entry, nullptr};
+    if (!entry.events.empty()) ask_for_sender(entry);
     wake();
+  }
+
+  /// Once per channel. Until it is answered no event of the map is sent, so that each can be repeated on another link.
+  void ask_for_sender(Entry& entry) {
+    if (!std::exchange(entry.is_sender_asked, true)) session_->get_sender(entry.channel, entry.sender);
   }
 
   /// Whoever asks in person is not kept waiting by an earlier refusal.
@@ -718,7 +722,6 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     open.keys_hash = entry.identity.keys_hash;
     open.key_type = entry.identity.key_type;
     open.value_type = entry.identity.value_type;
-    open.sender = entry.sender;
     open.position = position;
     open.mode = mode;
     return open;
@@ -892,7 +895,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void send_events(Entry& entry) {
-    if (!is_ready() || !entry.is_open) return;
+    if (!is_ready() || entry.channel == 0 || entry.events.empty()) return;
+    if (!entry.has_sender) return ask_for_sender(entry);
     const std::uint64_t most = session_->events_in_flight();
     const std::uint64_t most_bytes = session_->event_bytes_in_flight();
     while (entry.sent_events < entry.events.size() && events_in_flight_ < most) {
@@ -908,7 +912,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       event.is_on_link = true;
       ++entry.sent_events;
       // The session keeps the call for as long as it needs the event.
-      session_->send_event(entry.channel, entry.sender, event.number, {event.call, &event.call->event()});
+      session_->send_event(entry.channel, event.number, {event.call, &event.call->event()});
       ++events_in_flight_;
       event_bytes_in_flight_ += bytes;
     }
@@ -982,7 +986,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       return;
     }
     entry->is_open = true;
-    adopt_sender(*entry, action.sender, action.head.epoch);
+    if (entry->sender_epoch != action.head.epoch) adopt_sender(*entry, 0, action.head.epoch);
     for (const auto& opener : std::exchange(entry->openers, {})) finish(*opener, {});
     for (Follower& each : entry->followers) {
       if (each.is_open) tell_follower(*entry, each);
@@ -993,13 +997,23 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     start_requests();
   }
 
-  /// Within an epoch what was not answered is repeated under its old number, in order. For a master that does
-  /// not know us it can't be: nobody could tell whether it ran.
+  void perform(const protocol::SenderGiven& action) {
+    const auto [entry, follower] = route_of(action.channel);
+    if (entry == nullptr || follower != nullptr) return;
+    if (entry->sender != action.sender) adopt_sender(*entry, action.sender, entry->sender_epoch);
+    entry->has_sender = true;
+    send_events(*entry);
+  }
+
+  /// Starts again with number 1, as another sender or in another epoch. Within an epoch and under the same sender,
+  /// unanswered events are repeated under their numbers. Here they can't be, because the master does not know them: it
+  /// could not tell whether they ran.
   void adopt_sender(Entry& entry, std::uint64_t sender, Epoch epoch) {
-    if (entry.sender == sender && entry.sender_epoch == epoch) return;
+    const char* const why = entry.sender_epoch != epoch
+                                ? "the master was restarted meanwhile"
+                                : "the server does not remember the earlier events of this client any more";
     for (const PendingEvent& event : entry.events) {
-      if (event.number != 0 && event.call)
-        finish(*event.call, StateErrc::outcome_unknown, "the master was restarted meanwhile");
+      if (event.number != 0 && event.call) finish(*event.call, StateErrc::outcome_unknown, why);
     }
     entry.erase_events_if([](const PendingEvent& e) { return e.number != 0; });
     entry.sender = sender;
@@ -1051,8 +1065,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       follower->refusal = refusal;
       return tell_follower(entry, *follower);
     }
-    entry.channel = 0;
-    entry.is_open = false;
+    entry.lose_channel();
     entry.refusal = refusal;
     take_events_back(entry);
     for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);

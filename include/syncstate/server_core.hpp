@@ -300,7 +300,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     if (found != entries_.end()) {
       if (const auto slot = found->second.slot) {
         lock.unlock();
-        return link->opened(open.channel, slot, open.sender);
+        return link->opened(open.channel, slot);
       }
       // Another client is asked for this map already.
       add_waiter(open.hash, found->second, link, open, may_init);
@@ -445,7 +445,6 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// A channel that is opened or refused once its map is hosted or can't be; its client may be asked for the map, too.
   struct Waiter {
     std::weak_ptr<detail::ServerLink> link;
-    std::uint64_t sender = 0;
     bool may_init = true;
   };
 
@@ -558,7 +557,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   void add_waiter(const MapHash& hash, Entry& entry, const std::shared_ptr<detail::ServerLink>& link,
                   const protocol::Open& open, bool may_init) {
     const detail::ChannelOfLink id{link->id(), open.channel};
-    entry.waiters.emplace(id, Waiter{link, open.sender, may_init});
+    entry.waiters.emplace(id, Waiter{link, may_init});
     waiting_.emplace(id, hash);
     if (may_init && !entry.is_found) entry.askable.add(link->address(), id);
   }
@@ -684,9 +683,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   void publish(const MapHash& hash, const std::shared_ptr<Slot>& slot) {
     for (const auto& [id, waiter] : finish_entry(hash, slot)) {
       if (const auto link = waiter.link.lock()) {
-        on_lane_of(link, [channel = id.second, sender = waiter.sender, slot](detail::ServerLink& l) {
-          l.opened(channel, slot, sender);
-        });
+        on_lane_of(link, [channel = id.second, slot](detail::ServerLink& l) { l.opened(channel, slot); });
       }
     }
   }

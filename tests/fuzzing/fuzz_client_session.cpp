@@ -65,6 +65,15 @@ class Script {
     require(!std::exchange(channels_[action.channel].is_open, true), "a channel is opened once");
     thrower_.maybe_throw();
   }
+  void operator()(const wire::SenderGiven& action) {
+    expect_action();
+    const auto channel = channels_.find(action.channel);
+    require(channel != channels_.end() && channel->second.is_open, "only an open channel gets a sender");
+    require(channel->second.is_sender_asked, "only a sender that was asked for is given");
+    require(!std::exchange(channel->second.has_sender, true), "a sender is given once");
+    require(action.sender != 0, "a sender is never 0");
+    thrower_.maybe_throw();
+  }
   void operator()(const wire::UploadAsked& action) {
     expect_action();
     require(channels_.contains(action.channel), "only a channel that was asked for is uploaded");
@@ -149,6 +158,8 @@ class Script {
     bool is_open = false;
     bool is_wanted = false;
     bool was_followed = false;
+    bool is_sender_asked = false;
+    bool has_sender = false;
     std::uint64_t next_event = 1;
     std::uint64_t unanswered = 0;
   };
@@ -242,8 +253,13 @@ class Script {
 
   void send_message() {
     switch (input_.below(16)) {
-      case 0:
-        return feed(frame_of(wire::Opened{take_id(), take_position(input_, head_), input_.take_byte()}));
+      case 0: {
+        const ChannelId id = take_id();
+        feed(frame_of(wire::Opened{id, take_position(input_, head_)}));
+        const std::uint64_t sender = input_.take_byte();
+        if (sender % 2 != 0) feed(frame_of(wire::SenderMessage{id, sender}));
+        return;
+      }
       case 1: return feed(frame_of(wire::UploadWanted{take_id()}));
       case 2: {
         wire::Refused message;
@@ -299,7 +315,9 @@ class Script {
         return feed(testing::raw_frame(static_cast<unsigned>(FrameKind::heartbeat), body));
       }
       default: {
-        if (input_.below(4) != 0) {
+        const std::size_t how = input_.below(8);
+        if (how == 1) return feed(frame_of(wire::SenderMessage{take_id(), input_.take_byte()}));
+        if (how != 0) {
           return feed(frame_of(
               wire::AnswerError{take_id(), input_.take_number(), take_reason(input_), take_text(input_)}));
         }
@@ -419,6 +437,9 @@ class Script {
     if (id == 0) return open();
     Channel& channel = channels_[id];
     if (what == 4) return close(id);
+    if (what == 9 && !std::exchange(channel.is_sender_asked, true)) {
+      return session_.get_sender(id, input_.take_number());
+    }
     if (!channel.is_open) return;
     switch (what) {
       case 5:
@@ -441,10 +462,11 @@ class Script {
         streams_[id] = Stream{take_position(input_, head_)};
         return session_.follow(id, streams_[id].at, wire::FollowMode::merged);
       default: {
+        if (!channel.has_sender) return;
         auto event = std::make_shared<SerializedEvent>();
         event->type_name = take_text(input_);
         event->bytes.resize(input_.take_byte() * std::size_t{2});
-        return session_.send_event(id, 77, channel.next_event++, std::move(event));
+        return session_.send_event(id, channel.next_event++, std::move(event));
       }
     }
   }
@@ -527,6 +549,7 @@ class Script {
         ++sent_events_;
         return;
       }
+      case FrameKind::get_sender: wire::decode_body<wire::GetSender>(frame.body); return;
       default: fail("a frame that a client never sends");
     }
   }

@@ -171,6 +171,8 @@ void check_any_body(FrameKind kind, ByteView body) {
     case FrameKind::value_part: return check_body<ValuePart>(body);
     case FrameKind::answer: return check_body<Answer>(body);
     case FrameKind::answer_error: return check_body<AnswerError>(body);
+    case FrameKind::get_sender: return check_body<GetSender>(body);
+    case FrameKind::sender: return check_body<SenderMessage>(body);
   }
 }
 

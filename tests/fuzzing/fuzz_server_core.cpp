@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,7 +77,9 @@ struct Attacker {
   std::shared_ptr<RawPeer> peer;
   bool has_said_hello = false;
   ChannelId last_id = 0;
-  std::map<ChannelId, std::uint64_t> senders;  ///< of channels that were opened
+  std::map<ChannelId, std::uint64_t> senders;  ///< of channels that were opened; 0: none
+  std::set<ChannelId> asked;                   ///< channels for which a sender was asked
+  std::vector<std::uint64_t> known_senders;    ///< of all its links
   std::map<ChannelId, std::size_t> uploads;    ///< bytes sent so far, of channels whose upload was wanted
   std::map<ChannelId, std::size_t> maps;       ///< which known map a channel asked for
   std::map<ChannelId, std::uint64_t> next_numbers;  ///< of events
@@ -224,7 +227,9 @@ class Script {
   void connect(std::size_t which) {
     Attacker& attacker = attackers_[which];
     if (attacker.peer) attacker.peer->abort();
+    std::vector<std::uint64_t> known = std::move(attacker.known_senders);
     attacker = Attacker{};
+    attacker.known_senders = std::move(known);
     attacker.peer = RawPeer::connect(time_, *port_, address_of(which));
     const std::size_t how = input_.below(8);
     if (how == 0) return;
@@ -251,9 +256,16 @@ class Script {
       case FrameKind::heartbeat: return;
       case FrameKind::opened: {
         const auto m = protocol::decode_body<protocol::Opened>(frame.body);
-        require(m.sender != 0 && m.head.epoch != 0, "a sender and an epoch are never 0");
-        attacker.senders[m.channel] = m.sender;
+        require(m.head.epoch != 0, "an epoch is never 0");
+        attacker.senders.try_emplace(m.channel, 0);
         attacker.head = m.head;
+        return;
+      }
+      case FrameKind::sender: {
+        const auto m = protocol::decode_body<protocol::SenderMessage>(frame.body);
+        require(attacker.senders.contains(m.channel), "only an open channel gets a sender");
+        require(std::exchange(attacker.senders[m.channel], m.sender) == 0, "a channel gets one sender");
+        attacker.known_senders.push_back(m.sender);
         return;
       }
       case FrameKind::upload_wanted: {
@@ -329,10 +341,22 @@ class Script {
     }
     open.key_type = take_type();
     open.value_type = take_type();
-    if (!attacker.senders.empty() && input_.flip()) open.sender = attacker.senders.begin()->second;
     open.position = take_position(attacker);
     open.mode = take_mode();
     attacker.peer->send(open);
+    if (input_.below(4) == 0) ask_for_sender(attacker, open.channel);
+  }
+
+  /// Once per channel in most cases; as one it had before, one of somebody else, or a new one.
+  void ask_for_sender(Attacker& attacker, ChannelId channel) {
+    if (!attacker.asked.insert(channel).second && input_.below(32) != 0) return;
+    const Attacker& other = attackers_[input_.below(attackers_.size())];
+    protocol::GetSender ask;
+    ask.channel = channel;
+    if (!other.known_senders.empty() && input_.flip()) {
+      ask.sender = other.known_senders[input_.below(other.known_senders.size())];
+    }
+    attacker.peer->send(ask);
   }
 
   /// The next piece of what was asked for, or of something else.
@@ -357,6 +381,7 @@ class Script {
 
   void send_event(Attacker& attacker) {
     const ChannelId channel = take_from(attacker.senders);
+    if (input_.below(16) != 0) ask_for_sender(attacker, channel);
     if (input_.below(8) != 0) {
       protocol::EventType type;
       type.channel = channel;
@@ -377,7 +402,6 @@ class Script {
     }
     protocol::EventMessage event;
     event.channel = channel;
-    event.sender = input_.below(16) == 0 ? input_.take_number() : attacker.senders[channel];
     std::uint64_t& next = attacker.next_numbers[channel];
     // The next number, one again, or one of the future.
     event.number = input_.below(4) == 0 ? input_.take_number() : ++next;

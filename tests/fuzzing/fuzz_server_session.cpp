@@ -51,7 +51,7 @@ class Script {
   void operator()(const wire::OpenAsked& action) {
     expect_action();
     expect_new(action.open.channel);
-    channels_[action.open.channel] = Channel{State::asked, action.open, {}, {}};
+    channels_[action.open.channel] = Channel{State::asked, action.open};
     require(channels_.size() <= limits_.maps, "the maps of a link are bounded");
     thrower_.maybe_throw();
     if (answers_at_once_) answer_open(action.open.channel);
@@ -113,8 +113,21 @@ class Script {
     for (std::uint8_t i = 1; i <= 3; ++i) list_.maps.insert(MapHash({std::byte{i}}));
     session_.send_hosted(action.request, list_);
   }
+  void operator()(const wire::SenderAsked& action) {
+    expect_action();
+    Channel* const channel = find(action.channel);
+    require(channel != nullptr && channel->state == State::open,
+            "only of an open channel a sender is asked for");
+    require(!std::exchange(channel->is_sender_asked, true), "a sender is asked for once");
+    thrower_.maybe_throw();
+    if (input_.below(4) == 0) return;  // the client waits in vain
+    channel->sender = action.channel + 1'000;
+    session_.give_sender(action.channel, channel->sender);
+  }
   void operator()(const wire::EventCame& action) {
     expect_action();
+    require(action.sender != 0 && action.sender == find(action.ticket.channel)->sender,
+            "an event is of the sender that its channel has");
     require(state_of(action.ticket.channel) == State::open, "events come on open channels only");
     require(action.bytes.size() <= limits_.event_bytes, "no event is beyond the limit");
     require(action.ticket.bytes == action.bytes.size(), "an event's ticket says what it takes");
@@ -140,8 +153,10 @@ class Script {
   struct Channel {
     State state = State::asked;
     wire::Open open;
-    std::optional<Position> at;    ///< of the stream; none if there is none, or we do not know
-    std::deque<Expected> answers;  ///< that the role gave and the client has not got
+    std::optional<Position> at{};    ///< of the stream; none if there is none, or we do not know
+    std::deque<Expected> answers{};  ///< that the role gave and the client has not got
+    bool is_sender_asked = false;
+    std::uint64_t sender = 0;
   };
 
   void expect_action() {
@@ -151,6 +166,10 @@ class Script {
   void expect_new(ChannelId id) {
     require(id > last_id_, "every channel and request is new");
     last_id_ = id;
+  }
+  [[nodiscard]] Channel* find(ChannelId id) {
+    const auto found = channels_.find(id);
+    return found == channels_.end() ? nullptr : &found->second;
   }
   [[nodiscard]] std::optional<State> state_of(ChannelId id) const {
     const auto found = channels_.find(id);
@@ -204,7 +223,6 @@ class Script {
     open.channel = take_new_id();
     open.hash = take_hash();
     open.key_type = open.value_type = "string";
-    open.sender = input_.take_byte();
     open.position = take_position(input_, map_->head());
     open.mode = take_mode(input_);
     feed(frame_of(open));
@@ -266,9 +284,14 @@ class Script {
       }
       case 13:
       case 14: {
+        const ChannelId id = take_channel();
+        Channel* const channel = find(id);
+        const bool is_known = channel != nullptr && channel->is_sender_asked;
+        if ((!is_known && input_.below(16) != 0) || input_.below(64) == 0) {
+          feed(frame_of(wire::GetSender{id, input_.take_byte()}));
+        }
         wire::EventMessage message;
-        message.channel = take_channel();
-        message.sender = input_.take_byte();
+        message.channel = id;
         message.number = input_.take_number();
         message.bytes = input_.take_bytes();
         return feed(frame_of(message));
@@ -331,9 +354,10 @@ class Script {
       const StateErrc reason = take_reason(input_);
       session_.refuse(id, reason, take_text(input_), MapHash());
       channels_.erase(id);
-    } else if (session_.opened(id, map_, 77)) {
+    } else if (session_.opened(id, map_)) {
       channel.state = State::open;
       if (channel.open.mode != wire::FollowMode::none) channel.at = channel.open.position;
+      if (const auto early = session_.early_ask_of(id)) (*this)(*early);
     } else {
       channels_.erase(id);
     }
@@ -403,6 +427,7 @@ class Script {
         has_said_goodbye_ = true;
         return;
       case FrameKind::opened: wire::decode_body<wire::Opened>(frame.body); return;
+      case FrameKind::sender: wire::decode_body<wire::SenderMessage>(frame.body); return;
       case FrameKind::upload_wanted: wire::decode_body<wire::UploadWanted>(frame.body); return;
       case FrameKind::refused: wire::decode_body<wire::Refused>(frame.body); return;
       case FrameKind::update_id: wire::decode_body<wire::UpdateIdMessage>(frame.body); return;

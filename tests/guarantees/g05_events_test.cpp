@@ -23,20 +23,19 @@ struct RawSender {
     open.hash = hash;
     open.key_type = type_name<std::string>();
     open.value_type = type_name<std::string>();
-    open.sender = known_sender;
     peer->send(open);
+    peer->send(protocol::GetSender{1, known_sender});
     peer->send(protocol::EventType{1, type_name<Command>()});
     world.time.run_ready();
-    sender = peer->find<protocol::Opened>().value().sender;
+    sender = peer->find<protocol::SenderMessage>().value().sender;
   }
 
   /// Sends an event and gives the frame that answers it.
-  RawPeer::Received send(std::uint64_t number, const Change& event, std::uint64_t as = 0) {
+  RawPeer::Received send(std::uint64_t number, const Change& event) {
     const std::size_t before = peer->received().size();
     const Bytes bytes = event.serialize();
     protocol::EventMessage message;
     message.channel = 1;
-    message.sender = as != 0 ? as : sender;
     message.number = number;
     message.bytes = bytes;
     peer->send(message);
@@ -49,8 +48,8 @@ struct RawSender {
     REQUIRE(frame.kind == protocol::FrameKind::answer);
     return protocol::decode_body<protocol::Answer>(frame.body).update_id;
   }
-  protocol::AnswerError error_of(std::uint64_t number, const Change& event, std::uint64_t as = 0) {
-    const auto frame = send(number, event, as);
+  protocol::AnswerError error_of(std::uint64_t number, const Change& event) {
+    const auto frame = send(number, event);
     REQUIRE(frame.kind == protocol::FrameKind::answer_error);
     return protocol::decode_body<protocol::AnswerError>(frame.body);
   }
@@ -59,6 +58,12 @@ struct RawSender {
   std::shared_ptr<RawPeer> peer;
   std::uint64_t sender = 0;
 };
+
+/// Sends an event that changes nothing, so that the next one is sent at once.
+void get_sender(World& world, const std::shared_ptr<Remote>& remote, const Map& map) {
+  CHECK(remote->send_event(map.hash(), Change{{"nothing", "", ""}}) == 0);
+  world.runs.clear();
+}
 
 }  // namespace
 
@@ -171,24 +176,39 @@ TEST_CASE(
   CHECK(handle.update_id() == 1'030);
 }
 
-TEST_CASE("guarantee 5: the master gives out sender ids, and runs nothing of an unknown one") {
+TEST_CASE("guarantee 5: the master gives out sender ids, and an event's sender is that of its channel") {
   World world;
   const Handle handle = world.host();
   RawSender raw(world, handle.hash());
-  RawSender other(world, handle.hash());
+  const RawSender other(world, handle.hash());
   CHECK(raw.sender != 0);
   CHECK(other.sender != raw.sender);
-  CHECK(raw.error_of(1, set_key("key00", "a"), raw.sender ^ 1).reason == StateErrc::outcome_unknown);
-  CHECK(world.runs.empty());
   // A sender that the master does not know, as one of an earlier epoch, gets a new id.
   const RawSender stranger(world, handle.hash(), 12'345);
   CHECK(stranger.sender != 12'345);
+  CHECK(stranger.sender != 0);
+
+  // Without a sender nothing runs.
+  const auto peer = connect_raw(world.time, *world.port, password);
+  peer->send(open_of(handle.hash()));
+  peer->send(protocol::EventType{1, type_name<Command>()});
+  const Bytes bytes = set_key("key00", "a").serialize();
+  protocol::EventMessage message;
+  message.channel = 1;
+  message.number = 1;
+  message.bytes = bytes;
+  peer->send(message);
+  world.time.run_ready();
+  CHECK(peer->goodbye() == StateErrc::protocol_error);
+  CHECK(world.runs.empty());
+  CHECK(raw.answer_of(1, set_key("key00", "b")) == 1);
 }
 
 TEST_CASE("guarantee 5: an unanswered event is repeated only within the epoch it was first sent to") {
   World world;
   const auto remote = world.connect();
   const Map map = world.make_map(remote, 1);
+  get_sender(world, remote, map);
   world.port->faults().is_client_deaf = true;  // events get through, answers do not
   const Sent sent = Sent::send(world, remote, map.hash(), set_key("key00", "sent"));
   world.time.run_ready();
@@ -206,6 +226,155 @@ TEST_CASE("guarantee 5: an unanswered event is repeated only within the epoch it
   CHECK(world.runs == Texts{"sent", "unsent"});
 }
 
+TEST_CASE("guarantee 5: a remote sends no event before it has its sender, and asks for its old one again") {
+  World world;
+  world.server.reset();
+  std::vector<std::shared_ptr<RawPeer>> masters;
+  RawPeer::listen(world.time, *world.port,
+                  [&](const std::shared_ptr<RawPeer>& peer) { masters.push_back(peer); });
+  const auto remote = world.connect();
+  Map map(remote);
+  push_keys(map, 1);
+  map.freeze(0ms);
+  CHECK(error_of([&] { remote->init(map, 1ms); }) == StateErrc::unavailable);
+  const auto open_again = [&](Epoch epoch) {
+    const std::size_t links = masters.size();
+    if (links > 0 && masters.back()->is_open()) {
+      masters.back()->abort();
+      REQUIRE(world.wait([&] { return masters.size() > links; }));
+    }
+    world.time.run_ready();  // the channel binding is there
+    masters.back()->send_welcome(password);
+    world.time.run_ready();
+    const auto open = masters.back()->find<protocol::Open>();
+    REQUIRE(open);
+    masters.back()->send(protocol::Opened{open->channel, {epoch, 1}});
+    world.time.run_ready();
+    return open->channel;
+  };
+  const auto ask = [&] { return masters.back()->find<protocol::GetSender>(); };
+  const auto event = [&] { return masters.back()->find<protocol::EventMessage>(); };
+  const auto give = [&](protocol::ChannelId channel, std::uint64_t sender) {
+    masters.back()->send(protocol::SenderMessage{channel, sender});
+    world.time.run_ready();
+  };
+
+  auto channel = open_again(7);
+  CHECK_FALSE(ask());  // a map that is only opened takes no sender
+  const Sent first = Sent::send(world, remote, map.hash(), set_key("key00", "a"));
+  const Sent second = Sent::send(world, remote, map.hash(), set_key("key00", "b"));
+  world.time.run_ready();
+  CHECK(masters.back()->all<protocol::GetSender>().size() == 1);
+  CHECK(ask()->sender == 0);
+  CHECK_FALSE(event());
+  give(channel, 77);
+  CHECK(masters.back()->all<protocol::EventMessage>().size() == 2);
+
+  // The next link asks with `open`, for the same sender, and repeats nothing before it has it.
+  channel = open_again(7);
+  CHECK(ask()->sender == 77);
+  CHECK_FALSE(event());
+  give(channel, 77);
+  CHECK(event()->number == 1);
+  masters.back()->send(protocol::Answer{channel, 1, 2});
+  world.time.run_ready();
+  CHECK(first.result() == 2);
+  CHECK_FALSE(second.is_finished());
+
+  SECTION("the master has forgotten it") {
+    channel = open_again(7);
+    CHECK(ask()->sender == 77);
+    give(channel, 78);
+    CHECK(second.error() == StateErrc::outcome_unknown);
+    CHECK_FALSE(event());
+    Sent::send(world, remote, map.hash(), set_key("key00", "c"));
+    world.time.run_ready();
+    CHECK(event()->number == 1);
+  }
+  SECTION("the master is another one") {
+    channel = open_again(8);
+    CHECK(second.error() == StateErrc::outcome_unknown);  // whatever sender it will give
+    give(channel, 77);
+    Sent::send(world, remote, map.hash(), set_key("key00", "c"));
+    world.time.run_ready();
+    CHECK(event()->number == 1);
+  }
+  SECTION("the link is lost before the sender comes") {
+    channel = open_again(7);
+    channel = open_again(7);
+    CHECK(ask()->sender == 77);
+    give(channel, 77);
+    CHECK(event()->number == 2);
+  }
+}
+
+TEST_CASE(
+    "guarantee 5: a client that comes back before its lost link is noticed goes on as the same sender") {
+  World world;
+  const Handle handle = world.host();
+  RawSender lost(world, handle.hash());
+  CHECK(lost.answer_of(1, set_key("key00", "a")) == 1);
+  CHECK(lost.answer_of(2, set_key("key00", "b")) == 2);
+  RawSender back(world, handle.hash(), lost.sender);
+  CHECK(back.sender == lost.sender);
+  CHECK(back.answer_of(2, set_key("key00", "b")) == 2);
+  CHECK(back.answer_of(3, set_key("key00", "c")) == 3);
+  // What was still under way on the lost link takes effect once.
+  CHECK(lost.answer_of(3, set_key("key00", "c")) == 3);
+  CHECK(world.runs == Texts{"a", "b", "c"});
+  lost.peer->abort();
+  world.time.run_ready();
+  CHECK(back.answer_of(4, set_key("key00", "d")) == 4);
+}
+
+TEST_CASE("guarantee 5: channels that send no event take no place among the senders") {
+  ServerCoreOptions options;
+  options.limits.senders_per_map = 1;
+  World world(options);
+  const Handle handle = world.host();
+  RawSender idle(world, handle.hash());
+  CHECK(idle.answer_of(1, set_key("key00", "a")) == 1);
+  idle.peer->abort();
+  world.time.run_ready();
+  std::vector<std::unique_ptr<Follower>> followers;
+  for (int i = 0; i < 5; ++i) {
+    const auto remote = world.connect();
+    Map map = world.make_map(remote);
+    CHECK(map.sync() == 1);
+    followers.push_back(std::make_unique<Follower>(std::move(map), ReplicaOptions{}));
+    REQUIRE(followers.back()->wait_for(1, 1s));
+  }
+  RawSender back(world, handle.hash(), idle.sender);
+  CHECK(back.sender == idle.sender);
+  CHECK(back.answer_of(1, set_key("key00", "a")) == 1);
+}
+
+TEST_CASE("guarantee 5: a link that asks for senders over and over takes one place of them") {
+  ServerCoreOptions options;
+  options.limits.senders_per_map = 3;
+  World world(options);
+  const Handle handle = world.host();
+  RawSender idle(world, handle.hash());
+  CHECK(idle.answer_of(1, set_key("key00", "a")) == 1);
+  idle.peer->abort();
+  world.time.run_ready();
+  const auto peer = connect_raw(world.time, *world.port, password);
+  for (protocol::ChannelId channel = 1; channel <= 100; ++channel) {
+    peer->send(open_of(handle.hash(), channel));
+    peer->send(protocol::GetSender{channel, channel % 3 == 0 ? channel : 0});
+    peer->send(protocol::CloseChannel{channel});
+    world.time.run_ready();
+  }
+  const auto given = peer->all<protocol::SenderMessage>();
+  CHECK(given.size() == 100);
+  RawSender back(world, handle.hash(), idle.sender);
+  CHECK(back.sender == idle.sender);
+  CHECK(back.answer_of(1, set_key("key00", "a")) == 1);
+  // The last of them is remembered, in case its client comes back.
+  CHECK(RawSender(world, handle.hash(), given[99].sender).sender == given[99].sender);
+  CHECK(RawSender(world, handle.hash(), given[98].sender).sender != given[98].sender);
+}
+
 TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown` that it may have run") {
   World world;
   const auto remote = world.connect();
@@ -221,7 +390,17 @@ TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown`
     world.time.advance(60s);
     CHECK(world.runs.empty());
   }
+  SECTION("not sent, because the sender that was asked for did not come") {
+    world.port->faults().is_server_deaf = true;
+    CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "a")); }) == StateErrc::unavailable);
+    world.port->faults().is_server_deaf = false;
+    world.port->resume_reading();
+    world.time.advance(120s);
+    CHECK(world.runs.empty());
+    CHECK(remote->send_event(map.hash(), set_key("key00", "b")) == 1);
+  }
   SECTION("sent, not answered, and it did not run") {
+    get_sender(world, remote, map);
     world.port->faults().is_server_deaf = true;
     CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "a")); }) ==
           StateErrc::outcome_unknown);
@@ -236,6 +415,7 @@ TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown`
     CHECK(world.runs == Texts{"b"});
   }
   SECTION("sent, not answered, and it did run") {
+    get_sender(world, remote, map);
     world.port->faults().is_client_deaf = true;
     CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "a")); }) ==
           StateErrc::outcome_unknown);

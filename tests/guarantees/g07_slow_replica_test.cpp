@@ -193,7 +193,7 @@ TEST_CASE("guarantee 7: a replica reports its position with its heartbeat and ac
   REQUIRE(opens.size() == 2);  // the map, and the replica that follows it
   const auto stream = opens[1].channel;
   CHECK(opens[1].mode == protocol::FollowMode::merged);
-  for (const auto& open : opens) master->send(protocol::Opened{open.channel, {7, 2}, 1});
+  for (const auto& open : opens) master->send(protocol::Opened{open.channel, {7, 2}});
   protocol::DiffMessage first;
   first.stream = stream;
   first.epoch = 7;

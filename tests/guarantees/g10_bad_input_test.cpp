@@ -149,15 +149,32 @@ std::vector<Wrong> wrongs() {
        [](RawPeer& peer, const Victim&) { peer.send(protocol::UploadEnd{1}); }},
       {"an event for a map that is not open yet", StateErrc::protocol_error,
        [](RawPeer& peer, const Victim&) {
-         peer.send(protocol::EventMessage{2, 1, 1, {}});
+         peer.send(protocol::EventMessage{2, 1, {}});
        }},
       {"an event that is none", StateErrc::decode_error,
        [](RawPeer& peer, const Victim&) {
          const Bytes garbage = bytes_of({9, 9, 9});
+         peer.send(protocol::GetSender{1, 0});
          peer.send(protocol::EventType{1, type_name<Command>()});
-         peer.send(protocol::EventMessage{1, 1, 1, garbage});
+         peer.send(protocol::EventMessage{1, 1, garbage});
        },
        true},
+      {"an event on a channel that has no sender", StateErrc::protocol_error,
+       [](RawPeer& peer, const Victim&) {
+         peer.send(protocol::EventType{1, type_name<Command>()});
+         peer.send(protocol::EventMessage{1, 1, {}});
+       }},
+      {"a sender asked for twice", StateErrc::protocol_error,
+       [](RawPeer& peer, const Victim&) {
+         peer.send(protocol::GetSender{1, 0});
+         peer.send(protocol::GetSender{1, 0});
+       }},
+      {"a second sender for one map on one link", StateErrc::protocol_error,
+       [](RawPeer& peer, const Victim& victim) {
+         peer.send(open_of(victim.handle.hash(), 7));
+         peer.send(protocol::GetSender{1, 0});
+         peer.send(protocol::GetSender{7, 0});
+       }},
       {"an event of more than 1 MiB in parts", StateErrc::too_large,
        [](RawPeer& peer, const Victim&) {
          const Bytes part(900'000);
@@ -235,16 +252,15 @@ TEST_CASE("guarantee 10: events before one that is none run, and those behind it
   Victim victim;
   const auto raw = connect_raw(victim.world.time, *victim.world.port, password);
   raw->send(open_of(victim.handle.hash()));
-  victim.world.time.run_ready();
-  const std::uint64_t sender = raw->find<protocol::Opened>().value().sender;
+  raw->send(protocol::GetSender{1, 0});
   const auto set = [](const std::string& value) { return Change{{"set", "key02", value}}.serialize(); };
   const Bytes first = set("first");
   const Bytes wrong = bytes_of({9, 9, 9});
   const Bytes third = set("third");
   raw->send(protocol::EventType{1, type_name<Command>()});
-  raw->send(protocol::EventMessage{1, sender, 1, first});
-  raw->send(protocol::EventMessage{1, sender, 2, wrong});
-  raw->send(protocol::EventMessage{1, sender, 3, third});
+  raw->send(protocol::EventMessage{1, 1, first});
+  raw->send(protocol::EventMessage{1, 2, wrong});
+  raw->send(protocol::EventMessage{1, 3, third});
   victim.world.time.run_ready();
   CHECK(raw->goodbye() == StateErrc::decode_error);
   CHECK_FALSE(raw->is_open());
@@ -373,7 +389,7 @@ TEST_CASE(
     world.time.run_ready();
     const auto opens = master->all<protocol::Open>();
     REQUIRE(opens.size() == 2);
-    for (const auto& open : opens) master->send(protocol::Opened{open.channel, {7, 1}, 1});
+    for (const auto& open : opens) master->send(protocol::Opened{open.channel, {7, 1}});
     auto first = diff(opens[1].channel, 1, {});
     const Bytes entries = bytes_of({0, 4, 'g', 'o', 'o', 'd'});
     first.entries = entries;

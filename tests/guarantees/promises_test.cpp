@@ -181,6 +181,7 @@ TEST_CASE("promise: no destructor waits for the network") {
   auto remote = world.connect();
   auto replica = std::make_unique<Follower>(world.make_map(remote), ReplicaOptions{});
   const MapHash hash = replica->hash();
+  remote->send_event(hash, set_key("key00", "w"));  // from here on events leave at once
   world.port->faults().is_server_deaf = true;
   const Sent sent = Sent::send(world, remote, hash, set_key("key00", "x"));
   world.time.run_ready();

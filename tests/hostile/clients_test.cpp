@@ -50,16 +50,15 @@ bool bring(Attacker& attacker, protocol::ChannelId channel, const InitialState& 
   return attacker.wait_for<protocol::Opened>().has_value();
 }
 
-/// As `bring`, and says what type events have, so that some can be sent.
-std::uint64_t open_for_events(Attacker& attacker, protocol::ChannelId channel, const ss::MapHash& hash) {
+/// Opens a map, gets a sender, and says what type events have, so that some can be sent.
+void open_for_events(Attacker& attacker, protocol::ChannelId channel, const ss::MapHash& hash) {
   attacker.send(open_frame(channel, hash));
-  const auto opened = attacker.wait_for<protocol::Opened>();
-  REQUIRE(opened);
+  attacker.send(protocol::GetSender{channel, 0});
+  REQUIRE(attacker.wait_for<protocol::SenderMessage>());
   protocol::EventType type;
   type.channel = channel;
   type.type = ss::type_name<Set>();
   attacker.send(type);
-  return opened->sender;
 }
 
 TEST_CASE("hostile: a client's frame of any large length is refused by its length") {
@@ -275,11 +274,9 @@ TEST_CASE("hostile: hashes that nobody uploads hold no places for longer than an
 }
 
 /// A frame with an event; `content` lives as long as it.
-protocol::EventMessage event_frame(protocol::ChannelId channel, std::uint64_t sender, std::uint64_t number,
-                                   ss::ByteView content) {
+protocol::EventMessage event_frame(protocol::ChannelId channel, std::uint64_t number, ss::ByteView content) {
   protocol::EventMessage event;
   event.channel = channel;
-  event.sender = sender;
   event.number = number;
   event.bytes = content;
   return event;
@@ -293,14 +290,14 @@ TEST_CASE("hostile: a flood of events ends its link as busy once as many wait as
   const auto attacker = logged_in(target);
   const InitialState held = initial_state({{"held", "the hook waits"}});
   REQUIRE(bring(*attacker, 1, held));
-  const std::uint64_t sender = open_for_events(*attacker, 2, held.map.hash());
+  open_for_events(*attacker, 2, held.map.hash());
   target.remember_memory();
   const ss::Bytes content = Event{{"held", std::string(is_large ? 500'000 : 10, 'x')}}.serialize();
   std::uint64_t sent = 0;
   for (bool is_open = true; is_open && sent < 100'000;) {
     ss::Bytes frames;
     for (int i = 0; i < (is_large ? 1 : 100); ++i) {
-      protocol::append_frame(frames, event_frame(2, sender, ++sent, content));
+      protocol::append_frame(frames, event_frame(2, ++sent, content));
     }
     is_open = attacker->send_bytes(frames) && !attacker->is_closed();
     if (sent % 1'000 == 0) target.check_still_serves();
@@ -315,8 +312,8 @@ TEST_CASE("hostile: a flood of events ends its link as busy once as many wait as
   target.let_go();
   // What waited is run or let go: the map can be used again.
   const auto later = logged_in(target);
-  const std::uint64_t another = open_for_events(*later, 1, held.map.hash());
-  later->send(event_frame(1, another, 1, content));
+  open_for_events(*later, 1, held.map.hash());
+  later->send(event_frame(1, 1, content));
   CHECK(later->wait_for<protocol::Answer>());
 }
 
@@ -332,9 +329,9 @@ TEST_CASE("hostile: a flood of events over ever new links is turned away event b
   const ss::Bytes content = Event{{"held", std::string(500'000, 'x')}}.serialize();
   for (int links = 1; links <= 10; ++links) {
     const auto attacker = logged_in(target);
-    const std::uint64_t sender = open_for_events(*attacker, 1, held.map.hash());
+    open_for_events(*attacker, 1, held.map.hash());
     for (std::uint64_t number = 1; number <= 8; ++number) {
-      attacker->send(event_frame(1, sender, number, content));
+      attacker->send(event_frame(1, number, content));
     }
     if (links > 3) {  // the room is taken by what the first three left behind
       const auto refused = attacker->wait_for<protocol::AnswerError>();
@@ -351,8 +348,8 @@ TEST_CASE("hostile: a flood of events over ever new links is turned away event b
   // There is room again once they have run.
   target.let_go();
   const auto later = logged_in(target);
-  const std::uint64_t sender = open_for_events(*later, 1, held.map.hash());
-  later->send(event_frame(1, sender, 1, Event{{"held", "again"}}.serialize()));
+  open_for_events(*later, 1, held.map.hash());
+  later->send(event_frame(1, 1, Event{{"held", "again"}}.serialize()));
   CHECK(later->wait_for<protocol::Answer>());
 }
 

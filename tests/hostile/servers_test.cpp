@@ -64,7 +64,7 @@ protocol::ChannelId open_all(EvilLink& link) {
   link.welcome(password);
   for (;;) {
     const auto open = link.await<protocol::Open>();
-    link.send(protocol::Opened{open.channel, {7, 0}, 99});
+    link.send(protocol::Opened{open.channel, {7, 0}});
     if (open.mode != protocol::FollowMode::none) return open.channel;
   }
 }
@@ -97,6 +97,8 @@ std::vector<Evil> evils() {
       {"answers to all events there are",
        [=](EvilLink& link) {
          open_all(link);
+         const auto ask = link.await<protocol::GetSender>();
+         link.send(protocol::SenderMessage{ask.channel, 99});
          const auto event = link.await<protocol::EventMessage>();
          without_end(link, frame_of(protocol::Answer{event.channel, 1, 1, ~std::uint64_t{0} - 2}));
        }},

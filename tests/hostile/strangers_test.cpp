@@ -212,8 +212,8 @@ std::unique_ptr<Attacker> recorded_session(const Target& target) {
   client->peer().keeps_sent = true;
   REQUIRE(client->log_in());
   client->send(open_frame(1, target.home_hash()));
-  const auto opened = client->wait_for<protocol::Opened>();
-  REQUIRE(opened);
+  client->send(protocol::GetSender{1, 0});
+  REQUIRE(client->wait_for<protocol::SenderMessage>());
   protocol::EventType type;
   type.channel = 1;
   type.type = ss::type_name<Set>();
@@ -221,7 +221,6 @@ std::unique_ptr<Attacker> recorded_session(const Target& target) {
   const ss::Bytes content = Event{{"b", "recorded"}}.serialize();
   protocol::EventMessage event;
   event.channel = 1;
-  event.sender = opened->sender;
   event.number = 1;
   event.bytes = content;
   client->send(event);

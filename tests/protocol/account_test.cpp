@@ -81,10 +81,12 @@ class Greedy {
     } else if constexpr (std::is_same_v<Action, wire::OpenAsked>) {
       if (!answers_opens) return;
       if (action.open.hash == map->hash()) {
-        session->opened(action.open.channel, map, 77);
+        session->opened(action.open.channel, map);
       } else {
         session->want_upload(action.open.channel);
       }
+    } else if constexpr (std::is_same_v<Action, wire::SenderAsked>) {
+      session->give_sender(action.channel, 77);
     } else if constexpr (std::is_same_v<Action, wire::FollowAsked>) {
       session->follow(action.follow);
     } else if constexpr (std::is_same_v<Action, wire::DiffAsked>) {
@@ -173,16 +175,36 @@ const std::vector<Attack>& attacks() {
       {"events whose answers are not read",
        [](Greedy& g) {
          g.open(1);
+         g.send(wire::GetSender{1, 0});
          g.send(wire::EventType{1, "type"});
          for (std::uint64_t i = 1; i <= many && !g.is_over(); ++i) {
-           g.send(wire::EventMessage{1, 77, i, {}});
+           g.send(wire::EventMessage{1, i, {}});
          }
        }},
       {"events on all channels",
        [](Greedy& g) {
-         for (wire::ChannelId i = 1; i <= 1'000; ++i) g.open(i);
+         for (wire::ChannelId i = 1; i <= 1'000; ++i) {
+           g.open(i);
+           g.send(wire::GetSender{i, 0});
+         }
          for (std::uint64_t i = 1; i <= many && !g.is_over(); ++i) {
-           g.send(wire::EventMessage{1 + i % 1'000, 77, i, {}});
+           g.send(wire::EventMessage{1 + i % 1'000, i, {}});
+         }
+       }},
+      {"senders asked for",
+       [](Greedy& g) {
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) {
+           g.open(i);
+           g.send(wire::GetSender{i, 0});
+           g.send(wire::CloseChannel{i});
+         }
+       }},
+      {"senders asked for early",
+       [](Greedy& g) {
+         g.answers_opens = false;
+         for (wire::ChannelId i = 1; i <= many && !g.is_over(); ++i) {
+           g.send(open_of(i, MapHash()));
+           g.send(wire::GetSender{i, i});
          }
        }},
       {"heads asked for",

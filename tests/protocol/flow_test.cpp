@@ -67,7 +67,7 @@ TEST_CASE("a hosted map is opened, followed and left", "[protocol]") {
   commit<std::string>(*map, {{2, "x"}});
   const auto channel = pair.client.session.open(open_of(*map));
   pair.settle();
-  CHECK(pair.take_lines() == Lines{"opened 1 " + epoch + " 1 77"});
+  CHECK(pair.take_lines() == Lines{"opened 1 " + epoch + " 1"});
 
   pair.client.session.follow(channel, {}, FollowMode::merged);
   pair.settle();
@@ -112,7 +112,7 @@ TEST_CASE("a map that is not hosted is uploaded in pieces", "[protocol]") {
   map->encode_initial(cursor, 1 << 20, expected);
   CHECK(all == to_hex(expected));
   CHECK(pair.server.log.lines.back() == "upload ended 1");
-  pair.server.session.opened(channel, map, 5);
+  pair.server.session.opened(channel, map);
   pair.settle();
   CHECK(pair.take_lines().size() == 1);
 }
@@ -239,6 +239,35 @@ TEST_CASE("whatever breaks the order of a channel's life ends the session", "[pr
     event.channel = 5;
     server.feed(frame_of(event));
   }
+  SECTION("an event on a channel that has no sender") {
+    server.feed(frame_of(open));
+    wire::EventMessage event;
+    event.channel = 5;
+    server.feed(frame_of(event));
+  }
+  SECTION("an event before the sender that was asked for is given") {
+    server.feed(frame_of(open));
+    server.answers = false;
+    server.feed(frame_of(wire::GetSender{5, 0}));
+    CHECK(server.log.closes.empty());
+    wire::EventMessage event;
+    event.channel = 5;
+    server.feed(frame_of(event));
+  }
+  SECTION("a sender asked for twice") {
+    server.feed(frame_of(open));
+    server.feed(frame_of(wire::GetSender{5, 0}));
+    CHECK(server.log.closes.empty());
+    server.feed(frame_of(wire::GetSender{5, 77}));
+  }
+  SECTION("a sender asked for twice before the map is open") {
+    server.answers = false;
+    server.feed(frame_of(open));
+    server.feed(frame_of(wire::GetSender{5, 0}));
+    CHECK(server.log.closes.empty());
+    server.feed(frame_of(wire::GetSender{5, 0}));
+  }
+  SECTION("a sender for a channel that was never opened") { server.feed(frame_of(wire::GetSender{1, 0})); }
   SECTION("an upload that nobody asked for") {
     server.feed(frame_of(open));
     wire::Upload upload;
@@ -313,7 +342,7 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     diff.epoch = 0;
     client.feed(frame_of(diff));
   }
-  SECTION("an open map without an epoch") { client.feed(frame_of(wire::Opened{1, {0, 0}, 1})); }
+  SECTION("an open map without an epoch") { client.feed(frame_of(wire::Opened{1, {0, 0}})); }
   SECTION("another epoch without its whole state") {
     client.feed(frame_of(diff));
     diff.epoch = 10;
@@ -341,11 +370,36 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     client.feed(frame_of(transfer));
     client.feed(frame_of(step));
   }
-  SECTION("a channel that was never opened") { client.feed(frame_of(wire::Opened{9, {9, 0}, 1})); }
+  SECTION("a channel that was never opened") { client.feed(frame_of(wire::Opened{9, {9, 0}})); }
   SECTION("a channel that is open already") {
-    client.feed(frame_of(wire::Opened{1, {9, 0}, 1}));
+    client.feed(frame_of(wire::Opened{1, {9, 0}}));
     CHECK(client.log.closes.empty());
-    client.feed(frame_of(wire::Opened{1, {9, 0}, 1}));
+    client.feed(frame_of(wire::Opened{1, {9, 0}}));
+  }
+  SECTION("a sender that was not asked for") {
+    client.feed(frame_of(wire::Opened{1, {9, 0}}));
+    CHECK(client.log.closes.empty());
+    client.feed(frame_of(wire::SenderMessage{1, 77}));
+  }
+  SECTION("a sender twice") {
+    client.session.get_sender(1, 0);
+    client.feed(frame_of(wire::Opened{1, {9, 0}}));
+    client.feed(frame_of(wire::SenderMessage{1, 77}));
+    CHECK(client.log.closes.empty());
+    client.feed(frame_of(wire::SenderMessage{1, 77}));
+  }
+  SECTION("a sender before the channel is open") {
+    client.session.get_sender(1, 0);
+    client.feed(frame_of(wire::SenderMessage{1, 77}));
+  }
+  SECTION("a sender for a channel that was never opened") {
+    client.feed(frame_of(wire::SenderMessage{9, 77}));
+  }
+  SECTION("a sender of 0") {
+    client.session.get_sender(1, 0);
+    client.feed(frame_of(wire::Opened{1, {9, 0}}));
+    client.feed(frame_of(wire::SenderMessage{1, 0}));
+    expected = StateErrc::decode_error;
   }
   SECTION("an upload twice") {
     client.feed(frame_of(wire::UploadWanted{1}));
@@ -353,7 +407,7 @@ TEST_CASE("a client does not take what it has not asked for", "[protocol][guaran
     client.feed(frame_of(wire::UploadWanted{1}));
   }
   SECTION("an upload of an open map") {
-    client.feed(frame_of(wire::Opened{1, {9, 0}, 1}));
+    client.feed(frame_of(wire::Opened{1, {9, 0}}));
     client.feed(frame_of(wire::UploadWanted{1}));
   }
   SECTION("an answer to what was never asked") {
@@ -442,6 +496,50 @@ TEST_CASE("what is staged of a value that changes in mid-part is dropped", "[pro
 
 // Events
 
+TEST_CASE("a channel gets a sender when its client asks for one, also before the map is open",
+          "[protocol][guarantee_5]") {
+  Pair pair;
+  const auto map = host(2);
+  const std::string epoch = std::to_string(map->head().epoch);
+  pair.server.maps[map->hash()] = map;
+  const auto follower = pair.client.session.open(open_of(*map));
+  const auto early = pair.client.session.open(open_of(*map));
+  pair.client.session.get_sender(early, 5);
+  pair.settle();
+  CHECK(pair.take_lines() == Lines{"opened " + std::to_string(follower) + " " + epoch + " 0",
+                                   "opened " + std::to_string(early) + " " + epoch + " 0", "sender 2 77"});
+  pair.client.session.get_sender(follower, 0);
+  pair.settle();
+  CHECK(pair.take_lines() == Lines{"sender 1 77"});
+  const auto asks = [&] {
+    return std::count_if(pair.server.log.lines.begin(), pair.server.log.lines.end(),
+                         [](const std::string& line) { return line.rfind("sender asked", 0) == 0; });
+  };
+  CHECK(asks() == 2);
+
+  // An ask that waits for an upload is answered after it.
+  const auto late = host(3);
+  const auto channel = pair.client.session.open(open_of(*late));
+  pair.client.session.get_sender(channel, 0);
+  pair.settle();
+  CHECK(pair.take_lines() == Lines{"upload asked 3"});
+  CHECK(asks() == 2);
+  pair.server.open(channel, late);
+  CHECK(asks() == 3);
+  CHECK(pair.server.session.early_ask_of(channel) == std::nullopt);  // each ask is given once
+  pair.settle();
+  CHECK(pair.take_lines().back() == "sender 3 77");
+  // One for a channel that was closed meanwhile is dropped.
+  pair.client.session.close_channel(channel);
+  pair.client.session.get_sender(channel, 0);
+  pair.settle();
+  pair.server.session.give_sender(channel, 78);
+  pair.server.feed(frame_of(wire::GetSender{channel, 0}));
+  pair.settle();
+  CHECK(pair.take_lines().empty());
+  CHECK(asks() == 3);
+}
+
 TEST_CASE("events name their type once, and large ones go in parts", "[protocol][guarantee_5]") {
   Limits limits;
   limits.piece_bytes = 8;
@@ -450,11 +548,12 @@ TEST_CASE("events name their type once, and large ones go in parts", "[protocol]
   const auto map = host(2);
   pair.server.maps[map->hash()] = map;
   const auto channel = pair.client.session.open(open_of(*map));
+  pair.client.session.get_sender(channel, 0);
   pair.settle();
   pair.server.log.lines.clear();
-  pair.client.session.send_event(channel, 77, 1, make_event("short"));
-  pair.client.session.send_event(channel, 77, 2, make_event("twenty bytes exactly"));
-  pair.client.session.send_event(channel, 77, 3, make_event("", "bytes"));
+  pair.client.session.send_event(channel, 1, make_event("short"));
+  pair.client.session.send_event(channel, 2, make_event("twenty bytes exactly"));
+  pair.client.session.send_event(channel, 3, make_event("", "bytes"));
   Bytes sent;
   while (pair.client.session.wants_to_send()) {
     const Bytes some = pair.client.take();
@@ -465,7 +564,7 @@ TEST_CASE("events name their type once, and large ones go in parts", "[protocol]
   CHECK(pair.server.log.lines == Lines{"event 1 77 1 string " + to_hex(to_bytes("short")),
                                        "event 1 77 2 string " + to_hex(to_bytes("twenty bytes exactly")),
                                        "event 1 77 3 bytes "});
-  pair.client.session.send_event(channel, 77, 4, make_event("twenty-one bytes, now"));
+  pair.client.session.send_event(channel, 4, make_event("twenty-one bytes, now"));
   pair.settle();
   CHECK(pair.server.log.close_reason() == StateErrc::too_large);
 }
@@ -478,12 +577,13 @@ TEST_CASE("an answer comes after the diff that holds its effect, on whichever ch
   pair.server.maps[map->hash()] = map;
   pair.server.maps[other->hash()] = other;
   const auto asking = pair.client.session.open(open_of(*map));
+  pair.client.session.get_sender(asking, 0);
   const auto following = pair.client.session.open(open_of(*map, FollowMode::merged));
   const auto stepping = pair.client.session.open(open_of(*map, FollowMode::every_step));
   pair.client.session.open(open_of(*other, FollowMode::merged));
   pair.settle();
   for (std::uint64_t number = 1; number <= 3; ++number) {
-    pair.client.session.send_event(asking, 77, number, make_event("e"));
+    pair.client.session.send_event(asking, number, make_event("e"));
   }
   pair.settle();
   pair.take_lines();
@@ -514,9 +614,10 @@ TEST_CASE("answers in a row go in one frame", "[protocol][guarantee_5]") {
   const auto map = host(4);
   pair.server.maps[map->hash()] = map;
   const auto channel = pair.client.session.open(open_of(*map));
+  pair.client.session.get_sender(channel, 0);
   pair.settle();
   for (std::uint64_t number = 1; number <= 7; ++number) {
-    pair.client.session.send_event(channel, 77, number, make_event("e"));
+    pair.client.session.send_event(channel, number, make_event("e"));
   }
   pair.settle();
   pair.take_lines();
@@ -554,9 +655,10 @@ TEST_CASE("of answers in a row those go whose diffs have gone", "[protocol][guar
   const auto map = host(4, "-", limits);
   pair.server.maps[map->hash()] = map;
   const auto channel = pair.client.session.open(open_of(*map, FollowMode::every_step));
+  pair.client.session.get_sender(channel, 0);
   pair.settle();
   for (std::uint64_t number = 1; number <= 5; ++number) {
-    pair.client.session.send_event(channel, 77, number, make_event("e"));
+    pair.client.session.send_event(channel, number, make_event("e"));
   }
   pair.settle();
   pair.take_lines();
@@ -591,9 +693,10 @@ TEST_CASE("an answer waits for a transfer that holds its effect", "[protocol][gu
     channel = pair.client.session.open(open_of(*map));
     pair.client.session.open(open_of(*map, FollowMode::merged));
   }
+  pair.client.session.get_sender(channel, 0);
   pair.settle();
   pair.take_lines();
-  pair.client.session.send_event(channel, 77, 1, make_event("e"));
+  pair.client.session.send_event(channel, 1, make_event("e"));
   pair.settle();
   std::vector<std::pair<std::uint32_t, std::string>> all;
   for (std::uint32_t i = 0; i < 100; ++i) all.emplace_back(i, "a value of some length");
@@ -624,6 +727,7 @@ TEST_CASE("events in flight are bounded, and closing the channel does not help",
   wire::EventMessage event;
   open.channel = event.channel = 1;
   server.feed(frame_of(open));
+  server.feed(frame_of(wire::GetSender{1, 0}));
   for (int i = 0; i < 4; ++i) server.feed(frame_of(event));
   SECTION("one more") {
     server.feed(frame_of(event));
@@ -633,6 +737,7 @@ TEST_CASE("events in flight are bounded, and closing the channel does not help",
     server.feed(frame_of(wire::CloseChannel{1}));
     open.channel = event.channel = 2;
     server.feed(frame_of(open));
+    server.feed(frame_of(wire::GetSender{2, 0}));
     CHECK(server.log.closes.empty());
     server.feed(frame_of(event));
     CHECK(server.log.close_reason() == StateErrc::busy);
@@ -649,6 +754,7 @@ TEST_CASE("events in flight are bounded, and closing the channel does not help",
     for (std::uint64_t i = 1; i < 4; ++i) server.session.answer({1, i}, 0);
     open.channel = event.channel = 2;
     server.feed(frame_of(open));
+    server.feed(frame_of(wire::GetSender{2, 0}));
     for (int i = 0; i < 4; ++i) server.feed(frame_of(event));
     CHECK(server.log.closes.empty());
     server.feed(frame_of(event));

@@ -27,6 +27,7 @@ struct OneMap {
     open.hash = map->hash();
     open.key_type = open.value_type = "string";
     server.feed(frame_of(open));
+    server.feed(frame_of(wire::GetSender{channel, 0}));
   }
   void send_part(wire::ChannelId channel, std::size_t bytes) {
     const Bytes body(bytes, std::byte{1});

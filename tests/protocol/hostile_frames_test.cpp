@@ -33,9 +33,10 @@ struct Victim : ClientSide {
     wire::Open open;
     open.mode = FollowMode::merged;
     session.open(open);
-    feed(frame_of(wire::Opened{1, {9, 0}, 77}));
-    for (std::uint64_t number = 1; number <= events; ++number)
-      session.send_event(1, 77, number, make_event());
+    session.get_sender(1, 0);
+    feed(frame_of(wire::Opened{1, {9, 0}}));
+    feed(frame_of(wire::SenderMessage{1, 77}));
+    for (std::uint64_t number = 1; number <= events; ++number) session.send_event(1, number, make_event());
     take_all();
     log.lines.clear();
   }
@@ -101,7 +102,7 @@ TEST_CASE("answers are no more than the events that were sent and not answered",
     Limits limits;
     limits.piece_bytes = 1;
     Victim client(limits, 1);
-    client.session.send_event(1, 77, 2, make_event());
+    client.session.send_event(1, 2, make_event());
     client.feed(answers(2, 0));
     CHECK(client.is_broken());
   }
@@ -189,12 +190,15 @@ TEST_CASE("an answer is of the kind that was asked for, and comes once", "[proto
 }
 
 TEST_CASE("frames of channels do not name requests", "[protocol][guarantee_10]") {
-  const int kind = GENERATE(range(0, 5));
+  const int kind = GENERATE(range(0, 6));
   Victim client;
   const ChannelId id = client.session.list();
-  const Bytes frames[] = {frame_of(wire::Opened{id, {9, 0}, 1}), frame_of(wire::UploadWanted{id}),
-                          frame_of(diff_of(id, 9)), frame_of(part_of(id, 9, 0, {})),
-                          frame_of(wire::AnswerError{id, 1, StateErrc::busy, ""})};
+  const Bytes frames[] = {frame_of(wire::Opened{id, {9, 0}}),
+                          frame_of(wire::UploadWanted{id}),
+                          frame_of(diff_of(id, 9)),
+                          frame_of(part_of(id, 9, 0, {})),
+                          frame_of(wire::AnswerError{id, 1, StateErrc::busy, ""}),
+                          frame_of(wire::SenderMessage{id, 77})};
   client.feed(frames[kind]);
   CHECK(client.is_broken());
 }

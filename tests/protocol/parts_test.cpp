@@ -11,7 +11,6 @@
 #include "support/catch.hpp"
 #include "syncstate/backoff.hpp"
 #include "syncstate/detail/server/link_table.hpp"
-#include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/inproc.hpp"
 
@@ -19,9 +18,7 @@ namespace {
 
 using namespace syncstate;
 using namespace syncstate::testing;
-using detail::EventOutcome;
 using detail::LinkTable;
-using detail::SenderTable;
 using Reader = detail::InitialStateReader<std::string, std::string>;
 
 /// The error that `f` throws; 0 if none.
@@ -290,106 +287,6 @@ TEST_CASE("links opened side by side have ten wrong proofs together", "[protocol
   for (const auto& guesser : guessers) ++reasons[guesser->status().reason];
   CHECK(reasons[StateErrc::unauthorized] == 10);
   CHECK(reasons[StateErrc::busy] == 5);
-}
-
-// Senders
-
-TEST_CASE("an event runs once, and a repeat gets its old answer", "[protocol][guarantee_5]") {
-  SenderTable table{Limits{}};
-  const std::uint64_t sender = table.admit(0);
-  CHECK(sender != 0);
-  CHECK(table.admit(sender) == sender);
-  CHECK(table.admit(0) != sender);
-  EventOutcome outcome;
-  CHECK(table.look_up(sender, 1, outcome) == SenderTable::Verdict::run);
-  table.record(sender, 1, {7});
-  CHECK(table.look_up(sender, 3, outcome) == SenderTable::Verdict::run);
-  table.record(sender, 3, EventOutcome::failed(StateErrc::hook_failed, "no"));
-  CHECK(table.look_up(sender, 1, outcome) == SenderTable::Verdict::repeat);
-  CHECK(outcome.update_id == 7);
-  CHECK(table.look_up(sender, 3, outcome) == SenderTable::Verdict::repeat);
-  CHECK(outcome.error == StateErrc::hook_failed);
-  CHECK(*outcome.detail == "no");
-  CHECK(table.look_up(sender, 2, outcome) == SenderTable::Verdict::unknown);  // passed over: nobody knows
-  CHECK(table.look_up(sender, 0, outcome) == SenderTable::Verdict::unknown);
-  CHECK(table.look_up(sender ^ 1, 1, outcome) == SenderTable::Verdict::unknown);
-}
-
-TEST_CASE("answers are remembered within a number of bytes, and senders that nobody holds give way",
-          "[protocol][guarantee_5]") {
-  Limits limits;
-  limits.answer_bytes_per_map = 100'000;
-  SenderTable table(limits);
-  const std::uint64_t held = table.hold(0);
-  table.record(held, 1, {1});
-  EventOutcome outcome;
-  for (int i = 0; i < 1'000; ++i) {
-    const std::uint64_t sender = table.admit(0);
-    table.record(sender, 1, EventOutcome::failed(StateErrc::hook_failed, std::string(500, '.')));
-    REQUIRE(table.look_up(sender, 1, outcome) == SenderTable::Verdict::repeat);  // not its own answer
-    REQUIRE(table.answer_bytes() <= 101'000);
-  }
-  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);
-  table.release(held);
-  for (int i = 0; i < 1'000; ++i)
-    table.record(table.admit(0), 1, EventOutcome::failed(StateErrc::hook_failed, std::string(500, '.')));
-  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::unknown);
-}
-
-TEST_CASE("senders that are all held share the room for answers", "[protocol][guarantee_5]") {
-  Limits limits;
-  limits.answer_bytes_per_map = 100'000;
-  SenderTable table(limits);
-  std::vector<std::uint64_t> held;
-  for (int i = 0; i < 20; ++i) held.push_back(table.hold(0));
-  EventOutcome outcome;
-  for (std::uint64_t number = 1; number <= 100; ++number) {
-    for (const std::uint64_t sender : held) {
-      table.record(sender, number, EventOutcome::failed(StateErrc::hook_failed, std::string(500, '.')));
-      REQUIRE(table.look_up(sender, number, outcome) == SenderTable::Verdict::repeat);
-      REQUIRE(table.answer_bytes() <= 100'000);
-    }
-  }
-  for (const std::uint64_t sender : held) {
-    CHECK(table.look_up(sender, 1, outcome) ==
-          SenderTable::Verdict::unknown);  // forgotten, and never run again
-  }
-}
-
-TEST_CASE("answers and senders are remembered within bounds", "[protocol][guarantee_5]") {
-  Limits limits;
-  limits.answers_per_sender = 3;
-  limits.senders_per_map = 2;
-  SenderTable table(limits);
-  const std::uint64_t first = table.admit(0);
-  for (std::uint64_t number = 1; number <= 4; ++number) table.record(first, number, {number});
-  EventOutcome outcome;
-  CHECK(table.look_up(first, 1, outcome) == SenderTable::Verdict::unknown);
-  CHECK(table.look_up(first, 2, outcome) == SenderTable::Verdict::repeat);
-  const std::uint64_t second = table.admit(0);
-  CHECK(table.admit(first) == first);  // used later than the second
-  table.admit(0);
-  CHECK(table.look_up(second, 1, outcome) == SenderTable::Verdict::unknown);
-  CHECK(table.look_up(first, 4, outcome) == SenderTable::Verdict::repeat);
-  CHECK(table.admit(second) != second);  // forgotten: a new identity
-}
-
-TEST_CASE("a sender that an open channel holds is not forgotten", "[protocol][guarantee_5]") {
-  Limits limits;
-  limits.senders_per_map = 2;
-  SenderTable table(limits);
-  const std::uint64_t held = table.hold(0);
-  CHECK(table.hold(held) == held);
-  table.record(held, 1, {1});
-  EventOutcome outcome;
-  for (int i = 0; i < 5; ++i) table.admit(0);
-  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);
-  table.release(held);
-  for (int i = 0; i < 5; ++i) table.admit(0);
-  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::repeat);  // held twice
-  table.release(held);
-  for (int i = 0; i < 5; ++i) table.admit(0);
-  CHECK(table.look_up(held, 1, outcome) == SenderTable::Verdict::unknown);
 }
 
 // Backoff

@@ -99,15 +99,15 @@ class ActionLog {
   void operator()(const wire::ChannelClosed& a) { add("closed", a.channel); }
   void operator()(const wire::FetchAsked& a) { add("fetch", a.fetch.request, a.fetch.hash.hex()); }
   void operator()(const wire::ListAsked& a) { add("list", a.request); }
+  void operator()(const wire::SenderAsked& a) { add("sender asked", a.channel, a.known); }
   void operator()(const wire::EventCame& a) {
     add("event", a.ticket.channel, a.sender, a.ticket.number, *a.type, to_hex(a.bytes));
   }
   void operator()(const wire::FollowAsked&) {}  // the answers tell
   void operator()(const wire::DiffAsked&) {}
   void operator()(const wire::HeadAsked&) {}
-  void operator()(const wire::ChannelOpened& a) {
-    add("opened", a.channel, a.head.epoch, a.head.update_id, a.sender);
-  }
+  void operator()(const wire::ChannelOpened& a) { add("opened", a.channel, a.head.epoch, a.head.update_id); }
+  void operator()(const wire::SenderGiven& a) { add("sender", a.channel, a.sender); }
   void operator()(const wire::UploadAsked& a) { add("upload asked", a.channel); }
   void operator()(const wire::ChannelRefused& a) {
     add("refused", a.channel, static_cast<int>(a.reason), a.detail, a.other ? a.other->hex() : "");
@@ -215,6 +215,11 @@ struct ServerSide {
   void feed(ByteView bytes, TimePoint now = t0) {
     session.on_bytes(bytes, now, [this](const auto& action) { this->perform(action); });
   }
+  /// Answers `open`, and the ask for a sender that came with it.
+  void open(wire::ChannelId channel, std::shared_ptr<wire::DiffSource> map) {
+    if (!session.opened(channel, std::move(map))) return;
+    if (const auto early = session.early_ask_of(channel)) perform(*early);
+  }
   void tick(TimePoint now) {
     session.on_tick(now, [this](const auto& action) { this->perform(action); });
   }
@@ -250,8 +255,10 @@ struct ServerSide {
       if (found == maps.end()) {
         session.want_upload(action.open.channel);
       } else {
-        session.opened(action.open.channel, found->second, 77);
+        open(action.open.channel, found->second);
       }
+    } else if constexpr (std::is_same_v<Action, wire::SenderAsked>) {
+      session.give_sender(action.channel, 77);
     } else if constexpr (std::is_same_v<Action, wire::FollowAsked>) {
       if (!session.follow(action.follow)) log(wire::ChannelClosed{action.follow.channel});
     } else if constexpr (std::is_same_v<Action, wire::DiffAsked>) {

@@ -42,7 +42,7 @@ const std::vector<FrameKind>& all_kinds() {
     std::vector<FrameKind> list;
     for (int i = 1; i <= 4; ++i) list.push_back(static_cast<FrameKind>(i));
     for (int i = 16; i <= 28; ++i) list.push_back(static_cast<FrameKind>(i));
-    for (int i = 32; i <= 44; ++i) list.push_back(static_cast<FrameKind>(i));
+    for (int i = 32; i <= 46; ++i) list.push_back(static_cast<FrameKind>(i));
     return list;
   }();
   return kinds;
@@ -347,9 +347,11 @@ TEST_CASE("no length is believed", "[protocol][guarantee_10]") {
 
 TEST_CASE("what a peer never sends ends the session", "[protocol][guarantee_10]") {
   const auto is_for_server = [](FrameKind kind) {
-    return kind >= FrameKind::open && kind <= FrameKind::event;
+    return (kind >= FrameKind::open && kind <= FrameKind::event) || kind == FrameKind::get_sender;
   };
-  const auto is_for_client = [](FrameKind kind) { return kind >= FrameKind::opened; };
+  const auto is_for_client = [](FrameKind kind) {
+    return kind >= FrameKind::opened && kind != FrameKind::get_sender;
+  };
   for (int number = 0; number < 256; ++number) {
     const auto kind = static_cast<FrameKind>(number);
     if (kind == FrameKind::heartbeat || kind == FrameKind::goodbye) continue;
@@ -397,6 +399,7 @@ std::vector<Bytes> client_script(const Hosted& map) {
   script.push_back(frame_of(wire::GetDiff{5, 1, {}, 7}));
   script.push_back(frame_of(wire::Fetch{6, map.hash(), "string", "string"}));
   script.push_back(frame_of(wire::List{7}));
+  script.push_back(frame_of(wire::GetSender{1, 5}));
   script.push_back(frame_of(wire::EventType{1, "string"}));
   wire::EventPart part;
   part.channel = 1;
@@ -404,7 +407,6 @@ std::vector<Bytes> client_script(const Hosted& map) {
   script.push_back(frame_of(part));
   wire::EventMessage event;
   event.channel = 1;
-  event.sender = 77;
   event.number = 1;
   event.bytes = piece;
   script.push_back(frame_of(event));
@@ -424,7 +426,8 @@ std::vector<Bytes> server_script() {
   ByteWriter writer(body);
   beat.encode(writer);
   script.push_back(raw_frame(4, body));
-  script.push_back(frame_of(wire::Opened{1, {epoch, 5}, 77}));
+  script.push_back(frame_of(wire::Opened{1, {epoch, 5}}));
+  script.push_back(frame_of(wire::SenderMessage{1, 77}));
   script.push_back(frame_of(wire::UploadWanted{2}));
   const Bytes entries{std::byte{0}, std::byte{1}, std::byte{'x'}, std::byte{2}, std::byte{0}};
   wire::Transfer transfer;
@@ -486,13 +489,14 @@ void prepare(ServerSide& server, const std::shared_ptr<Hosted>& map) {
 void prepare(ClientSide& client, const Hosted& map) {
   client.authenticate();
   client.session.open(open_of(map, 0, FollowMode::merged));
+  client.session.get_sender(1, 0);
   client.session.open(open_of(map, 0, FollowMode::merged));
   client.session.get_diff(1, {}, 9);
   client.session.fetch(map.hash(), "string", "string");
   client.session.list();
   client.session.get_update_id(1);
   for (const std::uint64_t number : {1U, 2U}) {
-    client.session.send_event(1, 77, number, std::make_shared<const SerializedEvent>());
+    client.session.send_event(1, number, std::make_shared<const SerializedEvent>());
   }
   client.take_all();
 }
@@ -515,9 +519,9 @@ TEST_CASE("frames that come byte by byte do what they do at once", "[protocol]")
   prepare(whole_client, *map);
   whole_server.feed(to_server);
   whole_client.feed(to_client);
-  CHECK(whole_server.log.lines.size() == 10);
+  CHECK(whole_server.log.lines.size() == 11);
   CHECK(whole_server.log.close_reason() == StateErrc::link_closed);
-  CHECK(whole_client.log.lines.size() == 19);
+  CHECK(whole_client.log.lines.size() == 20);
   CHECK(whole_client.log.close_reason() == StateErrc::stopped);
   CHECK(whole_client.log.closes.at(0).detail == "the end");
 

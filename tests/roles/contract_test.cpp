@@ -20,6 +20,7 @@ TEST_CASE(
   const auto remote = world.connect();
   Map one = world.make_map(remote, 2);
   Map two = world.make_map(remote, 3);
+  for (const Map* map : {&one, &two}) remote->send_event(map->hash(), set_key("key00", "-"));
   world.port->faults().is_server_deaf = true;
   std::vector<Sent> sent;
   for (int i = 0; i < 600; ++i) sent.push_back(Sent::send(world, remote, one.hash(), set_key("key00", "a")));
@@ -32,7 +33,7 @@ TEST_CASE(
   world.port->faults().is_server_deaf = false;
   REQUIRE(world.wait([&] { return sent.back().is_finished() && sent[1'599].is_finished(); }));
   for (const Sent& event : sent) CHECK_FALSE(event.error());
-  CHECK(world.runs.size() == sent.size());
+  CHECK(world.runs.size() == 2 + sent.size());
   CHECK(world.port->connections() == 2);
 }
 
@@ -63,22 +64,22 @@ TEST_CASE("a channel that is refused once its map is hosted leaves nothing behin
   options.limits.senders_per_map = 1;
   World world(options);
   const Handle handle = world.host();
-  const auto peer = connect_raw(world.time, *world.port, password);
+  auto peer = connect_raw(world.time, *world.port, password);
   protocol::ChannelId channel = 0;
   const auto open = [&](std::uint64_t sender, Position position, protocol::FollowMode mode) {
     protocol::Open ask;
     ask.channel = ++channel;
     ask.hash = handle.hash();
     ask.key_type = ask.value_type = "string";
-    ask.sender = sender;
     ask.position = position;
     ask.mode = mode;
     peer->forget();
     peer->send(ask);
+    peer->send(protocol::GetSender{channel, sender});
     world.time.run_ready();
-    const auto opened = peer->find<protocol::Opened>();
-    REQUIRE(opened);
-    return opened->sender;
+    REQUIRE(peer->find<protocol::Opened>());
+    const auto given = peer->find<protocol::SenderMessage>();
+    return given ? given->sender : 0;
   };
   const Position ahead{handle.epoch(), 7};
   std::uint64_t sender = 0;
@@ -93,9 +94,17 @@ TEST_CASE("a channel that is refused once its map is hosted leaves nothing behin
     world.time.run_ready();
   }
   REQUIRE(peer->find<protocol::Refused>());
-  // Its sender is held by nobody any more, so the next one takes its place.
-  open(0, {}, protocol::FollowMode::none);
-  CHECK(open(sender, {}, protocol::FollowMode::none) != sender);
+  // The link has no sender for this map any more, so it may ask for one on another channel.
+  const std::uint64_t next = open(sender, {}, protocol::FollowMode::none);
+  CHECK(next != 0);
+  if (sender != 0) CHECK(next == sender);
+  // Once the link is gone, the sender is held by nobody, and the next one takes its place.
+  peer->abort();
+  peer = connect_raw(world.time, *world.port, password);
+  CHECK(open(0, {}, protocol::FollowMode::none) != next);
+  peer->abort();
+  peer = connect_raw(world.time, *world.port, password);
+  CHECK(open(next, {}, protocol::FollowMode::none) != next);
 }
 
 namespace {

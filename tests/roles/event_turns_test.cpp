@@ -33,7 +33,8 @@ struct Stage {
   }
 
   std::uint64_t hold(const InletPtr& inlet, std::uint64_t sender) {
-    SenderTable::Held held = senders.hold(sender, turns.queue_of(*inlet));
+    SenderTable::Held held =
+        senders.hold(sender, detail::SenderOwner{"", "192.0.2.1"}, turns.queue_of(*inlet));
     turns.join(*inlet, std::move(held.queue));
     return held.sender;
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,12 +42,21 @@ struct HostileWorld {
   }
   [[nodiscard]] ChannelId last_channel() const { return master->all<protocol::Open>().back().channel; }
   void open(ChannelId channel) {
-    master->send(protocol::Opened{channel, {7, 0}, 99});
+    master->send(protocol::Opened{channel, {7, 0}});
+    world.time.run_ready();
+    give_senders();
+  }
+  /// Gives each channel the sender that was asked for on it.
+  void give_senders() {
+    for (const auto& ask : master->all<protocol::GetSender>()) {
+      if (given.insert(ask.channel).second) master->send(protocol::SenderMessage{ask.channel, 99});
+    }
     world.time.run_ready();
   }
   Sent send(const Map& map, const std::string& value) {
     Sent sent = Sent::send(world, remote, map.hash(), set_key("key00", value));
     world.time.run_ready();
+    give_senders();
     return sent;
   }
   /// As many seconds as that, with a server that is alive.
@@ -70,6 +80,7 @@ struct HostileWorld {
   RemoteCoreOptions options;
   World world;
   std::shared_ptr<RawPeer> master;
+  std::set<ChannelId> given;  ///< channels that have their sender
   std::shared_ptr<Remote> remote;
 };
 

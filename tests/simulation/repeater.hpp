@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,7 +20,8 @@
 namespace syncstate::simulation {
 
 /// Sends each event any number of times, over any number of links: the master must run it once at most, and give the
-/// same answer each time.
+/// same answer each time. On a new link it goes on as itself, or as one of its earlier selves, which a new master does
+/// not know, and an old one may have forgotten.
 class Repeater final : public LinkOwner, public std::enable_shared_from_this<Repeater> {
  public:
   Repeater(std::string name, Map map, std::shared_ptr<Network> network, std::shared_ptr<Executor> executor,
@@ -48,20 +48,15 @@ class Repeater final : public LinkOwner, public std::enable_shared_from_this<Rep
   /// One new event, or one or two old ones once more.
   void send(const Command& like) {
     if (!channel_ || in_flight_ >= limits_.events_in_flight / 2) return;
-    if (sent_.empty() || chance_->one_in(2)) {
+    if (self_.sent.empty() || chance_->one_in(2)) {
       Command command = like;
-      command.sender = tag_;
-      command.number = ++last_number_;
-      sent_.push_back(command);
-      put(command, sender_);
+      command.sender = self_.tag;
+      command.number = ++self_.last_number;
+      self_.sent.push_back(command);
+      put(command);
     } else {
-      put(chance_->pick(sent_), sender_);
-      if (chance_->one_in(2)) put(sent_.back(), sender_);
-    }
-    // As its earlier self, whom a new master does not know, and an old one may have forgotten.
-    if (!former_.empty() && chance_->one_in(4)) {
-      const auto& [sender, command] = chance_->pick(former_);
-      put(command, sender);
+      put(chance_->pick(self_.sent));
+      if (chance_->one_in(2)) put(self_.sent.back());
     }
     link_->wake();
   }
@@ -93,6 +88,14 @@ class Repeater final : public LinkOwner, public std::enable_shared_from_this<Rep
   }
 
  private:
+  /// A sender as the master knows it, and its tag in the oracle.
+  struct Self {
+    std::uint64_t sender = 0;
+    std::uint32_t tag = 0;
+    std::uint64_t last_number = 0;
+    std::vector<Command> sent{};
+  };
+
   void connect() {
     if (!is_stopped_) link_ = network_->connect(executor_, shared_from_this(), name_);
   }
@@ -109,39 +112,39 @@ class Repeater final : public LinkOwner, public std::enable_shared_from_this<Rep
     });
   }
 
-  void put(const Command& command, std::uint64_t sender) {
+  void put(const Command& command) {
     ++in_flight_;
-    session_->send_event(*channel_, sender, command.number,
+    session_->send_event(*channel_, command.number,
                          std::make_shared<const SerializedEvent>(serialize_event(Event<Command>{command})));
-    // An answer names no sender, so only those of the present self can be told apart by their numbers.
-    if (sender != sender_) ambiguous_.insert(command.number);
   }
 
   void perform(const protocol::ServerAuthenticated&) {
     protocol::Open open;
     open.hash = map_.hash();
     open.key_type = open.value_type = type_name<std::string>();
-    open.sender = sender_;
-    session_->open(open);
+    const auto channel = session_->open(open);
+    if (!former_.empty() && chance_->one_in(3)) {
+      std::swap(self_, former_[chance_->below(former_.size())]);
+    }
+    is_sender_asked_ = chance_->one_in(2);
+    if (is_sender_asked_) session_->get_sender(channel, self_.sender);
   }
   void perform(const protocol::UploadAsked& action) {
     session_->upload(action.channel, std::make_shared<detail::FrozenSource<std::string, std::string>>(
                                          detail::MapAccess::frozen(map_)));
   }
   void perform(const protocol::ChannelOpened& action) {
+    if (!is_sender_asked_) session_->get_sender(action.channel, self_.sender);
+  }
+  void perform(const protocol::SenderGiven& action) {
     channel_ = action.channel;
-    ambiguous_.clear();
-    if (action.sender == sender_) return;
-    for (const Command& command : sent_) former_.emplace_back(sender_, command);
-    sent_.clear();
-    last_number_ = 0;
-    sender_ = action.sender;
-    tag_ = oracle_->new_sender();
+    if (action.sender == self_.sender) return;
+    if (!self_.sent.empty()) former_.push_back(std::move(self_));
+    self_ = Self{action.sender, oracle_->new_sender(), 0, {}};
   }
   void perform(const protocol::EventAnswered& action) {
     --in_flight_;
-    if (ambiguous_.contains(action.number)) return;
-    const Run* const run = oracle_->find_run({tag_, action.number});
+    const Run* const run = oracle_->find_run({self_.tag, action.number});
     if (run == nullptr || run->threw || run->update_id != action.update_id) {
       trace_->fail(name_, " is answered ", action.update_id, " for event ", action.number,
                    ", which did not commit as that");
@@ -149,8 +152,7 @@ class Repeater final : public LinkOwner, public std::enable_shared_from_this<Rep
   }
   void perform(const protocol::EventRefused& action) {
     --in_flight_;
-    if (ambiguous_.contains(action.number)) return;
-    const Run* const run = oracle_->find_run({tag_, action.number});
+    const Run* const run = oracle_->find_run({self_.tag, action.number});
     if (action.reason == StateErrc::hook_failed) {
       if (run == nullptr || !run->threw) trace_->fail(name_, " is told of a hook that did not throw");
     } else if (action.reason != StateErrc::outcome_unknown && action.reason != StateErrc::stopped) {
@@ -177,13 +179,10 @@ class Repeater final : public LinkOwner, public std::enable_shared_from_this<Rep
   std::shared_ptr<Link> link_;
   std::optional<protocol::ClientSession> session_;
   std::optional<protocol::ChannelId> channel_;
-  std::uint64_t sender_ = 0;
-  std::uint32_t tag_ = 0;
-  std::uint64_t last_number_ = 0;
+  bool is_sender_asked_ = false;  // on the channel of now
   std::size_t in_flight_ = 0;
-  std::vector<Command> sent_;
-  std::vector<std::pair<std::uint64_t, Command>> former_;
-  std::set<std::uint64_t> ambiguous_;
+  Self self_;
+  std::vector<Self> former_;
   bool is_stopped_ = false;
 };
 

@@ -78,7 +78,7 @@ struct Client {
       core->open(identify(map), Operation::create());
       kept.push_back(std::move(map));
       time.run_ready();
-      link->send(wire::Opened{i + 1, {7, 0}, 99});
+      link->send(wire::Opened{i + 1, {7, 0}});
     }
     link->take();
     last_id = maps;
@@ -107,6 +107,10 @@ struct Client {
     core->send_event(kept.front().hash(), call);
     time.run_ready();
     link->take();
+    if (number == 0) {  // the first one waits for its sender
+      link->send(wire::SenderMessage{1, 99});
+      link->take();
+    }
     link->send(wire::Answer{1, ++number, number});
     require_finished(*call);
   }

@@ -96,7 +96,8 @@ class ManyMaps final : public wire::HostedSource {
   }
 
  private:
-  void perform(const wire::OpenAsked& a) { session_->opened(a.open.channel, maps.back(), 77); }
+  void perform(const wire::OpenAsked& a) { session_->opened(a.open.channel, maps.back()); }
+  void perform(const wire::SenderAsked& a) { session_->give_sender(a.channel, 77); }
   void perform(const wire::DiffAsked& a) { session_->send_diff(a.ask); }
   void perform(const wire::HeadAsked& a) { session_->send_head(a.ask); }
   void perform(const wire::FetchAsked& a) { session_->send_initial(a.fetch.request, maps.front()); }
@@ -127,8 +128,10 @@ const GrowthCase commit_on_link{"commit of one map sent on a link that follows n
 const GrowthCase event_on_link{"event and its answer on a link that follows n maps", Growth::constant, 50,
                                [](std::size_t n) {
                                  const auto link = std::make_shared<ManyMaps>(n);
+                                 link->feed(frame_of(wire::GetSender{1, 0}));
+                                 link->produce_all();
                                  return [link] {
-                                   link->feed(frame_of(wire::EventMessage{1, 77, 1, {}}));
+                                   link->feed(frame_of(wire::EventMessage{1, 1, {}}));
                                    link->produce_all();
                                  };
                                }};

@@ -29,10 +29,14 @@ namespace syncstate::protocol {
 
 /// The server proved that it knows the password: maps may be opened.
 struct ServerAuthenticated {};
-/// A map is open; `sender` is the identity its events carry.
+/// A map is open.
 struct ChannelOpened {
   ChannelId channel;
   Position head;
+};
+/// The events of an open map are this sender's: `send_event` may be called.
+struct SenderGiven {
+  ChannelId channel;
   std::uint64_t sender;
 };
 /// The server wants this map's initial state: answer with `upload`.
@@ -114,9 +118,10 @@ struct HeadHeard {
 };
 
 /// What a client session wants done.
-using ClientAction = std::variant<ServerAuthenticated, ChannelOpened, UploadAsked, ChannelRefused,
-                                  UpdateIdCame, StateCame, StateEnded, HostedCame, DiffStaged, ValueStaged,
-                                  DiffCame, StepCame, EventAnswered, EventRefused, HeadHeard, CloseSession>;
+using ClientAction =
+    std::variant<ServerAuthenticated, ChannelOpened, SenderGiven, UploadAsked, ChannelRefused, UpdateIdCame,
+                 StateCame, StateEnded, HostedCame, DiffStaged, ValueStaged, DiffCame, StepCame,
+                 EventAnswered, EventRefused, HeadHeard, CloseSession>;
 
 /// One connection's protocol state on the client, without any I/O. The server is not trusted: every field of its frames
 /// is bounded by our own limits, and what answers nothing that was asked or sent ends the session.
@@ -310,12 +315,20 @@ class ClientSession {
   /// What is kept of answers and diffs that are not whole, in bytes.
   [[nodiscard]] std::size_t staged_bytes() const { return staged_bytes_; }
 
-  /// Sends an event on an open channel; answered by `EventAnswered` or `EventRefused`.
-  void send_event(ChannelId channel, std::uint64_t sender, std::uint64_t number,
-                  std::shared_ptr<const SerializedEvent> event) {
+  /// Asks for the sender of this channel's events: `known`, or a new one for 0. Answered by `SenderGiven`; once per
+  /// channel, from `open` on.
+  void get_sender(ChannelId channel, std::uint64_t known) {
     const auto found = channels_.find(channel);
     if (found == channels_.end()) return;  // refused meanwhile
-    events_.push_back(EventTask{channel, sender, number, std::move(event), 0});
+    found->second.awaits_sender = true;
+    append_frame(control_, GetSender{channel, known});
+  }
+
+  /// Sends an event on a channel that has its sender; answered by `EventAnswered` or `EventRefused`.
+  void send_event(ChannelId channel, std::uint64_t number, std::shared_ptr<const SerializedEvent> event) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end()) return;  // refused meanwhile
+    events_.push_back(EventTask{channel, number, std::move(event), 0});
     ++found->second.queued_events;
   }
 
@@ -342,7 +355,6 @@ class ClientSession {
   };
   struct EventTask {
     ChannelId channel;
-    std::uint64_t sender;
     std::uint64_t number;
     std::shared_ptr<const SerializedEvent> event;
     std::size_t sent;
@@ -365,6 +377,7 @@ class ClientSession {
   enum class ChannelState : std::uint8_t { asked, uploading, open };
   struct Channel {
     ChannelState state = ChannelState::asked;
+    bool awaits_sender = false;
     std::string event_type{};             // of the last event sent
     std::uint64_t highest_number = 0;     // of the events sent wholly
     std::uint64_t unanswered_events = 0;  // of those
@@ -400,7 +413,16 @@ class ClientSession {
         if (channel->state == ChannelState::uploading)
           forget_upload(m.channel);  // another client's was there first
         channel->state = ChannelState::open;
-        sink(ChannelOpened{m.channel, m.head, m.sender});
+        sink(ChannelOpened{m.channel, m.head});
+        return;
+      }
+      case FrameKind::sender: {
+        const auto m = decode_body<SenderMessage>(frame.body);
+        Channel* channel = known_channel(m.channel);
+        if (channel == nullptr) return;
+        if (channel->state != ChannelState::open) break_off("a sender for a channel that is not open");
+        if (!std::exchange(channel->awaits_sender, false)) break_off("a sender that was not asked for");
+        sink(SenderGiven{m.channel, m.sender});
         return;
       }
       case FrameKind::upload_wanted: {
@@ -793,7 +815,6 @@ class ClientSession {
     }
     EventMessage message;
     message.channel = task.channel;
-    message.sender = task.sender;
     message.number = task.number;
     message.bytes = rest;
     append_frame(out, message);

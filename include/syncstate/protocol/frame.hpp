@@ -51,6 +51,9 @@ enum class FrameKind : std::uint8_t {
   value_part = 42,
   answer = 43,
   answer_error = 44,
+  // appended later, both ways
+  get_sender = 45,
+  sender = 46,
 };
 
 /// One frame as it came; `body` dies with the bytes it was cut from.

@@ -164,7 +164,7 @@ struct HeartbeatEntry {
 /// Opens a map on a channel, and follows it if asked to.
 ///
 /// Body: channel varint, hash 32 bytes, keys hash 32 bytes, key type (length varint, text), value type (the
-/// same), sender u64 (big-endian; 0 = none yet), epoch u64, update id varint, follow mode u8.
+/// same), epoch u64 (big-endian), update id varint, follow mode u8.
 struct Open {
   static constexpr FrameKind kind = FrameKind::open;
   ChannelId channel = 0;
@@ -172,7 +172,6 @@ struct Open {
   MapHash keys_hash;
   std::string key_type;
   std::string value_type;
-  std::uint64_t sender = 0;
   Position position;
   FollowMode mode = FollowMode::none;
 
@@ -182,7 +181,6 @@ struct Open {
     wire::put_hash(out, keys_hash);
     out.put_sized(key_type);
     out.put_sized(value_type);
-    out.put_u64_be(sender);
     out.put_u64_be(position.epoch);
     out.put_varint(position.update_id);
     out.put_u8(static_cast<std::uint8_t>(mode));
@@ -194,7 +192,6 @@ struct Open {
     m.keys_hash = wire::read_hash(in);
     m.key_type = wire::read_text(in);
     m.value_type = wire::read_text(in);
-    m.sender = in.read_u64_be();
     m.position.epoch = in.read_u64_be();
     m.position.update_id = in.read_varint();
     m.mode = wire::read_mode(in);
@@ -376,20 +373,39 @@ struct EventPart {
   }
 };
 
-/// An event, or the last piece of one.
+/// Asks for a sender, under which the events of this channel are sent; once per channel, before its first event.
+/// It may follow `open` at once, and is then answered after `opened`.
 ///
-/// Body: channel varint, sender u64, number varint, bytes to the end.
+/// Body: channel varint, sender u64 (big-endian): the one that this client had before for this map, or 0.
+struct GetSender {
+  static constexpr FrameKind kind = FrameKind::get_sender;
+  ChannelId channel = 0;
+  std::uint64_t sender = 0;
+
+  void encode(ByteWriter& out) const {
+    out.put_varint(channel);
+    out.put_u64_be(sender);
+  }
+  static GetSender decode(ByteReader& in) {
+    GetSender m;
+    m.channel = in.read_varint();
+    m.sender = in.read_u64_be();
+    return m;
+  }
+};
+
+/// An event, or the last piece of one. Its sender is the one that its channel has.
+///
+/// Body: channel varint, number varint, bytes to the end.
 struct EventMessage {
   static constexpr FrameKind kind = FrameKind::event;
   ChannelId channel = 0;
-  std::uint64_t sender = 0;
   std::uint64_t number = 0;
   ByteView bytes;
 
   void encode(ByteWriter& out) const {
-    std::array<std::byte, 28> head;  // in one piece: events are many
+    std::array<std::byte, 20> head;  // in one piece: events are many
     std::byte* end = write_varint(channel, head.data());
-    end = write_u64_be(sender, end);
     end = write_varint(number, end);
     out.put(ByteView(head.data(), end));
     out.put(bytes);
@@ -397,32 +413,50 @@ struct EventMessage {
   static EventMessage decode(ByteReader& in) {
     EventMessage m;
     m.channel = in.read_varint();
-    m.sender = in.read_u64_be();
     m.number = in.read_varint();
     m.bytes = wire::read_rest(in);
     return m;
   }
 };
 
-/// The map is hosted. Body: channel varint, epoch u64, head varint, sender u64.
+/// The map is hosted. Body: channel varint, epoch u64, head varint.
 struct Opened {
   static constexpr FrameKind kind = FrameKind::opened;
   ChannelId channel = 0;
   Position head;
-  std::uint64_t sender = 0;
 
   void encode(ByteWriter& out) const {
     out.put_varint(channel);
     out.put_u64_be(head.epoch);
     out.put_varint(head.update_id);
-    out.put_u64_be(sender);
   }
   static Opened decode(ByteReader& in) {
     Opened m;
     m.channel = in.read_varint();
     m.head.epoch = in.read_u64_be();
     m.head.update_id = in.read_varint();
+    return m;
+  }
+};
+
+/// The sender that a channel has from now on, until it is closed: the one that was asked for if the server knows it as
+/// this client's, else a new one.
+///
+/// Body: channel varint, sender u64 (big-endian), never 0.
+struct SenderMessage {
+  static constexpr FrameKind kind = FrameKind::sender;
+  ChannelId channel = 0;
+  std::uint64_t sender = 0;
+
+  void encode(ByteWriter& out) const {
+    out.put_varint(channel);
+    out.put_u64_be(sender);
+  }
+  static SenderMessage decode(ByteReader& in) {
+    SenderMessage m;
+    m.channel = in.read_varint();
     m.sender = in.read_u64_be();
+    if (m.sender == 0) ByteReader::fail("a sender of 0");
     return m;
   }
 };

@@ -80,6 +80,11 @@ struct DiffAsked {
 struct HeadAsked {
   GetUpdateId ask;
 };
+/// A sender is wanted for an open map: answer with `give_sender`, now or later.
+struct SenderAsked {
+  ChannelId channel;
+  std::uint64_t known;  ///< the one that the client had before, or 0
+};
 /// Which event an answer is for; made by the session, given back with the answer.
 struct EventTicket {
   ChannelId channel = 0;
@@ -89,14 +94,14 @@ struct EventTicket {
 /// An event came for an open map: answer with `answer` or `answer_error`, and its ticket.
 struct EventCame {
   EventTicket ticket;
-  std::uint64_t sender;
+  std::uint64_t sender;     ///< the one given to its channel
   const std::string* type;  ///< as the client named it on this channel; dies with the call
   ByteView bytes;           ///< dies with the call
 };
 /// What a server session wants done.
 using ServerAction = std::variant<ProofChecked, ClientAuthenticated, OpenAsked, UploadCame, UploadEnded,
                                   UploadGoesOn, ChannelClosed, FollowAsked, DiffAsked, HeadAsked, FetchAsked,
-                                  ListAsked, EventCame, CloseSession>;
+                                  ListAsked, SenderAsked, EventCame, CloseSession>;
 
 /// One connection's protocol state on the server, without any I/O.
 ///
@@ -250,8 +255,8 @@ class ServerSession {
   /// The map asked for on `channel` is hosted: diffs flow if the client asked to follow.
   ///
   /// Returns whether the channel is open now: it may be closed since it was asked for, and is refused at once
-  /// if its position lies ahead of the master.
-  bool opened(ChannelId channel, std::shared_ptr<DiffSource> source, std::uint64_t sender) {
+  /// if its position lies ahead of the master. If so, call `early_ask_of` next.
+  bool opened(ChannelId channel, std::shared_ptr<DiffSource> source) {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return false;
     Channel& c = found->second;
@@ -260,8 +265,27 @@ class ServerSession {
     c.source = std::move(source);
     c.opened = &opened_[c.source.get()];
     c.opened->channels.push_back(c);
-    send_now(Opened{channel, c.source->head(), sender});
+    send_now(Opened{channel, c.source->head()});
     return c.mode == FollowMode::none || start_stream(channel, c, c.wished, c.mode);
+  }
+
+  /// The sender that was asked for on this channel before it was open: to be treated as `SenderAsked` now. Gives each
+  /// ask once.
+  [[nodiscard]] std::optional<SenderAsked> early_ask_of(ChannelId channel) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end() || found->second.sender_state != SenderState::asked_early)
+      return std::nullopt;
+    found->second.sender_state = SenderState::asked;
+    return SenderAsked{channel, found->second.sender};
+  }
+
+  /// The events of `channel` are `sender`'s from now on; never 0. Ignored if the channel was closed meanwhile.
+  void give_sender(ChannelId channel, std::uint64_t sender) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end() || is_over_) return;
+    found->second.sender = sender;
+    found->second.sender_state = SenderState::given;
+    send_now(SenderMessage{channel, sender});
   }
 
   /// The server has no such map: the client is to send its initial state.
@@ -370,6 +394,8 @@ class ServerSession {
     return empty;
   }
 
+  enum class SenderState : std::uint8_t { none, asked_early, asked, given };
+
   /// Something that takes its turn in what is sent: a channel that is behind, or all requests together.
   struct Turn {
     detail::ChainPlace<Turn> turn;
@@ -392,6 +418,8 @@ class ServerSession {
     Bytes event_bytes;                              ///< the parts that came of an event that is not whole
     detail::LazyQueue<PendingAnswers> answers;
     std::size_t unanswered = 0;  ///< how many events they answer
+    std::uint64_t sender = 0;    ///< whose events come here, or the one that was asked for early
+    SenderState sender_state = SenderState::none;
     bool was_followed = false;
     std::optional<TimePoint> upload_wanted_at;  ///< as of the first tick after it was
     TimePoint upload_heard_at{};
@@ -526,6 +554,7 @@ class ServerSession {
       case FrameKind::event_type: return on_event_type(decode_body<EventType>(frame.body));
       case FrameKind::event_part: return on_event_part(decode_body<EventPart>(frame.body));
       case FrameKind::event: return on_event(decode_body<EventMessage>(frame.body), sink);
+      case FrameKind::get_sender: return on_get_sender(decode_body<GetSender>(frame.body), sink);
       default: break_off("a frame that a client never sends");
     }
   }
@@ -762,6 +791,21 @@ class ServerSession {
     }
   }
 
+  /// Once per channel, so that a channel's events are of one sender, and so that asking is bounded by opening.
+  template <class Sink>
+  void on_get_sender(const GetSender& ask, Sink& sink) {
+    Channel* const channel = find_channel(ask.channel);
+    if (channel == nullptr) return;
+    if (channel->sender_state != SenderState::none) break_off("a sender asked for twice on one channel");
+    if (channel->state != Channel::State::open) {
+      channel->sender_state = SenderState::asked_early;
+      channel->sender = ask.sender;
+      return;
+    }
+    channel->sender_state = SenderState::asked;
+    sink(SenderAsked{ask.channel, ask.sender});
+  }
+
   /// Most channels of a link have the same type, which is kept once.
   void on_event_type(EventType type) {
     Channel* const channel = open_channel(type.channel);
@@ -797,6 +841,8 @@ class ServerSession {
   void on_event(const EventMessage& event, Sink& sink) {
     Channel* channel = open_channel(event.channel);
     if (channel == nullptr) return;
+    if (channel->sender_state != SenderState::given)
+      break_off("an event on a channel that has no sender yet");
     if (events_in_flight_ >= limits_->events_in_flight) {
       throw StateError(StateErrc::busy, "too many events in flight on this link");
     }
@@ -820,7 +866,7 @@ class ServerSession {
     ++events_in_flight_;
     event_bytes_in_flight_ += bytes.size();
     sink(EventCame{
-        {event.channel, event.number, bytes.size()}, event.sender, type ? type.get() : &no_type(), bytes});
+        {event.channel, event.number, bytes.size()}, channel->sender, type ? type.get() : &no_type(), bytes});
   }
 
   void queue_answer(const EventTicket& event, PendingAnswers answer) {

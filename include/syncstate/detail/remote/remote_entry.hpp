@@ -73,9 +73,11 @@ struct RemoteEntry {
   MapIdentity identity;
   protocol::ChannelId channel = 0;  ///< 0 while it is not asked for on this link
   bool is_open = false;
-  std::uint64_t sender = 0;
-  Epoch sender_epoch = 0;
-  std::uint64_t last_number = 0;
+  std::uint64_t sender = 0;        ///< 0: none yet
+  Epoch sender_epoch = 0;          ///< the one in which `sender` was given
+  std::uint64_t last_number = 0;   ///< of the events of `sender`
+  bool is_sender_asked = false;    ///< on the channel of now
+  bool has_sender = false;         ///< the channel of now has `sender`: events may be sent
   std::deque<RemoteEvent> events;  ///< those with a number first, in its order
   std::size_t sent_events = 0;     ///< how many of them are on the link: the first ones
   std::vector<std::shared_ptr<Operation>> openers;
@@ -120,6 +122,12 @@ struct RemoteEntry {
     std::erase_if(events, [&](const RemoteEvent& e) { return !e.call || is_unwanted(e); });
     sent_events = static_cast<std::size_t>(
         std::count_if(events.begin(), events.end(), [](const RemoteEvent& e) { return e.is_on_link; }));
+  }
+
+  /// The map has no channel on the link any more, or none yet.
+  void lose_channel() {
+    channel = 0;
+    is_open = is_sender_asked = has_sender = false;
   }
 
   /// The channel is lost: all of them wait for the next one.

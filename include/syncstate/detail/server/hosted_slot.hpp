@@ -99,13 +99,17 @@ class HostedSlot final : public HostedBase,
   void close_inlet(EventInlet& inlet) override { turns_.close(inlet); }
   [[nodiscard]] bool is_idle(EventInlet& inlet) override { return turns_.is_idle(inlet); }
 
-  [[nodiscard]] std::uint64_t hold_sender(EventInlet& inlet, std::uint64_t sender) override {
-    SenderTable::Held held = senders_.hold(sender, turns_.queue_of(inlet));
+  [[nodiscard]] std::uint64_t hold_sender(EventInlet& inlet, std::uint64_t known,
+                                          const SenderOwner& owner) override {
+    SenderTable::Held held = senders_.hold(known, owner, turns_.queue_of(inlet));
     turns_.join(inlet, std::move(held.queue));
     return held.sender;
   }
   void release_sender(EventInlet& inlet, std::uint64_t sender) override {
     senders_.release(sender, turns_.is_idle(inlet));
+  }
+  void forget_sender(EventInlet& inlet, std::uint64_t sender) override {
+    if (turns_.is_idle(inlet)) senders_.forget(sender);
   }
 
   [[nodiscard]] std::optional<EventOutcome> event_came(const std::shared_ptr<EventInlet>& inlet,

@@ -2,42 +2,47 @@
 #ifndef SYNCSTATE_DETAIL_SERVER_SENDER_TABLE_HPP
 #define SYNCSTATE_DETAIL_SERVER_SENDER_TABLE_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <iterator>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "syncstate/detail/model/random.hpp"
-#include "syncstate/error.hpp"
+#include "syncstate/detail/server/kept_answers.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate::detail {
 
-/// What became of an event.
-struct EventOutcome {
-  UpdateId update_id = 0;
-  StateErrc error{};                            ///< 0: it was run
-  std::shared_ptr<const std::string> detail{};  ///< null: nothing to say; shared, for it is kept and told
+/// The peer that asks for a sender.
+struct SenderOwner {
+  std::string identity;  ///< what its verified certificate says; empty without one
+  std::string address;   ///< what limits count it by
 
-  [[nodiscard]] static EventOutcome failed(StateErrc error, std::string detail = {}) {
-    return {0, error, detail.empty() ? nullptr : std::make_shared<const std::string>(std::move(detail))};
+  /// The name under which its senders are counted: addresses come and go, identities do not.
+  [[nodiscard]] std::pair<std::string, std::string> account() const {
+    return {identity, identity.empty() ? address : std::string()};
   }
-  [[nodiscard]] std::size_t detail_bytes() const { return detail ? detail->size() : 0; }
 };
 
 struct EventQueue;
 
 /// The senders of one map: for each the highest number run, and the last answers.
 ///
+/// A sender's id is a random number of 64 bits that only the client that was given it knows; a peer of another identity
+/// can't have it even so. Room is shared fairly: what must be forgotten is taken from the owner that has most.
+///
 /// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, and
-///          `Limits::answer_bytes_per_map` in all, at most; more only while more are held by open channels.
+///          `Limits::answer_bytes_per_map` in all, at most; more senders only while more are held by open channels, of
+///          which each link has one per map.
 /// Threads: every member from any thread.
 class SenderTable {
  public:
@@ -46,69 +51,90 @@ class SenderTable {
         most_answers_(limits.answers_per_sender),
         most_answer_bytes_(limits.answer_bytes_per_map) {}
 
-  /// The sender itself while it is known, a new one for 0 or one that was forgotten.
-  std::uint64_t admit(std::uint64_t sender) {
-    const std::lock_guard lock(mutex_);
-    return admit_locked(sender);
-  }
-
   struct Held {
     std::uint64_t sender;
     std::shared_ptr<EventQueue> queue;  ///< where its events wait
   };
 
-  /// As `admit`; but a sender that is held is not forgotten before `release`, however long it is silent: its link would not
-  /// notice. Its events go to `queue` from now on, or to the one that they go to already.
-  Held hold(std::uint64_t sender, std::shared_ptr<EventQueue> queue) {
+  /// Returns `known` if that is a sender of this identity, else a new one; never 0. It is not forgotten before
+  /// `release`, however long it is silent, because its link would not notice. May be held several times: a client whose
+  /// link is lost comes back before the server has noticed the loss. Its events go to `queue` from now on, or to the one
+  /// that they go to already.
+  /// Complexity: O(log owners).
+  Held hold(std::uint64_t known, const SenderOwner& owner, std::shared_ptr<EventQueue> queue) {
     const std::lock_guard lock(mutex_);
-    sender = admit_locked(sender);
-    Sender& held = senders_[sender];
-    if (held.holders++ == 0) idle_.erase(held.use);
-    if (!held.queue) held.queue = std::move(queue);
-    return Held{sender, held.queue};
+    const auto found = senders_.find(known);
+    if (found == senders_.end() || found->second.account->key->first != owner.identity)
+      return add_held(owner, std::move(queue));
+    Sender& sender = found->second;
+    Account& account = account_of(owner);
+    Account& former = *sender.account;
+    std::list<std::uint64_t>& from = sender.holders == 0 ? former.idle : former.held;
+    account.held.splice(account.held.begin(), from, sender.place);
+    if (sender.holders++ == 0) count_idle(former, former.idle.size());
+    former.answer_bytes -= sender.answer_bytes;
+    account.answer_bytes += sender.answer_bytes;
+    sender.account = &account;
+    if (&former != &account) drop_if_empty(former);
+    if (!sender.queue) sender.queue = std::move(queue);
+    return Held{known, sender.queue};
   }
 
-  /// `is_queue_idle`: no event of this sender waits.
+  /// Ends one `hold`. Never throws. `is_queue_idle`: no event of this sender waits.
   void release(std::uint64_t sender, bool is_queue_idle) {
     std::shared_ptr<EventQueue> queue;  // freed without the lock
     const std::lock_guard lock(mutex_);
     const auto found = senders_.find(sender);
-    if (found == senders_.end() || found->second.holders == 0) return;
-    if (--found->second.holders > 0) return;
-    found->second.use = idle_.insert(idle_.begin(), sender);
+    if (found == senders_.end() || found->second.holders == 0 || --found->second.holders > 0) return;
+    Account& account = *found->second.account;
+    account.idle.splice(account.idle.begin(), account.held, found->second.place);
+    count_idle(account, account.idle.size());
     if (is_queue_idle) queue.swap(found->second.queue);
+  }
+
+  /// Forgets a sender for which its client has no more use; a sender that is held stays.
+  void forget(std::uint64_t sender) {
+    const std::lock_guard lock(mutex_);
+    const auto found = senders_.find(sender);
+    if (found != senders_.end() && found->second.holders == 0) erase_idle(found);
   }
 
   /// What the table says of an event that is about to run.
   enum class Verdict { run, repeat, unknown };
 
-  /// `run`: never seen. `repeat`: `outcome` is its old answer. `unknown`: it may have run, nobody knows any
+  /// `run`: never seen. `repeat`: `outcome` is its old answer. `unknown`: the event may have run, which is not known any
   /// more.
   Verdict look_up(std::uint64_t sender, std::uint64_t number, EventOutcome& outcome) {
     const std::lock_guard lock(mutex_);
     Sender* const known = touch(sender);
     if (known == nullptr) return Verdict::unknown;
     if (number > known->highest) return Verdict::run;
-    for (const auto& [kept, answer] : known->answers) {
-      if (kept != number) continue;
-      outcome = answer;
-      return Verdict::repeat;
-    }
-    return Verdict::unknown;
+    const EventOutcome* const kept = known->answers.find(number);
+    if (kept == nullptr) return Verdict::unknown;
+    outcome = *kept;
+    return Verdict::repeat;
   }
 
-  /// The event was run, and this came of it.
+  /// The event was run, and this came of it. `number` is above all that were recorded for this sender.
+  /// Complexity: O(1), amortised over the bytes that are forgotten at a time.
   void record(std::uint64_t sender, std::uint64_t number, EventOutcome outcome) {
     const std::lock_guard lock(mutex_);
     Sender* const known = touch(sender);
     if (known == nullptr) return;
     known->highest = number;
-    answer_bytes_ += bytes_of(outcome);
-    known->answers.emplace_back(number, std::move(outcome));
+    const std::size_t bytes = KeptAnswers::bytes_of(outcome);
+    known->answers.push(number, std::move(outcome));
+    known->answer_bytes += bytes;
+    known->account->answer_bytes += bytes;
+    answer_bytes_ += bytes;
     if (known->answers.size() > most_answers_) forget_answer(*known);
-    while (answer_bytes_ > most_answer_bytes_ && !idle_.empty() && idle_.back() != sender) forget_one();
-    // Senders that all have their channels open share the room, too.
-    while (answer_bytes_ > most_answer_bytes_ && known->answers.size() > 1) forget_answer(*known);
+    if (answer_bytes_ > most_answer_bytes_) {
+      try {
+        make_room(sender);
+      } catch (const std::bad_alloc&) {
+        // The event was run, and its answer is kept; the next one tries again.
+      }
+    }
   }
 
   /// What the answers take that are kept.
@@ -117,48 +143,173 @@ class SenderTable {
     return answer_bytes_;
   }
 
+  /// How many senders are remembered.
+  [[nodiscard]] std::size_t size() const {
+    const std::lock_guard lock(mutex_);
+    return senders_.size();
+  }
+
  private:
-  struct Sender {
-    std::uint64_t highest = 0;
-    std::deque<std::pair<std::uint64_t, EventOutcome>> answers;
-    std::list<std::uint64_t>::iterator use;  // its place among the idle ones, if nobody holds it
-    std::size_t holders = 0;
-    std::shared_ptr<EventQueue> queue;  // where its events go; null if none waits and nobody holds it
+  struct Account;
+  using Ranks = std::multimap<std::size_t, Account*>;
+
+  /// The senders of one owner.
+  struct Account {
+    const std::pair<std::string, std::string>* key = nullptr;
+    std::list<std::uint64_t> idle;  // those that nobody holds, the latest first
+    std::list<std::uint64_t> held;
+    std::size_t answer_bytes = 0;
+    Ranks::iterator rank;  // among all accounts, by the number of idle senders
   };
 
-  std::uint64_t admit_locked(std::uint64_t sender) {
-    if (sender != 0 && touch(sender) != nullptr) return sender;
-    do {
-      sender = random_u64();
-    } while (sender == 0 || senders_.contains(sender));
-    if (senders_.size() >= most_senders_ && !idle_.empty()) forget_one();
-    senders_[sender].use = idle_.insert(idle_.begin(), sender);
-    return sender;
+  struct Sender {
+    std::uint64_t highest = 0;
+    KeptAnswers answers;
+    std::size_t answer_bytes = 0;
+    std::size_t holders = 0;
+    Account* account = nullptr;
+    std::list<std::uint64_t>::iterator place;  // in the account's list
+    std::shared_ptr<EventQueue> queue;         // where its events go; null if none waits and nobody holds it
+  };
+  using Senders = std::unordered_map<std::uint64_t, Sender>;
+
+  Account& account_of(const SenderOwner& owner) {
+    auto key = owner.account();
+    if (const auto found = accounts_.find(key); found != accounts_.end()) return found->second;
+    Ranks rank;
+    rank.emplace(0, nullptr);
+    const auto added = accounts_.try_emplace(std::move(key)).first;
+    Account& account = added->second;  // from here on nothing can fail
+    account.key = &added->first;
+    auto node = rank.extract(rank.begin());
+    node.mapped() = &account;
+    account.rank = ranks_.insert(std::move(node));
+    return account;
   }
 
-  static std::size_t bytes_of(const EventOutcome& outcome) {
-    return sizeof(std::pair<std::uint64_t, EventOutcome>) + outcome.detail_bytes();
+  void drop_if_empty(Account& account) {
+    if (!account.idle.empty() || !account.held.empty()) return;
+    ranks_.erase(account.rank);
+    accounts_.erase(accounts_.find(*account.key));
   }
 
-  /// Forgets the sender that was idle for longest, of those that nobody holds; there is one.
+  /// Moves the account to its place among the others. Allocates nothing, so that `release` can't fail.
+  void count_idle(Account& account, std::size_t idle) {
+    auto node = ranks_.extract(account.rank);
+    node.key() = idle;
+    account.rank = ranks_.insert(std::move(node));
+  }
+
+  Held add_held(const SenderOwner& owner, std::shared_ptr<EventQueue> queue) {
+    std::uint64_t sender = random_nonzero_u64();
+    while (senders_.contains(sender)) sender = random_nonzero_u64();
+    if (senders_.size() >= most_senders_) forget_one();
+    Account& account = account_of(owner);
+    std::list<std::uint64_t> place{sender};
+    Sender& added = senders_[sender];
+    account.held.splice(account.held.begin(), place);
+    added.holders = 1;
+    added.account = &account;
+    added.place = account.held.begin();
+    added.queue = std::move(queue);
+    return Held{sender, added.queue};
+  }
+
+  /// Forgets a sender that is idle, if there is one: the one idle for longest, of the owner that has most of them.
   void forget_one() {
-    const auto found = senders_.find(idle_.back());
-    for (const auto& answer : found->second.answers) answer_bytes_ -= bytes_of(answer.second);
-    senders_.erase(found);
-    idle_.pop_back();
+    Account& largest = *ranks_.rbegin()->second;
+    if (!largest.idle.empty()) erase_idle(senders_.find(largest.idle.back()));
   }
 
-  /// Forgets the sender's oldest answer.
+  void erase_idle(Senders::iterator sender) {
+    Account& account = *sender->second.account;
+    take_out_idle(sender);
+    drop_if_empty(account);
+  }
+
+  /// As `erase_idle`; the account stays, even if it is empty now.
+  void take_out_idle(Senders::iterator sender) {
+    Account& account = *sender->second.account;
+    answer_bytes_ -= sender->second.answer_bytes;
+    account.answer_bytes -= sender->second.answer_bytes;
+    account.idle.erase(sender->second.place);
+    senders_.erase(sender);
+    count_idle(account, account.idle.size());
+  }
+
   void forget_answer(Sender& sender) {
-    answer_bytes_ -= bytes_of(sender.answers.front().second);
-    sender.answers.pop_front();
+    const std::size_t bytes = sender.answers.pop_oldest();
+    sender.answer_bytes -= bytes;
+    sender.account->answer_bytes -= bytes;
+    answer_bytes_ -= bytes;
+  }
+
+  /// Forgets answers until an eighth of the room is free again, of the owners whose answers take most: those of senders
+  /// that nobody holds, then the older ones of those that are held. The last answer of `kept`, and of all that are held,
+  /// stays. An eighth at a time, so that looking for these owners costs little per event.
+  /// Complexity: O(owners × log owners + senders × log senders + answers forgotten), of the owners concerned.
+  void make_room(std::uint64_t kept) {
+    const std::size_t enough = most_answer_bytes_ - most_answer_bytes_ / 8;
+    const auto is_smaller = [](const auto& a, const auto& b) { return a.first < b.first; };
+    std::vector<std::pair<std::size_t, Account*>> by_bytes;
+    by_bytes.reserve(accounts_.size());
+    for (auto& [key, account] : accounts_) by_bytes.emplace_back(account.answer_bytes, &account);
+    std::make_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
+    while (answer_bytes_ > enough && !by_bytes.empty()) {
+      std::pop_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
+      Account& largest = *by_bytes.back().second;
+      by_bytes.pop_back();
+      // Down to the next owner's size, and below, so that each turn gets somewhere.
+      const std::size_t next = by_bytes.empty() ? 0 : by_bytes.front().first;
+      const std::size_t least = next - next / 8;
+      const std::size_t surplus = answer_bytes_ - enough;
+      const std::size_t wanted = largest.answer_bytes - std::min(largest.answer_bytes, surplus);
+      const bool has_more = shrink(largest, std::max(least, wanted), kept);
+      if (has_more) {
+        by_bytes.emplace_back(largest.answer_bytes, &largest);
+        std::push_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
+      }
+      drop_if_empty(largest);
+    }
+  }
+
+  /// Forgets answers of one owner until they take no more than `enough` bytes. False if that can't be reached.
+  bool shrink(Account& account, std::size_t enough, std::uint64_t kept) {
+    while (account.answer_bytes > enough && !account.idle.empty() && account.idle.back() != kept) {
+      take_out_idle(senders_.find(account.idle.back()));
+    }
+    if (account.answer_bytes <= enough) return !account.idle.empty() || !account.held.empty();
+    const auto is_smaller = [](const Sender* a, const Sender* b) {
+      return a->answer_bytes < b->answer_bytes;
+    };
+    std::vector<Sender*> by_bytes;
+    by_bytes.reserve(account.held.size());
+    for (const std::uint64_t id : account.held) {
+      Sender& sender = senders_.find(id)->second;
+      if (sender.answers.size() > 1) by_bytes.push_back(&sender);
+    }
+    std::make_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
+    while (account.answer_bytes > enough && !by_bytes.empty()) {
+      std::pop_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
+      Sender& largest = *by_bytes.back();
+      for (std::size_t half = largest.answers.size() / 2; half > 0; --half) forget_answer(largest);
+      if (largest.answers.size() > 1) {
+        std::push_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
+      } else {
+        by_bytes.pop_back();
+      }
+    }
+    return account.answer_bytes <= enough;
   }
 
   Sender* touch(std::uint64_t sender) {
     const auto found = senders_.find(sender);
     if (found == senders_.end()) return nullptr;
-    if (found->second.holders == 0) idle_.splice(idle_.begin(), idle_, found->second.use);
-    return &found->second;
+    Sender& known = found->second;
+    if (known.holders == 0) {
+      known.account->idle.splice(known.account->idle.begin(), known.account->idle, known.place);
+    }
+    return &known;
   }
 
   mutable std::mutex mutex_;
@@ -166,8 +317,9 @@ class SenderTable {
   std::size_t most_answers_;
   std::size_t most_answer_bytes_;
   std::size_t answer_bytes_ = 0;
-  std::list<std::uint64_t> idle_;  // those that nobody holds, the latest first
-  std::unordered_map<std::uint64_t, Sender> senders_;
+  Senders senders_;
+  std::map<std::pair<std::string, std::string>, Account> accounts_;
+  Ranks ranks_;  // the account with most idle senders is the last
 };
 
 }  // namespace syncstate::detail

@@ -21,6 +21,7 @@ namespace syncstate::detail {
 
 class ServerLink;
 struct EventInlet;
+struct SenderOwner;
 
 /// What a link needs of the server core; the core knows the types, the link does not.
 ///
@@ -79,10 +80,13 @@ class HostedBase {
   virtual void close_inlet(EventInlet& inlet) = 0;
   /// Returns whether no event of this inlet waits or runs.
   [[nodiscard]] virtual bool is_idle(EventInlet& inlet) = 0;
-  /// Returns the sender itself while it is known here, else a new one. It is remembered until `release_sender`, and a while
-  /// longer. From now on its events run behind those that came for it over other links.
-  [[nodiscard]] virtual std::uint64_t hold_sender(EventInlet& inlet, std::uint64_t sender) = 0;
+  /// Returns `known` if that is a sender of this owner, else a new one. It is remembered until `release_sender`, and a
+  /// while longer. From now on its events run behind those that came for it over other links.
+  [[nodiscard]] virtual std::uint64_t hold_sender(EventInlet& inlet, std::uint64_t known,
+                                                  const SenderOwner& owner) = 0;
   virtual void release_sender(EventInlet& inlet, std::uint64_t sender) = 0;
+  /// The link has no more use for this sender: forgets it, unless it is held, or events of the inlet wait.
+  virtual void forget_sender(EventInlet& inlet, std::uint64_t sender) = 0;
   /// Keeps the bytes of an event until `run_events`, or returns the answer that refuses it.
   [[nodiscard]] virtual std::optional<EventOutcome> event_came(const std::shared_ptr<EventInlet>& inlet,
                                                                const protocol::EventCame& event,

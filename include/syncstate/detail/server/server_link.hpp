@@ -69,15 +69,17 @@ class ServerLink final : public LinkOwner,
   [[nodiscard]] const std::string& address() const { return address_; }
 
   /// The map asked for on `channel` is hosted; its commits wake this link from now on.
-  void opened(protocol::ChannelId channel, const std::shared_ptr<HostedBase>& map, std::uint64_t sender) {
+  void opened(protocol::ChannelId channel, const std::shared_ptr<HostedBase>& map) {
     if (!link_ || session_.is_over()) return;
     forget_asked(channel);
     forget_map(channel);
     lane()->add_follower(map->source().get(), this);
-    const auto inlet = inlet_for(map);
-    sender = map->hold_sender(*inlet, sender);
-    maps_[channel] = OpenMap{map, sender, inlet};
-    if (!session_.opened(channel, map->source(), sender)) forget_map(channel);
+    maps_[channel] = OpenMap{map, 0, nullptr};
+    if (!session_.opened(channel, map->source())) {
+      forget_map(channel);
+    } else if (const auto early = session_.early_ask_of(channel)) {
+      perform(*early);
+    }
     wake();
   }
 
@@ -188,8 +190,9 @@ class ServerLink final : public LinkOwner,
     const auto self = shared_from_this();
     lane()->remove(this);
     link_.reset();
-    for (const auto& [channel, open] : std::exchange(maps_, {}))
-      open.map->release_sender(*open.inlet, open.sender);
+    for (const auto& [channel, open] : std::exchange(maps_, {})) {
+      if (open.sender != 0) open.map->release_sender(*open.inlet, open.sender);
+    }
     for (const auto& [map, inlet] : std::exchange(inlets_, {})) map->close_inlet(*inlet.inlet);
     host_->closed(id_, address_, lane()->executor().now());
     // Uploads under way are given up through the same door as closed channels.
@@ -200,8 +203,8 @@ class ServerLink final : public LinkOwner,
 
   struct OpenMap {
     std::shared_ptr<HostedBase> map;
-    std::uint64_t sender;
-    std::shared_ptr<EventInlet> inlet;
+    std::uint64_t sender;  ///< whose events come on this channel; 0 until its client asks for one
+    std::shared_ptr<EventInlet> inlet;  ///< where they come in; null until then
   };
   /// The maps open on this link, by channel.
   [[nodiscard]] const std::map<protocol::ChannelId, OpenMap>& maps() const { return maps_; }
@@ -214,6 +217,12 @@ class ServerLink final : public LinkOwner,
   struct Inlet {
     std::shared_ptr<EventInlet> inlet;
     std::size_t channels = 0;  ///< of this link that have the map open
+  };
+
+  /// The senders of one map on this link: one at a time, so that a link takes one place of `Limits::senders_per_map`.
+  struct LinkSender {
+    std::uint64_t made = 0;  ///< the last one that was new; 0: none
+    bool is_held = false;    ///< one of its channels has a sender
   };
 
   /// Hands what the session wants done to the `perform` for it.
@@ -266,6 +275,26 @@ class ServerLink final : public LinkOwner,
   }
   void perform(const protocol::FetchAsked& action) { host_->fetch_asked(*this, action.fetch); }
   void perform(const protocol::ListAsked& action) { session_.send_hosted(action.request, *this); }
+  void perform(const protocol::SenderAsked& action) {
+    const auto found = maps_.find(action.channel);
+    if (found == maps_.end()) return;
+    OpenMap& open = found->second;
+    LinkSender& mine = senders_[open.map->hash()];
+    if (mine.is_held) {
+      return end(StateErrc::protocol_error,
+                 "this link has a sender for this map on another channel: send its events there");
+    }
+    if (!open.inlet) open.inlet = inlet_for(open.map);
+    open.sender =
+        open.map->hold_sender(*open.inlet, action.known, SenderOwner{peer_.certificate_subject, address_});
+    mine.is_held = true;
+    if (open.sender != action.known) {
+      // However often a link asks, one sender of its making is remembered.
+      const std::uint64_t former = std::exchange(mine.made, open.sender);
+      if (former != 0) open.map->forget_sender(*open.inlet, former);
+    }
+    session_.give_sender(action.channel, open.sender);
+  }
   void perform(const protocol::EventCame& action) {
     const auto found = maps_.find(action.ticket.channel);
     if (found == maps_.end()) return;
@@ -346,8 +375,11 @@ class ServerLink final : public LinkOwner,
     if (found == maps_.end()) return;
     const OpenMap closed = std::move(found->second);
     maps_.erase(found);
-    closed.map->release_sender(*closed.inlet, closed.sender);
-    release_inlet(closed.map);
+    if (closed.sender != 0) {
+      closed.map->release_sender(*closed.inlet, closed.sender);
+      senders_[closed.map->hash()].is_held = false;
+    }
+    if (closed.inlet) release_inlet(closed.map);
     lane()->remove_follower(closed.map->source().get(), this);
   }
 
@@ -380,6 +412,7 @@ class ServerLink final : public LinkOwner,
   protocol::ServerSession session_;
   std::map<protocol::ChannelId, OpenMap> maps_;
   std::unordered_map<std::shared_ptr<HostedBase>, Inlet> inlets_;
+  std::map<MapHash, LinkSender> senders_;
   std::vector<protocol::ChannelId> asked_;  // ascending, as a client numbers its channels
   std::vector<Arrived> arrived_;            // within `on_bytes` only
 };
