@@ -39,20 +39,9 @@ class ChangeSet {
   void set(std::uint32_t ordinal, V value) {
     if (is_beyond_all(ordinal)) {
       changes_.emplace_back(ordinal, std::move(value));
-      return;
+    } else {
+      set_among(ordinal, std::move(value));
     }
-    if (const std::size_t at = place_of(ordinal); at != npos) {
-      changes_[at].second = std::move(value);
-      return;
-    }
-    if (changes_.size() == changes_.capacity()) grow(changes_.size() + 1);
-    // `prepare` may have indexed a handful already.
-    const bool needs_index = is_indexed_ || changes_.size() >= few;
-    if (needs_index && !is_indexed_) build_index();
-    if (needs_index && 2 * (changes_.size() + 1) > index_.size()) build_index();
-    changes_.emplace_back(ordinal, std::move(value));
-    if (needs_index) insert_into_index(changes_.size() - 1);
-    is_sorted_ = false;
   }
 
   [[nodiscard]] std::size_t capacity() const { return changes_.capacity(); }
@@ -114,6 +103,28 @@ class ChangeSet {
   static constexpr std::size_t few = 8;
   static constexpr std::uint32_t empty_slot = 0xFFFFFFFF;
 
+  /// Sets the value of a key that is not beyond all: apart, so that the usual case is small.
+  void set_among(std::uint32_t ordinal, V&& value) {
+    std::size_t slot = 0;
+    if (const std::size_t at = is_indexed_ ? place_in_index(ordinal, slot) : place_of(ordinal); at != npos) {
+      changes_[at].second = std::move(value);
+      return;
+    }
+    if (is_indexed_ && changes_.size() < changes_.capacity() && 2 * (changes_.size() + 1) <= index_.size()) {
+      index_[slot] = static_cast<std::uint32_t>(changes_.size());
+      changes_.emplace_back(ordinal, std::move(value));
+      return;
+    }
+    if (changes_.size() == changes_.capacity()) grow(changes_.size() + 1);
+    // `prepare` may have indexed a handful already.
+    const bool needs_index = is_indexed_ || changes_.size() >= few;
+    if (needs_index && !is_indexed_) build_index();
+    if (needs_index && 2 * (changes_.size() + 1) > index_.size()) build_index();
+    changes_.emplace_back(ordinal, std::move(value));
+    if (needs_index) insert_into_index(changes_.size() - 1, HashSeed::of_process());
+    is_sorted_ = false;
+  }
+
   [[nodiscard]] bool is_beyond_all(std::uint32_t ordinal) const {
     return is_sorted_ && (changes_.empty() || changes_.back().first < ordinal);
   }
@@ -132,9 +143,15 @@ class ChangeSet {
       }
       return npos;
     }
-    for (std::size_t at = slot_of(ordinal);; at = (at + 1) & (index_.size() - 1)) {
-      if (index_[at] == empty_slot) return npos;
-      if (changes_[index_[at]].first == ordinal) return index_[at];
+    std::size_t slot = 0;
+    return place_in_index(ordinal, slot);
+  }
+
+  /// Sets `slot` to where the ordinal is found, or belongs.
+  [[nodiscard]] std::size_t place_in_index(std::uint32_t ordinal, std::size_t& slot) const {
+    for (slot = slot_of(ordinal, HashSeed::of_process());; slot = (slot + 1) & (index_.size() - 1)) {
+      if (index_[slot] == empty_slot) return npos;
+      if (changes_[index_[slot]].first == ordinal) return index_[slot];
     }
   }
 
@@ -148,17 +165,17 @@ class ChangeSet {
       std::fill(index_.begin(), index_.end(), empty_slot);
     }
     is_indexed_ = true;
-    for (std::size_t i = 0; i < changes_.size(); ++i) insert_into_index(i);
+    const HashSeed seed = HashSeed::of_process();
+    for (std::size_t i = 0; i < changes_.size(); ++i) insert_into_index(i, seed);
   }
 
-  void insert_into_index(std::size_t i) {
-    std::size_t at = slot_of(changes_[i].first);
+  void insert_into_index(std::size_t i, HashSeed seed) {
+    std::size_t at = slot_of(changes_[i].first, seed);
     while (index_[at] != empty_slot) at = (at + 1) & (index_.size() - 1);
     index_[at] = static_cast<std::uint32_t>(i);
   }
 
-  [[nodiscard]] std::size_t slot_of(std::uint32_t ordinal) const {
-    const HashSeed seed = HashSeed::of_process();
+  [[nodiscard]] std::size_t slot_of(std::uint32_t ordinal, HashSeed seed) const {
     return static_cast<std::size_t>(fold_multiply(ordinal ^ seed.first, seed.second | 1)) &
            (index_.size() - 1);
   }

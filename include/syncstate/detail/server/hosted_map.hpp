@@ -68,8 +68,9 @@ class HostedMap final : public protocol::DiffSource {
       if (encoders_ != 0) [[unlikely]]
         wait_for_encoders(lock);
       keep_for_snapshots(pending);
-      if (!large_pending_.empty() || !large_.empty()) [[unlikely]]
-        return commit_with_large(pending);
+      if constexpr (!is_byte_like<V>) {
+        if (!large_pending_.empty() || !large_.empty()) return commit_with_large(pending);
+      }
       const UpdateId id = MapAccess::commit_transaction(map_);
       head_ = id;
       return id;
@@ -175,7 +176,7 @@ class HostedMap final : public protocol::DiffSource {
 
   /// Refuses values that no peer would take, and notes which ones go in parts.
   void check_sizes(const ChangeSet<V>& pending) {
-    large_pending_.clear();
+    if constexpr (!is_byte_like<V>) large_pending_.clear();
     for (const auto& [ordinal, value] : pending) {
       const std::size_t size = whole_size(value);
       if (size > limits_.value_bytes) {
@@ -303,8 +304,8 @@ class HostedMap final : public protocol::DiffSource {
     const auto* snapshot = static_cast<const Snapshot*>(cursor.snapshot.get());
     if (snapshot != nullptr && snapshot->is_revoked) return protocol::PassPiece::lost;
     const std::size_t start = out.size();
-    for (std::size_t seen = 0; seek_changed(cursor); ++seen) {
-      if (seen == most_seen_at_once) {  // others want the mutex
+    for (std::size_t seen = 0; seek_changed(cursor, seen); ++seen) {
+      if (seen >= most_seen_at_once) {  // others want the mutex
         if (out.size() != start) return protocol::PassPiece::entries;
         return std::nullopt;
       }
@@ -366,30 +367,42 @@ class HostedMap final : public protocol::DiffSource {
   /// Sets the cursor's ordinal to the next one that may have changed since its start; false if there is none.
   ///
   /// Where few keys did, they are taken from the list of recent changes, some of the smallest ordinals at a time: a
-  /// pass keeps no more than that. Else all keys are gone through.
-  bool seek_changed(protocol::PassCursor& cursor) const {
-    if (cursor.window.empty() && !cursor.is_last_window && cursor.ordinal < frozen().size()) {
-      std::size_t changed = 0;
-      const std::size_t few = frozen().size() / 64;
-      const auto count = [&](std::uint32_t, const V&) { return ++changed <= few; };
-      if (!cursor.is_dense) MapAccess::for_each_changed_since(map_, cursor.from, count);
-      cursor.is_dense = cursor.is_dense || changed > few;
-      if (!cursor.is_dense) {
-        OrdinalWindow window(cursor.ordinal, window_size(changed));
-        MapAccess::for_each_changed_since(map_, cursor.from, [&](std::uint32_t ordinal, const V&) {
-          window.show(ordinal, ordinal);
-          return true;
-        });
-        cursor.window = window.take();
-        cursor.is_last_window = !window.has_more();
+  /// pass keeps no more than that. Else all keys are gone through: `seen` counts those that did not change, and the call
+  /// ends, at such a key, when they are too many.
+  bool seek_changed(protocol::PassCursor& cursor, std::size_t& seen) const {
+    const std::uint32_t size = frozen().size();
+    if (cursor.is_dense) {
+      while (cursor.ordinal < size && MapAccess::changed_at(map_, cursor.ordinal) <= cursor.from &&
+             seen < most_seen_at_once) {
+        ++cursor.ordinal;
+        ++seen;
       }
+      return cursor.ordinal < size;
     }
-    if (!cursor.window.empty()) {
-      if (cursor.ordinal != cursor.window.back()) cursor.offset = 0;
-      cursor.ordinal = cursor.window.back();
-      return true;
+    if (cursor.window.empty()) {
+      if (cursor.is_last_window || cursor.ordinal >= size) return false;
+      if (!fill_window(cursor)) return seek_changed(cursor, seen);
+      if (cursor.window.empty()) return false;
     }
-    return !cursor.is_last_window && cursor.ordinal < frozen().size();
+    if (cursor.ordinal != cursor.window.back()) cursor.offset = 0;
+    cursor.ordinal = cursor.window.back();
+    return true;
+  }
+
+  /// Fills the cursor's window with the ordinals that come next; false where too many keys changed, so that it is dense.
+  bool fill_window(protocol::PassCursor& cursor) const {
+    const std::size_t few = frozen().size() / 64;
+    OrdinalWindow window(cursor.ordinal, window_size(few));
+    std::size_t changed = 0;
+    MapAccess::for_each_changed_since(map_, cursor.from, [&](std::uint32_t ordinal, const V&) {
+      window.show(ordinal, ordinal);
+      return ++changed <= few;
+    });
+    cursor.is_dense = changed > few;
+    if (cursor.is_dense) return false;
+    cursor.window = window.take();
+    cursor.is_last_window = !window.has_more();
+    return true;
   }
 
   /// Fills the cursor's window with places in the log, relative to the range; false if nothing is left.
@@ -408,7 +421,7 @@ class HostedMap final : public protocol::DiffSource {
 
   /// How many of so many changes a cursor holds at a time: a pass looks at all of them 32 times at most.
   static constexpr std::size_t window_size(std::size_t changes) {
-    return std::max<std::size_t>(256, changes / 32);
+    return std::max<std::size_t>(2'048, changes / 32);
   }
 
   /// Appends the entry at the cursor, or a part of its value; says what to return if the piece is full. Where the
