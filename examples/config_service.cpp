@@ -7,6 +7,7 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 #include "config_service/client.hpp"
 #include "config_service/commands.hpp"
@@ -86,6 +87,16 @@ ExitCode report_errors(F what) {
   }
 }
 
+/// Returns true if an argument looks as if it gave the password itself.
+bool gives_password(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    const bool is_option = argument.starts_with("--pass") || argument.starts_with("-p");
+    if (is_option && argument != "--password-file" && !argument.starts_with("--password-file=")) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -140,8 +151,14 @@ int main(int argc, char** argv) {
     std::ostringstream out;
     std::ostringstream complaint;  // it repeats what was typed
     const bool is_help = app.exit(error, out, complaint) == 0;
-    std::cout << out.str();
-    std::cerr << printable_lines(complaint.str());
+    std::cout << printable_lines(out.str());
+    if (is_help || !gives_password(argc, argv)) {
+      std::cerr << printable_lines(complaint.str());
+    } else {
+      // The complaint would repeat it.
+      std::cerr << "a password is not given on the command line, where other users of this machine see it: "
+                   "--password-file names a file that holds it\n";
+    }
     return static_cast<int>(is_help ? ExitCode::success : ExitCode::command_line);
   }
   return static_cast<int>(code);

@@ -155,6 +155,11 @@ inline Map attach(const std::shared_ptr<Remote>& remote, const ClientOptions& op
   Map map = remote->attach<std::string, Json>(fitting.front().hash);
   map.sync();
   for (const auto& [key, value] : map) {
+    // A server's key of a million slashes would make `dump` indent a million lines by as much.
+    if (static_cast<std::size_t>(std::count(key.begin(), key.end(), '/')) > max_document_depth) {
+      throw Failure(ExitCode::which_map, "the map " + map.hash().hex() +
+                                             " is no JSON document: it is nested more than 1,000 deep");
+    }
     if (is_pointer(key) || key.starts_with(object_mark)) continue;
     throw Failure(ExitCode::which_map, "the map " + map.hash().hex() + " is no JSON document: it has a key " +
                                            json_text(Json(key)));

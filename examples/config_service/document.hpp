@@ -28,6 +28,10 @@ struct SetLeaf {
   Json value;
 };
 
+/// How deep a document may be nested. Beyond, pointers take more memory, and lines more indentation, than a configuration
+/// is meant to.
+inline constexpr std::size_t max_document_depth = 1'000;
+
 inline constexpr std::string_view object_mark = "object:";
 
 /// False for the keys that only keep the shape.

@@ -43,11 +43,26 @@ class Descriptor {
   int handle_;
 };
 
-/// A path as it is typed in a shell.
+/// Returns a path as it is typed in a shell, also where it begins with "-" or holds what can't be printed.
 inline std::string shell_quoted(const std::string& path) {
-  std::string quoted = "'";
-  for (const char c : path) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return printable(quoted + "'");
+  const std::string start = path.starts_with('-') ? "./" : "";
+  if (printable(path) == path) {
+    std::string quoted = "'" + start;
+    for (const char c : path) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    return quoted + "'";
+  }
+  std::string quoted = "$'" + start;
+  for (const char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte > 0x7e || c == '\'' || c == '\\') {
+      // Three octal digits: the next character can't be taken for a fourth.
+      quoted += '\\';
+      for (const int shift : {6, 3, 0}) quoted += static_cast<char>('0' + (byte >> shift & 7));
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "'";
 }
 
 [[noreturn]] inline void refuse_file(const std::string& path, const std::string& why) {
@@ -66,7 +81,6 @@ inline struct stat check_privacy(int file, const std::string& path, Privacy priv
   struct stat info {};
   if (::fstat(file, &info) != 0)
     refuse_file(path, std::string("can't be looked at: ") + std::strerror(errno));
-  if (S_ISFIFO(info.st_mode)) return info;  // `<(command)`: it has no place on a disk
   const bool is_folder = S_ISDIR(info.st_mode);
   const bool is_roots = info.st_uid == 0 && ::geteuid() != 0;
   if (info.st_uid != ::geteuid() && (is_folder || !is_roots)) {

@@ -88,9 +88,6 @@ class LeafReader {
     std::unordered_set<std::string> names;
   };
 
-  // Beyond, the pointers take more memory than anybody means to spend on a configuration.
-  static constexpr std::size_t max_depth = 1'000;
-
   bool fail(std::string why) {
     error_ = std::move(why);
     return false;
@@ -123,7 +120,7 @@ class LeafReader {
   }
 
   bool descend(bool is_array) {
-    if (open_.size() == max_depth) return fail("nested more than 1,000 deep");
+    if (open_.size() == max_document_depth) return fail("nested more than 1,000 deep");
     begin_value();
     open_.push_back(Level{is_array, path_.size(), 0, true, 0, {}});
     return true;
@@ -167,7 +164,9 @@ class TrackedChar {
   const char** furthest_;
 };
 
-inline std::string read_file(const std::string& path, const std::string& what) {
+/// Reads a file, a pipe or a device to its end.
+/// Errors: Failure; also if there are more than `most` bytes.
+inline std::string read_file(const std::string& path, const std::string& what, std::size_t most) {
   const auto fail = [&] {
     throw Failure(ExitCode::file, what + " " + printable(path) + " can't be read: " + std::strerror(errno));
   };
@@ -178,6 +177,10 @@ inline std::string read_file(const std::string& path, const std::string& what) {
   do {
     text.resize(std::max<std::size_t>(2 * size, 4'096));
     size += std::fread(text.data() + size, 1, text.size() - size, file.get());
+    if (size > most) {
+      throw Failure(ExitCode::file,
+                    what + " " + printable(path) + " is larger than " + std::to_string(most >> 20U) + " MiB");
+    }
   } while (size == text.size());
   if (std::ferror(file.get()) != 0) fail();
   text.resize(size);
@@ -187,7 +190,7 @@ inline std::string read_file(const std::string& path, const std::string& what) {
 /// The leaves of a JSON file: a master, not frozen yet.
 /// Errors: Failure, with the line.
 inline Map read_json(const std::string& path) {
-  const std::string text = read_file(path, "the JSON file");
+  const std::string text = read_file(path, "the JSON file", std::size_t{256} << 20U);
   Map map(syncstate::Role::master);
   LeafReader reader(map);
   const char* const begin = text.data();

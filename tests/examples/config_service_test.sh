@@ -295,4 +295,39 @@ expect 0 "1" service get /b/0 --dir dir --password-file short --connect "$where"
 expect 0 "1" service get /b/0 --dir dir --password-file <(cat short) --connect "$where"
 end TERM "$server"
 
+echo "--- what is typed, and documents out of measure"
+where=127.0.0.1:0
+serve odd.json --password-file short
+XDG_CONFIG_HOME=/$'\e[31m' plain 0 '\u001b' service get --help
+for given in "--password hunter2hunter2" --password=hunter2hunter2 "-p hunter2hunter2"; do
+  # shellcheck disable=SC2086 # words
+  plain 2 "--password-file" client get /plain $given
+  if grep -qF hunter2 printed; then fail "the password is printed: $(cat printed)"; fi
+done
+if grep -qF 12345678 serve.log; then fail "the password is printed"; fi
+# The `chmod` that is printed helps, whatever the name is.
+for name in "the password" "it's" $'-o\'d\e\n1\xff'; do
+  cp short "./$name"
+  chmod 666 "./$name"
+  plain 3 "type  chmod 600 " client get /plain --password-file="$name"
+  [[ $(wc -l <printed) == 1 ]] || fail "more than one line: $(cat printed)"
+  eval "$(sed -n 's/.*type  //p' printed)"
+  expect 0 "" client get /plain --password-file="$name"
+done
+# A pipe that has a name is held to the modes of a file.
+mkfifo -m 666 pipe
+cat short >pipe &
+plain 3 "chmod 600 'pipe'" client get /plain --password-file pipe
+wait $! || true
+# A value so deep that a recursion over it would overflow the stack.
+{ head -c 300000 /dev/zero | tr '\0' '['; head -c 300000 /dev/zero | tr '\0' ']'; } >deep.json
+code=0
+client set /plain - --password-file short <deep.json >printed 2>&1 || code=$?
+if [[ $code != 2 ]] || ! grep -qF "nested more than 64 deep" printed; then
+  fail "a deep value: $code, $(cut -c -300 printed)"
+fi
+expect 0 "" client get /plain --password-file short
+plain 3 "larger than 256 MiB" service serve /dev/zero --dir dir --listen 127.0.0.1:0
+end TERM "$server"
+
 finish
