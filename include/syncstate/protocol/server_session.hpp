@@ -928,7 +928,13 @@ class ServerSession {
   void produce_request(Bytes& out) {
     Request request = std::move(requests_.front());
     requests_.pop_front();
-    const bool is_done = std::visit([&](auto& r) { return produce_from(r, out); }, request);
+    bool is_done = true;
+    try {
+      is_done = std::visit([&](auto& r) { return produce_from(r, out); }, request);
+    } catch (...) {  // a codec threw: the request is gone, and so is its charge
+      account_.give_back(request_bytes);
+      throw;
+    }
     if (is_done) return account_.give_back(request_bytes);
     requests_.push_back(std::move(request));
   }
