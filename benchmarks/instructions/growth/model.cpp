@@ -1,6 +1,8 @@
 // Costs of the model: lookups, commits and diffs by the number of keys.
 #include <cstddef>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "growth/growth.hpp"
 #include "support/harness.hpp"
@@ -16,10 +18,15 @@ std::shared_ptr<Map> make_master(std::size_t keys) {
   return std::make_shared<Map>(fill(Map(ss::Role::master), keys));
 }
 
-const GrowthCase lookup{"get by key, n keys in the map", Growth::constant, 500, [](std::size_t n) {
-                          const auto map = make_master(n);
-                          return [map] { keep(*map->get(sample_key(7))); };
-                        }};
+const GrowthCase lookup{
+    "get by 64 keys, n keys in the map", Growth::constant, 500, [](std::size_t n) {
+      const auto map = make_master(n);
+      std::vector<std::string> keys;  // many, for one may lie further from its place than another
+      for (std::size_t i = 0; i < 64; ++i) keys.push_back(sample_key(i * n / 64));
+      return [map, keys] {
+        for (const std::string& key : keys) keep(*map->get(key));
+      };
+    }};
 
 const GrowthCase commit{"commit of one key, n keys in the map", Growth::constant, 500, [](std::size_t n) {
                           const auto map = make_master(n);
