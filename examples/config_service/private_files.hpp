@@ -69,7 +69,7 @@ inline std::string shell_quoted(const std::string& path) {
   throw Failure(ExitCode::file, printable(path) + " " + why);
 }
 
-/// Who may do what with a file.
+/// Which access to a file its mode may give to others.
 enum class Privacy {
   secret,  ///< nobody else may read or change it
   public_  ///< nobody else may change it
@@ -149,7 +149,7 @@ inline std::string read_all(int file, const std::string& path) {
 /// A certificate, key or password: in `folder` by its name alone, else wherever `path` says.
 struct PrivateFile {
   std::string path;  ///< for messages, and to open where there is no folder
-  int folder = -1;   ///< open; -1: the user named a file of his own
+  int folder = -1;   ///< open; -1: the user named the file
   std::string name;  ///< within the folder
 };
 

@@ -379,7 +379,7 @@ class ClientSession {
     ChannelState state = ChannelState::asked;
     bool awaits_sender = false;
     std::string event_type{};             // of the last event sent
-    std::uint64_t highest_number = 0;     // of the events sent wholly
+    std::uint64_t highest_number = 0;     // of the events that were sent whole
     std::uint64_t unanswered_events = 0;  // of those
     std::size_t queued_events = 0;
     std::size_t requests = 0;  // about it, unanswered
@@ -634,7 +634,7 @@ class ClientSession {
     return last_id_;
   }
 
-  /// Ends the session unless so many events from this number on were sent on the channel and not answered.
+  /// Ends the session unless 1 + `more` events, from `number` on, were sent on the channel and not answered.
   static void take_answers(Channel& channel, std::uint64_t number, std::uint64_t more) {
     if (more >= channel.unanswered_events || number == 0 || number > channel.highest_number ||
         more > channel.highest_number - number) {

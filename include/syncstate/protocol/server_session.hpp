@@ -242,7 +242,7 @@ class ServerSession {
   /// The bytes that this link holds in the server, as charged to its account.
   [[nodiscard]] std::size_t held_bytes() const { return account_.bytes(); }
 
-  /// The same, added up anew from what there is: a check for tests.
+  /// Computes the same from what there is; tests compare the two.
   /// Complexity: O(channels, answers and requests).
   [[nodiscard]] std::size_t counted_bytes() const {
     std::size_t bytes = control_.capacity() + frame_bytes_ + output_bytes_;

@@ -419,7 +419,7 @@ class HostedMap final : public protocol::DiffSource {
     return !cursor.window.empty();
   }
 
-  /// How many of so many changes a cursor holds at a time: a pass looks at all of them 32 times at most.
+  /// Returns how many places a cursor holds at a time: a pass looks at all `changes` 32 times at most.
   static constexpr std::size_t window_size(std::size_t changes) {
     return std::max<std::size_t>(2'048, changes / 32);
   }

@@ -98,7 +98,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
 
   /// With the mutex held. Complexity: O(1).
   void note_change(const protocol::DiffSource* map) {
-    constexpr std::size_t most_looked_at = 8;  // to look at so many is faster than hashing
+    constexpr std::size_t most_looked_at = 8;  // comparing up to 8 is faster than hashing
     if (changed_.size() <= most_looked_at) {
       if (std::find(changed_.begin(), changed_.end(), map) != changed_.end()) return;
     } else {

@@ -38,7 +38,7 @@ class LinkTable {
 
   /// A connection was accepted. Where the pending ones are too many, the address that holds most of them
   /// gives way: the newcomer itself if it comes from there, else the oldest one from there.
-  /// Complexity: O(log addresses), and O(addresses) once a minute, or once in so many newcomers as there are addresses.
+  /// Complexity: O(log addresses), and O(addresses) once a minute, or once per `Limits::addresses` newcomers.
   Admission admit(LinkId link, const std::string& address, TimePoint now) {
     const std::lock_guard lock(mutex_);
     if (total_ >= limits_->links || limits_->pending_links == 0) return {};
