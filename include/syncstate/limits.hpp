@@ -89,9 +89,11 @@ struct Limits {
   /// Senders remembered per map; beyond, an idle one is forgotten, of the client (certificate subject, or address without
   /// one) that has most. Those that open channels have are not: one per link and map.
   std::size_t senders_per_map = 65'536;
-  /// What the answers kept for all senders of a map may take, in bytes; beyond, those of the client whose
-  /// answers take most are forgotten.
+  /// What the senders of a map that no open channel has, and the answers kept for all of its senders, may take, in bytes of
+  /// memory; beyond, those of the client that has most of it are forgotten.
   std::size_t answer_bytes_per_map = std::size_t{256} << 20;
+  /// The same for all maps of a server together; beyond, those of the maps that have most of it are forgotten.
+  std::size_t all_answer_bytes = std::size_t{1} << 30;
 
   /// A heartbeat goes out after this long.
   std::chrono::milliseconds heartbeat_every{5'000};

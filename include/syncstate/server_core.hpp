@@ -244,6 +244,9 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// The bytes that all links hold together beyond `Limits::own_link_bytes` of each.
   [[nodiscard]] std::size_t link_bytes() const { return account_->bytes(); }
 
+  /// The bytes that are counted by `Limits::all_answer_bytes`.
+  [[nodiscard]] std::size_t answer_bytes() const { return answers_->bytes(); }
+
   /// How many links there are now.
   [[nodiscard]] std::size_t link_count() const { return table_.total(); }
 
@@ -540,7 +543,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
     return std::make_shared<Slot>(
         std::move(map), options_.limits, std::move(serial), hooks_, options_.on_error, waiting_event_bytes_,
-        options_.hooks_on_io_threads,
+        answers_, options_.hooks_on_io_threads,
         [weak = this->weak_from_this()](const protocol::DiffSource* source, const detail::Lane* answering) {
           if (const auto self = weak.lock()) self->committed(source, answering);
         });
@@ -773,6 +776,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   const std::shared_ptr<protocol::ServerAccount> account_ =
       std::make_shared<protocol::ServerAccount>(options_.limits);
   const detail::SharedBytesCount uploaded_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
+  const std::shared_ptr<detail::AnswerRoom> answers_ =
+      std::make_shared<detail::AnswerRoom>(options_.limits.all_answer_bytes);
   const detail::SharedBytesCount waiting_event_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::atomic<std::uint64_t> next_link_{1};
   std::unordered_map<std::uint64_t, std::weak_ptr<detail::ServerLink>> pending_;

@@ -71,4 +71,28 @@ TEST_CASE("the account of a server is empty again when its links are gone", "[ac
   CHECK(world.server->core().link_bytes() == 0);
 }
 
+TEST_CASE("the answers kept for the senders of all maps of a server have one limit",
+          "[account][guarantee_5]") {
+  constexpr std::size_t most = 60'000;
+  ServerCoreOptions options;
+  options.limits.all_answer_bytes = most;
+  World world(options);
+  const auto remote = world.connect();
+  std::vector<Map> maps;
+  for (int i = 0; i < 5; ++i) maps.push_back(world.make_map(remote, 2, std::to_string(i)));
+  std::size_t sent = 0;
+  for (int round = 0; round < 60; ++round) {
+    for (const Map& map : maps) {
+      const Sent event =
+          Sent::send(world, remote, map.hash(), Change{{"fail", key_name(0), std::string(500, 'x')}});
+      REQUIRE(world.wait([&] { return event.is_finished(); }));
+      CHECK(event.error() == StateErrc::hook_failed);
+      REQUIRE(world.server->core().answer_bytes() <= most);
+      ++sent;
+    }
+  }
+  CHECK(world.server->core().answer_bytes() >= most / 2);
+  CHECK(world.runs.size() == sent);
+}
+
 }  // namespace syncstate::testing

@@ -92,14 +92,14 @@ inline std::string clean_peer_text(std::string_view text) {
 }
 
 /// Cuts a text that goes to a peer to `peer_text_bytes`, not within a character of valid UTF-8.
+/// A text that is cut is a copy, so that the memory of the rest is given back, however long the text was.
 /// Complexity: O(1), besides giving back the rest.
 inline std::string shorten(std::string text) {
   if (text.size() <= peer_text_bytes) return text;
   std::size_t size = peer_text_bytes;
   const auto is_inside_character = [&] { return (static_cast<unsigned char>(text[size]) & 0xC0U) == 0x80; };
   while (size + 4 > peer_text_bytes && is_inside_character()) --size;  // a character takes at most 4 bytes
-  text.resize(size);
-  return text;
+  return text.substr(0, size);
 }
 
 }  // namespace syncstate::protocol

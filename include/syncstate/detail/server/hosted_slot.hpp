@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/server/answer_room.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/event_turns.hpp"
 #include "syncstate/detail/server/hosted_map.hpp"
@@ -46,11 +47,11 @@ class HostedSlot final : public HostedBase,
   using Hooks = std::vector<HookFunction<K, V, E>>;
 
   /// `committed` is told of every commit, on the map's executor, with the lane that hears of it anyway, or
-  /// null; `on_error` of what hooks throw. `waiting_bytes` counts the events of all maps that wait for their hooks.
+  /// null; `on_error` of what hooks throw. `waiting_bytes` counts the events of all maps that wait for their hooks, `answers` what is kept for senders of all maps.
   /// `runs_where_events_come`: on the thread that brings them, where the executor is idle.
   HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial,
              std::shared_ptr<Hooks> hooks, ErrorHandler on_error, SharedBytesCount waiting_bytes,
-             bool runs_where_events_come,
+             std::shared_ptr<AnswerRoom> answers, bool runs_where_events_come,
              UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed)
       : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)),
         serial_(std::move(serial)),
@@ -58,7 +59,7 @@ class HostedSlot final : public HostedBase,
         on_error_(std::move(on_error)),
         turns_(std::move(waiting_bytes), limits.all_event_bytes),
         runs_where_events_come_(runs_where_events_come),
-        senders_(limits),
+        senders_(limits, std::move(answers)),
         committed_(std::move(committed)) {}
 
   [[nodiscard]] SerialExecutor& serial() { return *serial_; }

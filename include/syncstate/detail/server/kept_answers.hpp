@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,37 +23,57 @@ struct EventOutcome {
   std::shared_ptr<const std::string> detail{};  ///< null: nothing to say; shared, for it is kept and told
 
   [[nodiscard]] static EventOutcome failed(StateErrc error, std::string detail = {}) {
-    return {0, error, detail.empty() ? nullptr : std::make_shared<const std::string>(std::move(detail))};
+    if (detail.empty()) return {0, error, nullptr};
+    detail.shrink_to_fit();  // it is kept for long, and a hook may have built it in a larger buffer
+    return {0, error, std::make_shared<const std::string>(std::move(detail))};
   }
-  [[nodiscard]] std::size_t detail_bytes() const { return detail ? detail->size() : 0; }
+  /// Returns the memory that the detail takes: with its counts, and with what the allocator adds to two blocks.
+  [[nodiscard]] std::size_t detail_bytes() const {
+    return detail ? sizeof(std::string) + 3 * 16 + detail->capacity() : 0;
+  }
 };
 
-/// A queue of answers whose numbers ascend, in one piece of memory that grows with what it holds.
+/// A queue of answers whose numbers ascend, in one piece of memory that grows and shrinks with what it holds.
 ///
 /// `SenderTable` keeps one per sender. An empty queue takes no memory besides itself.
 class KeptAnswers {
  public:
   [[nodiscard]] std::size_t size() const { return count_; }
 
-  /// The bytes that one answer counts for. A queue that grows holds room for up to twice its answers.
-  static std::size_t bytes_of(const EventOutcome& outcome) { return sizeof(Kept) + outcome.detail_bytes(); }
+  /// Returns the memory that the queue takes besides itself: its room, used or not, and the details.
+  /// Complexity: O(1).
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
   /// Adds an answer; `number` is above those of all others.
   /// Complexity: O(1), amortised.
   void push(std::uint64_t number, EventOutcome outcome) {
-    if (count_ == kept_.size()) grow();
+    if (count_ == kept_.size()) move_to(std::max<std::size_t>(2 * kept_.size(), 1));
+    bytes_ += outcome.detail_bytes();
     at(count_) = Kept{number, std::move(outcome)};
     ++count_;
   }
 
-  /// Removes the oldest answer, and returns what it counted for. There is one.
-  std::size_t pop_oldest() {
+  /// Removes the oldest answer, to make room for another one. There is one.
+  void pop_oldest() {
     Kept& oldest = at(0);
-    const std::size_t bytes = bytes_of(oldest.outcome);
+    bytes_ -= oldest.outcome.detail_bytes();
     oldest.outcome.detail.reset();
-    first_ = (first_ + 1) % kept_.size();
+    first_ = (first_ + 1) & (kept_.size() - 1);
     --count_;
-    return bytes;
+  }
+
+  /// Removes the oldest `count` answers, of which there are as many, and gives back the room that is not needed any more.
+  /// Never throws: if there is no memory to move to, the room stays as it is.
+  /// Complexity: O(size).
+  void forget(std::size_t count) noexcept {
+    for (; count > 0; --count) pop_oldest();
+    std::size_t needed = count_ == 0 ? 0 : 1;
+    while (needed < count_) needed *= 2;
+    if (needed == kept_.size()) return;
+    try {
+      move_to(needed);
+    } catch (const std::bad_alloc&) {
+    }
   }
 
   /// The answer to the event of this number, or null if it is not kept.
@@ -75,23 +96,28 @@ class KeptAnswers {
     std::uint64_t number = 0;
     EventOutcome outcome;
   };
+  static constexpr std::size_t block_bytes = 16;  // what the allocator adds to a block
 
-  [[nodiscard]] std::size_t index(std::size_t i) const {
-    return first_ + i < kept_.size() ? first_ + i : first_ + i - kept_.size();
+  [[nodiscard]] static std::size_t bytes_of_room(std::size_t size) {
+    return size == 0 ? 0 : size * sizeof(Kept) + block_bytes;
   }
+
+  [[nodiscard]] std::size_t index(std::size_t i) const { return (first_ + i) & (kept_.size() - 1); }
   [[nodiscard]] Kept& at(std::size_t i) { return kept_[index(i)]; }
   [[nodiscard]] const Kept& at(std::size_t i) const { return kept_[index(i)]; }
 
-  void grow() {
-    std::vector<Kept> larger(std::max<std::size_t>(2 * kept_.size(), 1));
-    for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(at(i));
-    kept_.swap(larger);
+  void move_to(std::size_t size) {
+    std::vector<Kept> other(size);
+    for (std::size_t i = 0; i < count_; ++i) other[i] = std::move(at(i));
+    bytes_ += bytes_of_room(size) - bytes_of_room(kept_.size());
+    kept_.swap(other);
     first_ = 0;
   }
 
-  std::vector<Kept> kept_;  // a ring
+  std::vector<Kept> kept_;  // a ring; its size is 0 or a power of two
   std::size_t first_ = 0;
   std::size_t count_ = 0;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace syncstate::detail

@@ -3,6 +3,7 @@
 #define SYNCSTATE_DETAIL_SERVER_SENDER_TABLE_HPP
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "syncstate/detail/model/random.hpp"
+#include "syncstate/detail/server/answer_room.hpp"
 #include "syncstate/detail/server/kept_answers.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/types.hpp"
@@ -42,14 +44,29 @@ struct EventQueue;
 ///
 /// Memory : `Limits::senders_per_map` senders with `Limits::answers_per_sender` answers each, and
 ///          `Limits::answer_bytes_per_map` in all, at most; more senders only while more are held by open channels, of
-///          which each link has one per map.
+///          which each link has one per map, charged to that link. All tables of a server share an `AnswerRoom`. What is
+///          counted is the memory that is taken, not what is used of it.
 /// Threads: every member from any thread.
-class SenderTable {
+class SenderTable final : AnswerRoom::Holder {
  public:
-  explicit SenderTable(const Limits& limits)
+  /// `room`: of all maps of the server, or null where there is no other map.
+  explicit SenderTable(const Limits& limits, std::shared_ptr<AnswerRoom> room = nullptr)
       : most_senders_(limits.senders_per_map),
         most_answers_(limits.answers_per_sender),
-        most_answer_bytes_(limits.answer_bytes_per_map) {}
+        most_answer_bytes_(limits.answer_bytes_per_map),
+        room_(std::move(room)) {
+    if (room_) room_->enter(this);
+  }
+  ~SenderTable() override {
+    if (!room_) return;
+    room_->leave(this);
+    room_->give_back(taken_bytes());
+  }
+
+  /// What a sender takes, besides its answers.
+  static constexpr std::size_t sender_bytes = 288;
+  /// What an owner takes, besides its name.
+  static constexpr std::size_t owner_bytes = 304;
 
   struct Held {
     std::uint64_t sender;
@@ -72,8 +89,8 @@ class SenderTable {
     std::list<std::uint64_t>& from = sender.holders == 0 ? former.idle : former.held;
     account.held.splice(account.held.begin(), from, sender.place);
     if (sender.holders++ == 0) count_idle(former, former.idle.size());
-    former.answer_bytes -= sender.answer_bytes;
-    account.answer_bytes += sender.answer_bytes;
+    former.answer_bytes -= sender.answers.bytes();
+    account.answer_bytes += sender.answers.bytes();
     sender.account = &account;
     if (&former != &account) drop_if_empty(former);
     if (!sender.queue) sender.queue = std::move(queue);
@@ -83,13 +100,18 @@ class SenderTable {
   /// Ends one `hold`. Never throws. `is_queue_idle`: no event of this sender waits.
   void release(std::uint64_t sender, bool is_queue_idle) {
     std::shared_ptr<EventQueue> queue;  // freed without the lock
-    const std::lock_guard lock(mutex_);
-    const auto found = senders_.find(sender);
-    if (found == senders_.end() || found->second.holders == 0 || --found->second.holders > 0) return;
-    Account& account = *found->second.account;
-    account.idle.splice(account.idle.begin(), account.held, found->second.place);
-    count_idle(account, account.idle.size());
-    if (is_queue_idle) queue.swap(found->second.queue);
+    bool is_over = false;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = senders_.find(sender);
+      if (found == senders_.end() || found->second.holders == 0 || --found->second.holders > 0) return;
+      Account& account = *found->second.account;
+      account.idle.splice(account.idle.begin(), account.held, found->second.place);
+      count_idle(account, account.idle.size());
+      if (is_queue_idle) queue.swap(found->second.queue);
+      is_over = cover();
+    }
+    if (is_over) room_->make_room();
   }
 
   /// Forgets a sender for which its client has no more use; a sender that is held stays.
@@ -97,6 +119,7 @@ class SenderTable {
     const std::lock_guard lock(mutex_);
     const auto found = senders_.find(sender);
     if (found != senders_.end() && found->second.holders == 0) erase_idle(found);
+    uncover(2 * step_bytes());
   }
 
   /// What the table says of an event that is about to run.
@@ -116,31 +139,38 @@ class SenderTable {
   }
 
   /// The event was run, and this came of it. `number` is above all that were recorded for this sender.
-  /// Complexity: O(1), amortised over the bytes that are forgotten at a time.
+  /// Complexity: O(1), amortised over the bytes that are forgotten at a time; touches what all maps share once in
+  ///             `AnswerRoom::step_bytes()`.
   void record(std::uint64_t sender, std::uint64_t number, EventOutcome outcome) {
-    const std::lock_guard lock(mutex_);
-    Sender* const known = touch(sender);
-    if (known == nullptr) return;
-    known->highest = number;
-    const std::size_t bytes = KeptAnswers::bytes_of(outcome);
-    known->answers.push(number, std::move(outcome));
-    known->answer_bytes += bytes;
-    known->account->answer_bytes += bytes;
-    answer_bytes_ += bytes;
-    if (known->answers.size() > most_answers_) forget_answer(*known);
-    if (answer_bytes_ > most_answer_bytes_) {
-      try {
-        make_room(sender);
-      } catch (const std::bad_alloc&) {
-        // The event was run, and its answer is kept; the next one tries again.
+    {
+      const std::lock_guard lock(mutex_);
+      Sender* const known = touch(sender);
+      if (known == nullptr) return;
+      known->highest = number;
+      if (most_answers_ == 0) return;
+      const std::size_t before = known->answers.bytes();
+      if (known->answers.size() >= most_answers_) known->answers.pop_oldest();
+      known->answers.push(number, std::move(outcome));
+      const std::size_t after = known->answers.bytes();
+      if (after == before) return;
+      known->account->answer_bytes += after - before;
+      bytes_ += after - before;
+      if (bytes_ > most_answer_bytes_) {
+        try {
+          make_room(most_answer_bytes_ - most_answer_bytes_ / 8, sender);
+        } catch (const std::bad_alloc&) {
+          // The event was run, and its answer is kept; the next one tries again.
+        }
       }
+      if (!cover()) return;
     }
+    room_->make_room();
   }
 
-  /// What the answers take that are kept.
+  /// Returns what the answers take that are kept, and the senders that nobody holds.
   [[nodiscard]] std::size_t answer_bytes() const {
     const std::lock_guard lock(mutex_);
-    return answer_bytes_;
+    return bytes_;
   }
 
   /// How many senders are remembered.
@@ -158,14 +188,16 @@ class SenderTable {
     const std::pair<std::string, std::string>* key = nullptr;
     std::list<std::uint64_t> idle;  // those that nobody holds, the latest first
     std::list<std::uint64_t> held;
-    std::size_t answer_bytes = 0;
-    Ranks::iterator rank;  // among all accounts, by the number of idle senders
+    std::size_t answer_bytes = 0;  // of all of them
+    std::size_t idle_bytes = 0;    // of those that nobody holds, besides their answers
+    Ranks::iterator rank;          // among all accounts, by the number of idle senders
+
+    [[nodiscard]] std::size_t bytes() const { return answer_bytes + idle_bytes; }
   };
 
   struct Sender {
     std::uint64_t highest = 0;
     KeptAnswers answers;
-    std::size_t answer_bytes = 0;
     std::size_t holders = 0;
     Account* account = nullptr;
     std::list<std::uint64_t>::iterator place;  // in the account's list
@@ -195,6 +227,11 @@ class SenderTable {
 
   /// Moves the account to its place among the others. Allocates nothing, so that `release` can't fail.
   void count_idle(Account& account, std::size_t idle) {
+    const auto& [identity, address] = *account.key;
+    const std::size_t bytes =
+        idle == 0 ? 0 : owner_bytes + identity.size() + address.size() + idle * sender_bytes;
+    bytes_ += bytes - account.idle_bytes;
+    account.idle_bytes = bytes;
     auto node = ranks_.extract(account.rank);
     node.key() = idle;
     account.rank = ranks_.insert(std::move(node));
@@ -230,76 +267,117 @@ class SenderTable {
   /// As `erase_idle`; the account stays, even if it is empty now.
   void take_out_idle(Senders::iterator sender) {
     Account& account = *sender->second.account;
-    answer_bytes_ -= sender->second.answer_bytes;
-    account.answer_bytes -= sender->second.answer_bytes;
+    bytes_ -= sender->second.answers.bytes();
+    account.answer_bytes -= sender->second.answers.bytes();
     account.idle.erase(sender->second.place);
     senders_.erase(sender);
     count_idle(account, account.idle.size());
   }
 
-  void forget_answer(Sender& sender) {
-    const std::size_t bytes = sender.answers.pop_oldest();
-    sender.answer_bytes -= bytes;
-    sender.account->answer_bytes -= bytes;
-    answer_bytes_ -= bytes;
+  void forget_answers(Sender& sender, std::size_t count) {
+    const std::size_t before = sender.answers.bytes();
+    sender.answers.forget(count);
+    const std::size_t freed = before - sender.answers.bytes();
+    sender.account->answer_bytes -= freed;
+    bytes_ -= freed;
   }
 
-  /// Forgets answers until an eighth of the room is free again, of the owners whose answers take most: those of senders
-  /// that nobody holds, then the older ones of those that are held. The last answer of `kept`, and of all that are held,
-  /// stays. An eighth at a time, so that looking for these owners costs little per event.
+  // AnswerRoom::Holder
+
+  [[nodiscard]] std::size_t taken_bytes() const override { return covered_.load(std::memory_order_relaxed); }
+
+  void shrink_to(std::size_t enough) noexcept override {
+    const std::lock_guard lock(mutex_);
+    try {
+      if (bytes_ > enough) make_room(enough, 0);
+    } catch (const std::bad_alloc&) {
+      // Other tables may do better.
+    }
+    uncover(0);
+  }
+
+  [[nodiscard]] std::size_t step_bytes() const { return room_ ? room_->step_bytes() : 0; }
+
+  /// Takes what is held of the room of all maps, or gives back what is not. Returns true if `AnswerRoom::make_room` must be
+  /// called, without the mutex.
+  [[nodiscard]] bool cover() {
+    if (!room_) return false;
+    const std::size_t covered = taken_bytes();
+    if (bytes_ > covered) {
+      const std::size_t more = (bytes_ - covered + step_bytes() - 1) / step_bytes() * step_bytes();
+      covered_.store(covered + more, std::memory_order_relaxed);
+      return room_->take(more);
+    }
+    uncover(2 * step_bytes());
+    return false;
+  }
+
+  /// Gives back what is taken of the room of all maps and not held, if that is more than `spare` bytes.
+  void uncover(std::size_t spare) {
+    const std::size_t covered = taken_bytes();
+    if (!room_ || covered - bytes_ <= spare) return;
+    const std::size_t kept = (bytes_ + step_bytes() - 1) / step_bytes() * step_bytes();
+    covered_.store(kept, std::memory_order_relaxed);
+    room_->give_back(covered - kept);
+  }
+
+  /// Forgets until no more than `enough` bytes are held, of the owners that have most: senders that nobody holds, then the
+  /// older half of the answers of the held one that has most, and so on. The last answer of `kept` stays.
+  /// `record` frees an eighth of the room at a time, so that looking for these owners costs little per event.
   /// Complexity: O(owners × log owners + senders × log senders + answers forgotten), of the owners concerned.
-  void make_room(std::uint64_t kept) {
-    const std::size_t enough = most_answer_bytes_ - most_answer_bytes_ / 8;
+  void make_room(std::size_t enough, std::uint64_t kept) {
     const auto is_smaller = [](const auto& a, const auto& b) { return a.first < b.first; };
     std::vector<std::pair<std::size_t, Account*>> by_bytes;
     by_bytes.reserve(accounts_.size());
-    for (auto& [key, account] : accounts_) by_bytes.emplace_back(account.answer_bytes, &account);
+    for (auto& [key, account] : accounts_) by_bytes.emplace_back(account.bytes(), &account);
     std::make_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
-    while (answer_bytes_ > enough && !by_bytes.empty()) {
+    while (bytes_ > enough && !by_bytes.empty()) {
       std::pop_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
       Account& largest = *by_bytes.back().second;
       by_bytes.pop_back();
       // Down to the next owner's size, and below, so that each turn gets somewhere.
       const std::size_t next = by_bytes.empty() ? 0 : by_bytes.front().first;
-      const std::size_t least = next - next / 8;
-      const std::size_t surplus = answer_bytes_ - enough;
-      const std::size_t wanted = largest.answer_bytes - std::min(largest.answer_bytes, surplus);
-      const bool has_more = shrink(largest, std::max(least, wanted), kept);
+      const std::size_t surplus = bytes_ - enough;
+      const std::size_t wanted = largest.bytes() - std::min(largest.bytes(), surplus);
+      const bool has_more = shrink(largest, std::max(next - next / 8, wanted), kept);
       if (has_more) {
-        by_bytes.emplace_back(largest.answer_bytes, &largest);
+        by_bytes.emplace_back(largest.bytes(), &largest);
         std::push_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
       }
       drop_if_empty(largest);
     }
+    if (senders_.bucket_count() > 8 * (senders_.size() + 8)) senders_.rehash(0);
   }
 
-  /// Forgets answers of one owner until they take no more than `enough` bytes. False if that can't be reached.
+  /// Forgets of one owner until it takes no more than `enough` bytes. Returns false if that can't be reached.
   bool shrink(Account& account, std::size_t enough, std::uint64_t kept) {
-    while (account.answer_bytes > enough && !account.idle.empty() && account.idle.back() != kept) {
+    while (account.bytes() > enough && !account.idle.empty() && account.idle.back() != kept) {
       take_out_idle(senders_.find(account.idle.back()));
     }
-    if (account.answer_bytes <= enough) return !account.idle.empty() || !account.held.empty();
+    if (account.bytes() <= enough) return !account.idle.empty() || !account.held.empty();
     const auto is_smaller = [](const Sender* a, const Sender* b) {
-      return a->answer_bytes < b->answer_bytes;
+      return a->answers.bytes() < b->answers.bytes();
     };
     std::vector<Sender*> by_bytes;
     by_bytes.reserve(account.held.size());
     for (const std::uint64_t id : account.held) {
       Sender& sender = senders_.find(id)->second;
-      if (sender.answers.size() > 1) by_bytes.push_back(&sender);
+      if (sender.answers.size() > (id == kept ? 1 : 0)) by_bytes.push_back(&sender);
     }
     std::make_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
-    while (account.answer_bytes > enough && !by_bytes.empty()) {
+    const auto found = senders_.find(kept);
+    const Sender* const spared = found == senders_.end() ? nullptr : &found->second;
+    while (account.bytes() > enough && !by_bytes.empty()) {
       std::pop_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
       Sender& largest = *by_bytes.back();
-      for (std::size_t half = largest.answers.size() / 2; half > 0; --half) forget_answer(largest);
-      if (largest.answers.size() > 1) {
+      forget_answers(largest, std::max<std::size_t>(largest.answers.size() / 2, 1));
+      if (largest.answers.size() > (&largest == spared ? 1 : 0)) {
         std::push_heap(by_bytes.begin(), by_bytes.end(), is_smaller);
       } else {
         by_bytes.pop_back();
       }
     }
-    return account.answer_bytes <= enough;
+    return account.bytes() <= enough;
   }
 
   Sender* touch(std::uint64_t sender) {
@@ -316,7 +394,10 @@ class SenderTable {
   std::size_t most_senders_;
   std::size_t most_answers_;
   std::size_t most_answer_bytes_;
-  std::size_t answer_bytes_ = 0;
+  std::shared_ptr<AnswerRoom> room_;
+  std::size_t bytes_ = 0;  // of all accounts
+  // Invariant: at least `bytes_` outside of the mutex, and taken from the room. Written with the mutex held.
+  std::atomic<std::size_t> covered_{0};
   Senders senders_;
   std::map<std::pair<std::string, std::string>, Account> accounts_;
   Ranks ranks_;  // the account with most idle senders is the last
