@@ -24,6 +24,7 @@
 #include "hostile/attacker.hpp"
 #include "support/catch.hpp"
 #include "support/child_process.hpp"
+#include "support/sanitized.hpp"
 #include "syncstate/tcp.hpp"
 #include "syncstate/tcp/test_data.hpp"
 
@@ -45,18 +46,7 @@ constexpr ss::UpdateId updates = 100'000;
 constexpr double kibibyte = 1024;
 constexpr double mebibyte = 1024 * kibibyte;
 
-/// What the sanitizers add to memory (shadows, quarantines) follows no rule of ours: figures are told, not checked.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool is_sanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool is_sanitized = true;
-#else
-constexpr bool is_sanitized = false;
-#endif
-#else
-constexpr bool is_sanitized = false;
-#endif
+using support::is_sanitized;  // then figures of memory are told, not checked
 
 struct TargetOptions {
   ss::Limits limits{};

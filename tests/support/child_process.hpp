@@ -13,13 +13,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <fstream>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "support/process_memory.hpp"
 
 namespace support {
 
@@ -117,29 +117,13 @@ class ChildProcess {
     return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
   }
 
-  /// Memory in use now, in bytes: what is resident, shared pages included.
-  [[nodiscard]] double resident_bytes() const {
-    std::ifstream file(in_proc("statm"));
-    double all = 0;
-    double resident = 0;
-    if (!(file >> all >> resident)) throw std::runtime_error("the memory of the server can't be read");
-    return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
-  }
-
-  /// The most memory that was ever resident since `forget_peak`, in bytes.
-  [[nodiscard]] double peak_resident_bytes() const {
-    std::ifstream file(in_proc("status"));
-    for (std::string word; file >> word; file.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
-      double kibibytes = 0;
-      if (word == "VmHWM:" && file >> kibibytes) return kibibytes * 1024;
-    }
-    throw std::runtime_error("the memory of the server can't be read");
-  }
-  void forget_peak() const {
-    std::ofstream file(in_proc("clear_refs"));
-    if (!(file << 5 << std::flush))
-      throw std::runtime_error("the peak of the server's memory can't be reset");
-  }
+  /// The memory of the child.
+  [[nodiscard]] ProcessMemory memory() const { return ProcessMemory(in_proc("")); }
+  /// What is resident now, in bytes.
+  [[nodiscard]] double resident_bytes() const { return memory().resident_bytes(); }
+  /// The most that was ever resident since `forget_peak`, in bytes.
+  [[nodiscard]] double peak_resident_bytes() const { return memory().peak_resident_bytes(); }
+  void forget_peak() const { memory().forget_peak(); }
 
   /// How many file descriptors the child has open.
   [[nodiscard]] std::size_t open_files() const {
