@@ -261,6 +261,14 @@ TEST_CASE("parts of values are bounded over all streams", "[protocol][guarantee_
       client.feed(frame_of(part_of(stream, 1'000'000, 0, part)));
     CHECK(client.log.close_reason() == StateErrc::too_large);
   }
+  SECTION("a value takes no more than its size while it grows") {
+    const Bytes piece(10'000);
+    for (std::size_t offset = 0; offset < 50'000; offset += piece.size())
+      client.feed(frame_of(part_of(1, 51'000, offset, piece)));
+    CHECK(client.session.staged_bytes() >= 50'000);
+    CHECK(client.session.staged_bytes() <= 51'000);
+    CHECK_FALSE(client.session.is_over());
+  }
   SECTION("what the role stages counts too") {
     client.session.set_staged(2, 80'000);
     client.session.set_staged(2, 70'001);

@@ -732,7 +732,7 @@ class ClientSession {
         m.bytes.size() > m.total - m.offset) {
       break_off("a part of a value that does not fit the one before");
     }
-    partial.bytes.insert(partial.bytes.end(), m.bytes.begin(), m.bytes.end());
+    append_within(partial.bytes, m.bytes, static_cast<std::size_t>(m.total));
     if (partial.bytes.size() < m.total) {
       count_staged(stream->partial_bytes, partial.bytes.capacity());
       return expect_staged_within_limit();

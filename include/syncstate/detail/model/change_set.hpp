@@ -45,6 +45,10 @@ class ChangeSet {
   }
 
   [[nodiscard]] std::size_t capacity() const { return changes_.capacity(); }
+  /// The memory of this set, in bytes, without what the values own beyond themselves. Complexity: constant.
+  [[nodiscard]] std::size_t own_bytes() const {
+    return changes_.capacity() * sizeof(Change) + index_.capacity() * sizeof(index_[0]);
+  }
   /// Makes room for this many keys in all.
   void reserve(std::size_t count) { changes_.reserve(count); }
 

@@ -48,7 +48,7 @@ class DiffAssembler : public DiffReceiver {
   }
 
   [[nodiscard]] std::size_t staged_bytes() const override {
-    return staged_owned_bytes_ + staged_.capacity() * sizeof(typename ChangeSet<V>::Change);
+    return staged_owned_bytes_ + staged_.own_bytes();
   }
 
   std::error_code close(const DiffHead& head, ByteView entries) override {

@@ -1,0 +1,72 @@
+// What a client says it holds of a diff that is not whole, compared with the memory that it asked for.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "support/allocated_bytes.hpp"
+#include "support/catch.hpp"
+#include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/remote/diff_assembler.hpp"
+#include "syncstate/state_map.hpp"
+
+namespace syncstate::testing {
+namespace {
+
+constexpr int keys = 1'000;
+
+template <class V>
+StateMap<std::string, V> make_map() {
+  StateMap<std::string, V> map(Role::master);
+  for (int i = 0; i < keys; ++i) map.push(std::to_string(i), V{});
+  map.freeze();
+  return map;
+}
+
+std::vector<std::uint64_t> ordinals(bool ascending) {
+  std::vector<std::uint64_t> all;
+  for (std::uint64_t i = 0; i < keys; ++i) all.push_back(i);
+  if (!ascending) std::reverse(all.begin(), all.end());
+  return all;
+}
+
+/// `value_of(i)` is the value of entry number i, which owns `blocks_per_value` blocks of memory.
+template <class V, class F>
+void check_staged_bytes(bool ascending, std::size_t blocks_per_value, F value_of) {
+  INFO((ascending ? "ascending" : "descending") << " ordinals of " << type_name<V>());
+  const StateMap<std::string, V> map = make_map<V>();
+  detail::DiffCatcher<std::string, V> receiver(detail::MapAccess::frozen(map), {});
+  const std::vector<std::uint64_t> order = ordinals(ascending);
+  std::size_t i = 0;
+  const std::ptrdiff_t before = live_bytes;
+  for (const std::uint64_t ordinal : order) {
+    const V value = value_of(++i);
+    Bytes bytes;
+    encode_whole(value, bytes);
+    receiver.stage_value(ordinal, bytes);
+  }
+  const auto live = static_cast<std::size_t>(live_bytes - before);
+  REQUIRE(live >= keys * sizeof(V));  // allocations are counted here
+  const std::size_t staged = receiver.staged_bytes();
+  receiver.drop_staged();
+  const std::ptrdiff_t left = live_bytes - before;
+  // The allocator adds a few bytes to each block; the set has two besides those of the values.
+  const std::size_t added = 32 * (keys * blocks_per_value + 2);
+  CHECK(staged + added >= live);
+  CHECK(staged <= live + added);
+  CHECK(receiver.staged_bytes() == 0);
+  CHECK(left == 0);
+}
+
+}  // namespace
+
+TEST_CASE("staged entries are counted as the memory that they take, in whatever order",
+          "[protocol][guarantee_10]") {
+  const bool ascending = GENERATE(true, false);
+  check_staged_bytes<std::uint32_t>(ascending, 0,
+                                    [](std::size_t i) { return static_cast<std::uint32_t>(i); });
+  check_staged_bytes<std::string>(ascending, 1, [](std::size_t i) { return std::string(100 + i, 'x'); });
+}
+
+}  // namespace syncstate::testing
