@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/counted_new.hpp"
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 #include "syncstate/types.hpp"
@@ -93,6 +94,52 @@ TEST_CASE("the answers kept for the senders of all maps of a server have one lim
   }
   CHECK(world.server->core().answer_bytes() >= most / 2);
   CHECK(world.runs.size() == sent);
+}
+
+TEST_CASE("a link is charged for the senders that it has", "[account]") {
+  constexpr wire::ChannelId count = 500;
+  World world(without_own_room());
+  std::vector<MapHash> maps;
+  for (wire::ChannelId i = 0; i < count; ++i) maps.push_back(world.host(1, std::to_string(i)).hash());
+  const auto peer = connect_raw(world.time, *world.port, password);
+  for (wire::ChannelId i = 1; i <= count; ++i) peer->send(open_of(i, maps[i - 1]));
+  world.time.run_ready();
+  const std::size_t charged_before = world.server->core().link_bytes();
+  const std::ptrdiff_t live_before = live_bytes;
+  for (wire::ChannelId i = 1; i <= count; ++i) peer->send(wire::GetSender{i, 0});
+  world.time.run_ready();
+  const auto taken = static_cast<std::size_t>(live_bytes - live_before);
+  const std::size_t charged = world.server->core().link_bytes() - charged_before;
+  REQUIRE(peer->is_open());
+  CHECK(taken >= count * 500);
+  // The account takes its bytes in steps of 64 KiB, and the client keeps what it was told.
+  constexpr std::size_t slack = 100'000;
+  INFO("taken " << taken << ", charged " << charged);
+  CHECK(taken <= charged + slack);
+  CHECK(charged <= 3 * taken + slack);
+  for (wire::ChannelId i = 1; i <= count; ++i) peer->send(wire::CloseChannel{i});
+  world.time.run_ready();
+  CHECK(world.server->core().link_bytes() <= count * 150 + 2 * 64 * 1'024);
+}
+
+TEST_CASE("a link is charged for the senders that it had", "[account]") {
+  const bool asks = GENERATE(true, false);
+  ServerCoreOptions options = without_own_room();
+  options.limits.link_bytes = 50'000;
+  World world(options);
+  const auto peer = connect_raw(world.time, *world.port, password);
+  // Of each map the link keeps which sender was made last, for as long as it lives.
+  for (wire::ChannelId i = 1; i <= 1'000 && peer->is_open(); ++i) {
+    peer->send(open_of(i, world.host(1, std::to_string(i)).hash()));
+    if (asks) peer->send(wire::GetSender{i, 0});
+    peer->send(wire::CloseChannel{i});
+    world.time.run_ready();
+  }
+  if (asks) {
+    CHECK(peer->goodbye() == StateErrc::busy);
+  } else {
+    CHECK(peer->is_open());
+  }
 }
 
 }  // namespace syncstate::testing

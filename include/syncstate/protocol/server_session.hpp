@@ -130,6 +130,7 @@ class ServerSession {
   ~ServerSession() {
     end();
     drop_control();
+    charge_role(0);
     recharge(output_bytes_, 0);
   }
 
@@ -245,10 +246,14 @@ class ServerSession {
   /// Computes the same from what there is; tests compare the two.
   /// Complexity: O(channels, answers and requests).
   [[nodiscard]] std::size_t counted_bytes() const {
-    std::size_t bytes = control_.capacity() + frame_bytes_ + output_bytes_;
+    std::size_t bytes = control_.capacity() + frame_bytes_ + output_bytes_ + held_by_role_;
     for (const auto& [id, channel] : channels_) bytes += bytes_of(channel);
     return bytes + requests_.size() * request_bytes;
   }
+
+  /// The role holds this many bytes for the link by now, besides what each open channel is charged for. Beyond
+  /// `Limits::link_bytes` the session ends with `busy` when what came has been handled.
+  void charge_role(std::size_t bytes) { recharge(held_by_role_, bytes); }
 
   // What the role answers.
 
@@ -1091,6 +1096,7 @@ class ServerSession {
   std::size_t event_bytes_in_flight_ = 0;  // of those whose hooks have not run
   std::size_t frame_bytes_ = 0;            // charged for the frame that is not whole
   std::size_t output_bytes_ = 0;           // charged for what `produce` gave last
+  std::size_t held_by_role_ = 0;           // charged by `charge_role`
   std::size_t partial_event_bytes_ = 0;    // of those that are not whole, over all channels
   bool is_busy_ = false;
   bool is_authenticated_ = false;

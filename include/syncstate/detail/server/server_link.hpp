@@ -190,6 +190,7 @@ class ServerLink final : public LinkOwner,
     const auto self = shared_from_this();
     lane()->remove(this);
     link_.reset();
+    session_.charge_role(0);
     for (const auto& [channel, open] : std::exchange(maps_, {})) {
       if (open.sender != 0) open.map->release_sender(*open.inlet, open.sender);
     }
@@ -280,11 +281,13 @@ class ServerLink final : public LinkOwner,
     if (found == maps_.end()) return;
     OpenMap& open = found->second;
     LinkSender& mine = senders_[open.map->hash()];
+    charge_senders();
     if (mine.is_held) {
       return end(StateErrc::protocol_error,
                  "this link has a sender for this map on another channel: send its events there");
     }
     if (!open.inlet) open.inlet = inlet_for(open.map);
+    charge_senders();
     open.sender =
         open.map->hold_sender(*open.inlet, action.known, SenderOwner{peer_.certificate_subject, address_});
     mine.is_held = true;
@@ -380,7 +383,16 @@ class ServerLink final : public LinkOwner,
       senders_[closed.map->hash()].is_held = false;
     }
     if (closed.inlet) release_inlet(closed.map);
+    charge_senders();
     lane()->remove_follower(closed.map->source().get(), this);
+  }
+
+  /// Charges what this link keeps for its senders: for each map a `LinkSender`, until the link is gone, and while one of its
+  /// channels has a sender, or events of it wait, an inlet, its queue, and the sender's place and owner.
+  /// Complexity: O(1).
+  void charge_senders() {
+    const std::size_t names = peer_.certificate_subject.size() + address_.size() + peer_.address.size();
+    session_.charge_role(senders_.size() * link_sender_bytes + inlets_.size() * (inlet_bytes + 2 * names));
   }
 
   /// One inlet for all channels of a map, so that the events of this link run in the order in which they came.
@@ -399,6 +411,13 @@ class ServerLink final : public LinkOwner,
       inlets_.erase(found);
     }
   }
+
+  static constexpr std::size_t block_bytes = 16;  // what the allocator adds to a block
+  static constexpr std::size_t node_bytes = 48;   // what a container adds to an element
+  static constexpr std::size_t link_sender_bytes = sizeof(MapHash) + sizeof(LinkSender) + node_bytes;
+  static constexpr std::size_t inlet_bytes = sizeof(Inlet) + 2 * node_bytes + sizeof(EventInlet) +
+                                             sizeof(EventQueue) + 6 * block_bytes +
+                                             SenderTable::sender_bytes + SenderTable::owner_bytes;
 
   std::shared_ptr<ServerHost> host_;
   const std::shared_ptr<Lane> first_lane_;
