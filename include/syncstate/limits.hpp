@@ -57,8 +57,8 @@ struct Limits {
   std::size_t keys_per_map = std::size_t{16} << 20;
   /// Bytes of one map's initial state, as it travels.
   std::size_t map_bytes = std::size_t{1} << 30;
-  /// Bytes of all initial states together that clients brought, those under way too, with what each key and value holds in memory;
-  /// beyond, further ones are refused `busy`.
+  /// What all maps together take that clients brought, those under way too, in bytes of memory: keys once, values twice, as
+  /// they were and as they are, and tables; beyond, further ones are refused `busy`. What hooks set is not part of it.
   std::size_t all_map_bytes = std::size_t{8} << 30;
   /// An initial state of which nothing came for this long is given up, for those who wait for the same map.
   std::chrono::milliseconds upload_silence{15'000};

@@ -244,6 +244,9 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// The bytes that all links hold together beyond `Limits::own_link_bytes` of each.
   [[nodiscard]] std::size_t link_bytes() const { return account_->bytes(); }
 
+  /// The bytes that are counted by `Limits::all_map_bytes`.
+  [[nodiscard]] std::size_t map_bytes() const { return uploaded_bytes_->load(); }
+
   /// The bytes that are counted by `Limits::all_answer_bytes`.
   [[nodiscard]] std::size_t answer_bytes() const { return answers_->bytes(); }
 
@@ -332,13 +335,12 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     const auto upload = find_upload(link.id(), channel);
     if (!upload) return;
     upload->bytes += bytes.size();
-    // What was decoded takes other room than its bytes: small values more, JSON many times as much.
-    const std::size_t memory_before = upload->reader.memory();
-    bool has_room = upload->share.take(bytes.size(), options_.limits.all_map_bytes);
+    const std::size_t most = options_.limits.all_map_bytes;
+    bool has_room = upload->share.take(bytes.size(), most);
     if (has_room) {
+      // What was decoded takes other room than its bytes: small values more, JSON many times as much.
       upload->reader.feed(bytes);
-      const std::size_t memory = upload->reader.memory() - memory_before;
-      has_room = upload->share.take(memory, options_.limits.all_map_bytes);
+      has_room = upload->share.set(upload->reader.hosted_bytes(), most);
     }
     if (has_room) return;
     link.refuse(channel, StateErrc::busy, "all maps together are as large as they may be");

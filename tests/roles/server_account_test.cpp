@@ -1,4 +1,5 @@
 // What all links of a server hold is back to nothing when the links are gone, however they went.
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -140,6 +141,67 @@ TEST_CASE("a link is charged for the senders that it had", "[account]") {
   } else {
     CHECK(peer->is_open());
   }
+}
+
+TEST_CASE("what a client brings counts for the memory that it takes, under way and hosted", "[account]") {
+  struct Shape {
+    std::size_t keys;
+    std::size_t key_bytes;
+    std::size_t value_bytes;
+  };
+  // Just beyond a power of two: half of the room of a table is not used.
+  const auto shape = GENERATE(Shape{16'400, 10, 1}, Shape{16'400, 60, 20}, Shape{4'100, 200, 300},
+                              Shape{33, 10, 100'000}, Shape{1, 10, 5'000'000}, Shape{4'100, 10, 16});
+  INFO(shape.keys << " keys of " << shape.key_bytes << " bytes, values of " << shape.value_bytes);
+  ServerCoreOptions options;
+  options.limits.all_map_bytes = 100'000'000;
+  World world(options);
+  Bytes initial;
+  MapHash hash;
+  {
+    Map map(Role::master);
+    ByteWriter out(initial);
+    for (std::size_t i = 0; i < shape.keys; ++i) {
+      std::string key = std::to_string(100'000 + i);
+      key.resize(shape.key_bytes, 'k');
+      const std::string value(shape.value_bytes, 'v');
+      map.push(key, value);
+      out.put_sized(key);
+      out.put_sized(value);
+    }
+    map.freeze();
+    hash = map.hash();
+  }
+  const auto peer = connect_raw(world.time, *world.port, password);
+  peer->send(open_of(hash));
+  world.time.run_ready();
+  const std::ptrdiff_t before = live_bytes;
+  std::size_t most_taken_beyond = 0;
+  const auto taken = [&] {
+    return static_cast<std::size_t>(std::max<std::ptrdiff_t>(live_bytes - before, 0));
+  };
+  std::size_t under_way = 0;
+  for (std::size_t at = 0; at < initial.size(); at += 50'000) {
+    wire::Upload upload;
+    upload.channel = 1;
+    upload.bytes = ByteView(initial).subspan(at, std::min<std::size_t>(50'000, initial.size() - at));
+    peer->send(upload);
+    world.time.run_ready();
+    under_way = world.server->core().map_bytes();
+    most_taken_beyond = std::max(most_taken_beyond, taken() - std::min(taken(), under_way));
+  }
+  // What the raw client and its link hold of a piece.
+  constexpr std::size_t slack = 200'000;
+  CHECK(most_taken_beyond <= slack);
+  peer->send(wire::UploadEnd{1});
+  world.time.run_ready();
+  REQUIRE(peer->find<wire::Opened>());
+  const std::size_t hosted = taken();
+  const std::size_t counted = world.server->core().map_bytes();
+  INFO("taken " << hosted << ", counted " << counted);
+  CHECK(hosted <= counted + slack);
+  CHECK(counted <= hosted + hosted / 2 + slack);
+  CHECK(counted == under_way);
 }
 
 }  // namespace syncstate::testing

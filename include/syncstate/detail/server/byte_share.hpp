@@ -32,6 +32,13 @@ class ByteShare {
     return (*all_ += bytes) <= most;
   }
 
+  /// Takes or gives back what is missing to `bytes`. Returns false if all shares together are then more than `most`.
+  bool set(std::size_t bytes, std::size_t most) {
+    if (bytes >= bytes_) return take(bytes - bytes_, most);
+    give_back(bytes_ - bytes);
+    return *all_ <= most;
+  }
+
   /// So many of those taken are not needed any more.
   void give_back(std::size_t bytes) {
     bytes_ -= bytes;

@@ -28,22 +28,35 @@ class InitialStateReader {
     total_bytes_ += bytes.size();
     if (total_bytes_ > limits_.map_bytes)
       throw StateError(StateErrc::too_large, "an initial state beyond the limit");
-    pending_.insert(pending_.end(), bytes.begin(), bytes.end());
-    ByteReader in(pending_);
+    if (!pending_.empty()) {
+      pending_.insert(pending_.end(), bytes.begin(), bytes.end());
+      bytes = pending_;
+    }
+    ByteReader in(bytes);
     std::size_t used = 0;
-    while (read_entry(in)) used = pending_.size() - in.remaining();
-    pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(used));
+    while (read_entry(in)) used = bytes.size() - in.remaining();
+    if (used == 0 && !pending_.empty()) return;
+    // The room of a large entry goes with it.
+    Bytes rest(bytes.begin() + static_cast<std::ptrdiff_t>(used), bytes.end());
+    pending_.swap(rest);
   }
 
   /// The keys that came so far.
   [[nodiscard]] std::size_t size() const { return keys_.size(); }
 
-  /// What is kept of them in memory, in bytes. Complexity: constant.
+  /// Returns the memory that is taken, whether it is used or not: by the keys and values, and by an entry that is not whole.
+  /// Units: bytes.
+  /// Complexity: O(1).
   [[nodiscard]] std::size_t held_bytes() const {
     return pending_.capacity() + keys_.capacity() * sizeof(K) + values_.capacity() * sizeof(V) + owned_bytes_;
   }
-  /// The memory that these hold (`memory_bytes`), besides an entry that is not whole yet; grows only.
-  [[nodiscard]] std::size_t memory() const { return size() * (sizeof(K) + sizeof(V)) + owned_bytes_; }
+  /// Returns what a server holds that hosts the map as far as it came; never less than `held_bytes()`. A hosted map keeps
+  /// each value as it was and as it is, and finds its keys by tables.
+  /// Units: bytes.
+  /// Complexity: O(1).
+  [[nodiscard]] std::size_t hosted_bytes() const {
+    return held_bytes() + size() * (sizeof(V) + index_bytes) + owned_bytes_;
+  }
 
   /// Begins anew.
   void drop() { *this = InitialStateReader(limits_); }
@@ -60,6 +73,10 @@ class InitialStateReader {
   }
 
  private:
+  // What a hosted map takes for each key, besides the key and the values: 16 bytes of the table of keys, 16 of the list of
+  // changes, and a second copy of a short key with its place.
+  static constexpr std::size_t index_bytes = 16 + 16 + 20;
+
   /// The next sized field, if it is whole. A length is believed only as far as the limit goes.
   std::optional<ByteView> read_field(ByteReader& in, std::size_t most) {
     ByteReader ahead = in;
