@@ -41,3 +41,6 @@ endif()
 
 # Seconds after which a test has failed.
 set(SYNCSTATE_TEST_TIMEOUT 300 CACHE STRING "Seconds after which a test has failed")
+
+# A file's own code costs little beside the headers and the library's inline functions, which files share in this way.
+option(SYNCSTATE_UNITY_BUILD "Compile the files of our larger programs several at a time" ON)

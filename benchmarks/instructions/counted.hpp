@@ -2,9 +2,6 @@
 #ifndef SYNCSTATE_BENCHMARKS_INSTRUCTIONS_COUNTED_HPP
 #define SYNCSTATE_BENCHMARKS_INSTRUCTIONS_COUNTED_HPP
 
-#ifndef OPENSSL_SUPPRESS_DEPRECATED
-#define OPENSSL_SUPPRESS_DEPRECATED  // RAND_set_rand_method
-#endif
 #include <openssl/rand.h>
 
 #include <cstdint>

@@ -62,14 +62,14 @@ class Pipeline final : public Witness {
   std::uint64_t delivered_ = 0;
 };
 
-struct Way {
+struct EventWay {
   SystemKind kind;
   std::size_t publishers;
   bool has_subscriber;
   std::unique_ptr<System> system = nullptr;
 };
 
-std::string describe(const Way& way, std::size_t in_flight) {
+std::string describe(const EventWay& way, std::size_t in_flight) {
   return std::string(way.publishers == 1 ? "one sender, " : "eight senders, ") + std::to_string(in_flight) +
          " in flight" + (way.publishers == 1 ? "" : " each") + (way.has_subscriber ? ", one follows" : "");
 }
@@ -77,20 +77,20 @@ std::string describe(const Way& way, std::size_t in_flight) {
 }  // namespace
 
 void measure_events(const Settings& settings, Report& report) {
-  std::vector<Way> ways;
+  std::vector<EventWay> ways;
   for (const std::size_t publishers : {std::size_t{1}, std::size_t{8}}) {
     for (const bool has_subscriber : {false, true}) {
       for (const SystemKind kind :
            {SystemKind::bare_tls, has_subscriber ? SystemKind::redis_state : SystemKind::redis_set,
             SystemKind::nats, SystemKind::nats_kv, SystemKind::syncstate, SystemKind::syncstate_inline}) {
-        ways.push_back(Way{kind, publishers, has_subscriber});
+        ways.push_back(EventWay{kind, publishers, has_subscriber});
       }
     }
   }
-  for (Way& way : ways) way.system = start_system(way.kind, {.answers = true});
+  for (EventWay& way : ways) way.system = start_system(way.kind, {.answers = true});
 
   std::map<std::string, std::map<SystemKind, double>> rates;
-  for (Way& way : ways) {
+  for (EventWay& way : ways) {
     const std::size_t windows[] = {64, 1'024};
     if (way.system == nullptr) {
       for (const std::size_t in_flight : windows) rates[describe(way, in_flight)][way.kind] = missing;
@@ -103,7 +103,7 @@ void measure_events(const Settings& settings, Report& report) {
     }
     way.system.reset();
   }
-  for (const Way& way : ways) {
+  for (const EventWay& way : ways) {
     for (const std::size_t in_flight : {std::size_t{64}, std::size_t{1'024}}) {
       const std::string what = describe(way, in_flight);
       report.add_beside(name_of(way.kind), what, "updates/s", rates[what][way.kind]);

@@ -68,7 +68,7 @@ class OneInFlight final : public Witness {
 };
 
 /// A system with clients of its own for each way that is measured.
-struct Way {
+struct LatencyWay {
   SystemKind kind;
   bool has_subscriber;
   bool waits_for_answer;
@@ -83,8 +83,8 @@ struct Way {
   }
 };
 
-void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
-  std::vector<Way> ways;
+void measure_ways(const Settings& settings, Report& report, bool is_on_one_cpu) {
+  std::vector<LatencyWay> ways;
   for (const bool has_subscriber : {true, false}) {
     for (const SystemKind kind :
          {SystemKind::bare_tcp, SystemKind::bare_tls, SystemKind::redis, SystemKind::redis_state,
@@ -94,29 +94,29 @@ void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
       if (kind == SystemKind::syncstate_spinning && is_on_one_cpu) continue;
       // Where the floor and core NATS bring an update to a subscriber, nothing is said to its publisher.
       const bool is_silent = is_floor(kind) || kind == SystemKind::nats;
-      ways.push_back(Way{kind, has_subscriber, !has_subscriber || !is_silent});
+      ways.push_back(LatencyWay{kind, has_subscriber, !has_subscriber || !is_silent});
     }
   }
-  for (Way& way : ways) way.system = start_system(way.kind, {.answers = way.waits_for_answer});
-  for (Way& way : ways) {
+  for (LatencyWay& way : ways) way.system = start_system(way.kind, {.answers = way.waits_for_answer});
+  for (LatencyWay& way : ways) {
     way.updates = std::make_unique<OneInFlight>(way.system.get(), way.waits_for_answer, way.has_subscriber);
   }
   // In short turns, so that what else the machine does hits all of them alike.
   const std::size_t turns = settings.count(20, 1);
   const std::size_t per_turn = settings.count(250, 20);
   for (std::size_t turn = 0; turn < turns; ++turn) {
-    for (const Way& way : ways) way.updates->run(per_turn);
+    for (const LatencyWay& way : ways) way.updates->run(per_turn);
   }
 
-  for (const Way& way : ways) {
+  for (const LatencyWay& way : ways) {
     const std::string what = way.has_subscriber ? "visible to another client" : "answered, nobody follows";
     for (const auto& [rank, text] : {std::pair{0.5, ", p50"}, {0.99, ", p99"}, {0.999, ", p99.9"}}) {
       report.add_beside(name_of(way.kind), what + text, "µs", way.percentile(rank));
     }
   }
-  for (const Way& ours : ways) {
+  for (const LatencyWay& ours : ways) {
     if (!is_ours(ours.kind)) continue;
-    for (const Way& other : ways) {
+    for (const LatencyWay& other : ways) {
       if (is_ours(other.kind) || other.has_subscriber != ours.has_subscriber) continue;
       const bool is_barred = is_on_one_cpu && ours.has_subscriber;
       report.add((ours.has_subscriber ? "visible, p50: " : "answered, p50: ") +
@@ -131,7 +131,7 @@ void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
 
 }  // namespace
 
-void measure_latency(const Settings& settings, Report& report) { measure(settings, report, false); }
-void measure_latency_on_one_cpu(const Settings& settings, Report& report) { measure(settings, report, true); }
+void measure_latency(const Settings& settings, Report& report) { measure_ways(settings, report, false); }
+void measure_latency_on_one_cpu(const Settings& settings, Report& report) { measure_ways(settings, report, true); }
 
 }  // namespace benchmarks

@@ -58,7 +58,7 @@ class Caller {
   std::vector<double> seen_;
 };
 
-void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
+void measure_blocking_ways(const Settings& settings, Report& report, bool is_on_one_cpu) {
   struct Way {
     SystemKind kind;
     std::chrono::microseconds spin;
@@ -102,9 +102,9 @@ void measure(const Settings& settings, Report& report, bool is_on_one_cpu) {
 
 }  // namespace
 
-void measure_latency_blocking(const Settings& settings, Report& report) { measure(settings, report, false); }
+void measure_latency_blocking(const Settings& settings, Report& report) { measure_blocking_ways(settings, report, false); }
 void measure_latency_blocking_on_one_cpu(const Settings& settings, Report& report) {
-  measure(settings, report, true);
+  measure_blocking_ways(settings, report, true);
 }
 
 }  // namespace benchmarks

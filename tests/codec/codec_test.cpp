@@ -31,6 +31,8 @@
 #include "syncstate/concepts.hpp"
 #include "syncstate/detail/model/key_order.hpp"
 
+namespace codec_test {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -117,12 +119,18 @@ struct Turn {
 
 }  // namespace
 
+}  // namespace codec_test
+
 template <>
-struct syncstate::Codec<Angle> {
-  static void encode(const Angle& value, ByteWriter& out) { out.put_varint(value.degrees()); }
-  static Angle decode(ByteReader& in) { return Angle(static_cast<unsigned>(in.read_varint())); }
+struct syncstate::Codec<codec_test::Angle> {
+  static void encode(const codec_test::Angle& value, ByteWriter& out) { out.put_varint(value.degrees()); }
+  static codec_test::Angle decode(ByteReader& in) {
+    return codec_test::Angle(static_cast<unsigned>(in.read_varint()));
+  }
   static std::string type_name() { return "angle"; }
 };
+
+namespace codec_test {
 
 /// Owns memory that only its codec can tell of.
 struct Blob {
@@ -137,26 +145,40 @@ struct WrongCount {
   std::shared_ptr<int> owned;
 };
 
+}  // namespace codec_test
+
 template <>
-struct syncstate::Codec<Blob> {
-  static void encode(const Blob& value, ByteWriter& out) { out.put_varint(value.data.size()); }
-  static Blob decode(ByteReader& in) { return Blob(static_cast<std::size_t>(in.read_varint())); }
+struct syncstate::Codec<codec_test::Blob> {
+  static void encode(const codec_test::Blob& value, ByteWriter& out) { out.put_varint(value.data.size()); }
+  static codec_test::Blob decode(ByteReader& in) {
+    return codec_test::Blob(static_cast<std::size_t>(in.read_varint()));
+  }
   static std::string type_name() { return "blob"; }
-  static std::size_t memory_bytes(const Blob& value) { return sizeof(Blob) + value.data.capacity(); }
+  static std::size_t memory_bytes(const codec_test::Blob& value) {
+    return sizeof(codec_test::Blob) + value.data.capacity();
+  }
 };
+
 template <>
-struct syncstate::Codec<Mute> {
-  static void encode(const Mute& value, ByteWriter& out) { Codec<Blob>::encode(value, out); }
-  static Mute decode(ByteReader& in) { return Mute(static_cast<std::size_t>(in.read_varint())); }
+struct syncstate::Codec<codec_test::Mute> {
+  static void encode(const codec_test::Mute& value, ByteWriter& out) {
+    Codec<codec_test::Blob>::encode(value, out);
+  }
+  static codec_test::Mute decode(ByteReader& in) {
+    return codec_test::Mute(static_cast<std::size_t>(in.read_varint()));
+  }
   static std::string type_name() { return "mute"; }
 };
+
 template <>
-struct syncstate::Codec<WrongCount> {
-  static void encode(const WrongCount&, ByteWriter& out) { out.put_u8(0); }
-  static WrongCount decode(ByteReader& in) { return in.read_u8(), WrongCount{}; }
+struct syncstate::Codec<codec_test::WrongCount> {
+  static void encode(const codec_test::WrongCount&, ByteWriter& out) { out.put_u8(0); }
+  static codec_test::WrongCount decode(ByteReader& in) { return in.read_u8(), codec_test::WrongCount{}; }
   static std::string type_name() { return "wrong_count"; }
-  static void memory_bytes(const WrongCount&) {}
+  static void memory_bytes(const codec_test::WrongCount&) {}
 };
+
+namespace codec_test {
 
 namespace {
 
@@ -791,3 +813,5 @@ static_assert(!StateValue<std::unordered_map<int, int>> && !StateValue<std::vect
 static_assert(!StateValue<std::unique_ptr<int>> && !StateValue<MoveOnly> && !StateValue<Tree>);
 
 }  // namespace
+
+}  // namespace codec_test

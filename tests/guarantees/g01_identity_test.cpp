@@ -20,7 +20,7 @@
 #include "syncstate/detail/model/sha256.hpp"
 #include "syncstate/syncstate.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g01_identity_test {
 namespace {
 
 using Entries = std::vector<std::pair<std::string, std::string>>;
@@ -189,4 +189,4 @@ TEST_CASE("guarantee 1: keys without one order and values without one encoding d
   STATIC_REQUIRE_FALSE(StateValue<std::vector<std::unordered_map<int, int>>>);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g01_identity_test

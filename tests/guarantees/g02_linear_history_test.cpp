@@ -9,7 +9,7 @@
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g02_linear_history_test {
 namespace {
 
 using Texts = std::vector<std::string>;
@@ -139,4 +139,4 @@ TEST_CASE("guarantee 2: who asks for every step is told of every commit, one by 
   CHECK(steps == expected);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g02_linear_history_test

@@ -10,7 +10,7 @@
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g03_whole_states_test {
 namespace {
 
 /// What every key is set to by commit `id`.
@@ -158,4 +158,4 @@ TEST_CASE("guarantee 3: what a cut link had staged is never shown") {
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g03_whole_states_test

@@ -14,7 +14,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g04_resume_test {
 namespace {
 
 struct History {
@@ -151,4 +151,4 @@ TEST_CASE("guarantee 4: a replica that was away for any time resumes with one di
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g04_resume_test

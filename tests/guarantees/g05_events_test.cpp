@@ -9,7 +9,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g05_events_test {
 namespace {
 
 using Texts = std::vector<std::string>;
@@ -445,4 +445,4 @@ TEST_CASE("guarantee 5: who sent an event reads its effect with set_update_id or
   CHECK_FALSE(replica.wait_for(1'000, 1s));
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g05_events_test

@@ -8,7 +8,7 @@
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g06_hook_transaction_test {
 namespace {
 
 using Texts = std::vector<std::string>;
@@ -236,4 +236,4 @@ TEST_CASE("guarantee 6: an init hook changes the map by commits of its own, befo
   CHECK(values_of(map) == Texts{"a", "b", "-"});
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g06_hook_transaction_test

@@ -12,7 +12,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g07_slow_replica_test {
 namespace {
 
 /// What the program holds now. Sanitizers bring an allocator of their own, of which this knows nothing.
@@ -245,4 +245,4 @@ TEST_CASE("guarantee 7: a replica that was cut off for its silence resumes") {
   REQUIRE(world.wait([&] { return replica.status().state == LinkState::live; }));
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g07_slow_replica_test

@@ -10,7 +10,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g08_restarted_master_test {
 namespace {
 
 using Texts = std::vector<std::string>;
@@ -230,4 +230,4 @@ TEST_CASE("guarantee 8: of many clients that bring one map back, one uploads and
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g08_restarted_master_test

@@ -11,7 +11,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g09_before_authentication_test {
 namespace {
 
 /// What the program holds now. Sanitizers bring an allocator of their own, of which this knows nothing.
@@ -273,4 +273,4 @@ TEST_CASE("guarantee 9: a client tells a server without the password nothing but
   CHECK(remote->status().reason == StateErrc::unauthorized);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g09_before_authentication_test

@@ -12,7 +12,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::g10_bad_input_test {
 namespace {
 
 using protocol::FrameKind;
@@ -447,4 +447,4 @@ TEST_CASE("guarantee 10: what does not fit is refused by name on both sides, and
   CHECK(remote->send_event(map.hash(), set_key("key00", "x")) == 1);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::g10_bad_input_test

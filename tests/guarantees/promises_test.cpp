@@ -14,7 +14,7 @@
 #include "support/raw_peer.hpp"
 #include "syncstate/backoff.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::promises_test {
 namespace {
 
 using Texts = std::vector<std::string>;
@@ -258,4 +258,4 @@ TEST_CASE("promise: frames of different maps take turns, at most 64 KiB each") {
   CHECK(urgent_at < 10);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::promises_test

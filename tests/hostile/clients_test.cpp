@@ -19,7 +19,7 @@
 #include "hostile/target.hpp"
 #include "support/catch.hpp"
 
-namespace hostile {
+namespace hostile::clients_test {
 namespace {
 
 /// What the server may take besides what is said, whatever comes: its allocator's rounding, queues of the moment.
@@ -569,4 +569,4 @@ TEST_CASE("hostile: a client that floods its server with key updates is closed a
 }
 
 }  // namespace
-}  // namespace hostile
+}  // namespace hostile::clients_test

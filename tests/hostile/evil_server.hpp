@@ -78,7 +78,7 @@ class EvilLink {
   }
 
   /// Proves itself as an honest server does.
-  void welcome(std::string_view password) {
+  void welcome(std::string_view secret) {
     await<syncstate::protocol::Hello>();
     constexpr std::string_view label = "EXPORTER-Channel-Binding";
     syncstate::Bytes binding(32);
@@ -89,7 +89,7 @@ class EvilLink {
     syncstate::protocol::Welcome welcome;
     welcome.events_in_flight = welcome.event_bytes_in_flight = ~std::uint64_t{0};
     welcome.proof =
-        syncstate::protocol::make_proof(password, syncstate::protocol::ProofRole::server, binding);
+        syncstate::protocol::make_proof(secret, syncstate::protocol::ProofRole::server, binding);
     send(welcome);
   }
 

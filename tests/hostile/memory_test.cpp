@@ -11,7 +11,7 @@
 #include "hostile/target.hpp"
 #include "support/catch.hpp"
 
-namespace hostile {
+namespace hostile::memory_test {
 namespace {
 
 /// Sends frames and reads nothing, until all are sent or the server has closed.
@@ -172,4 +172,4 @@ TEST_CASE("hostile: whatever a link sends, the server's memory grows by no more 
   }
 }
 
-}  // namespace hostile
+}  // namespace hostile::memory_test

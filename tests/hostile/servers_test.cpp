@@ -19,6 +19,8 @@
 #include "syncstate/tcp.hpp"
 #include "syncstate/tcp/test_data.hpp"
 
+namespace servers_test {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -224,3 +226,5 @@ TEST_CASE("a transfer without an end takes bounded memory", "[guarantee_10]") {
   if (!support::is_sanitized) CHECK(taken < most);
   CHECK(replica.view().at("key0") == "-");
 }
+
+}  // namespace servers_test

@@ -16,7 +16,7 @@
 #include "hostile/target.hpp"
 #include "support/catch.hpp"
 
-namespace hostile {
+namespace hostile::strangers_test {
 namespace {
 
 /// What one connection costs a server before it has proved itself: OpenSSL's state, most of it.
@@ -352,4 +352,4 @@ TEST_CASE("hostile: a server out of file descriptors serves those it has, and co
 }
 
 }  // namespace
-}  // namespace hostile
+}  // namespace hostile::strangers_test

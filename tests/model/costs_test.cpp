@@ -10,7 +10,7 @@
 #include "syncstate/diff.hpp"
 #include "syncstate/state_map.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::costs_test {
 
 /// Counts how often it is copied.
 struct Tallied {
@@ -30,17 +30,17 @@ struct Tallied {
   static inline std::size_t copies = 0;
 };
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::costs_test
 
 template <>
-struct syncstate::Codec<syncstate::testing::Tallied> {
-  using Tallied = syncstate::testing::Tallied;
+struct syncstate::Codec<syncstate::testing::costs_test::Tallied> {
+  using Tallied = testing::costs_test::Tallied;
   static void encode(const Tallied& v, ByteWriter& out) { out.put_varint(static_cast<unsigned>(v.value)); }
   static Tallied decode(ByteReader& in) { return Tallied(static_cast<int>(in.read_varint())); }
   static std::string type_name() { return "tallied"; }
 };
 
-namespace syncstate::testing {
+namespace syncstate::testing::costs_test {
 namespace {
 
 std::string name_of(int i) { return "key " + std::to_string(i); }
@@ -127,4 +127,4 @@ TEST_CASE("values that were large do not stay so in the map or in the log") {
   CHECK(allocated_bytes - before >= 4 * large);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::costs_test

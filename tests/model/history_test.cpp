@@ -15,7 +15,7 @@
 #include "syncstate/diff.hpp"
 #include "syncstate/state_map.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::history_test {
 namespace {
 
 using Map = StateMap<int, std::string>;
@@ -282,4 +282,4 @@ TEST_CASE("a restarted master: a full diff of a new epoch replaces the state who
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::history_test

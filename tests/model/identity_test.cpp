@@ -19,7 +19,7 @@
 #include "syncstate/detail/model/sha256.hpp"
 #include "syncstate/state_map.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::identity_test {
 
 struct Seat {
   std::string room;
@@ -283,4 +283,4 @@ TEST_CASE("SHA-256 does not depend on the pieces it is fed in") {
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::identity_test

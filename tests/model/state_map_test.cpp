@@ -17,7 +17,7 @@ namespace syncstate {
 template <class K, class V>
 class MasterHandle {};  // the concepts only pass it on
 
-namespace testing {
+namespace testing::state_map_test {
 namespace {
 
 using Map = StateMap<std::string, std::string>;
@@ -113,20 +113,20 @@ struct Fragile {
 };
 
 }  // namespace
-}  // namespace testing
+}  // namespace testing::state_map_test
 
 template <>
-struct Codec<testing::Fragile> {
-  static void encode(const testing::Fragile& value, ByteWriter& out) {
+struct Codec<testing::state_map_test::Fragile> {
+  static void encode(const testing::state_map_test::Fragile& value, ByteWriter& out) {
     out.put_varint(static_cast<std::uint64_t>(value.number));
   }
-  static testing::Fragile decode(ByteReader& in) {
-    return testing::Fragile(static_cast<int>(in.read_varint()));
+  static testing::state_map_test::Fragile decode(ByteReader& in) {
+    return testing::state_map_test::Fragile(static_cast<int>(in.read_varint()));
   }
   static std::string type_name() { return "fragile"; }
 };
 
-namespace testing {
+namespace testing::state_map_test {
 
 static_assert(StateKey<KeyArchetype> && StateValue<ValueArchetype> && StateValue<KeyArchetype>);
 static_assert(!StateKey<ValueArchetype> && !StateKey<double> && !StateValue<std::unique_ptr<int>>);
@@ -605,5 +605,5 @@ TEST_CASE("a subscription ends once, with the last of it") {
   CHECK_FALSE(guarded);
 }
 
-}  // namespace testing
+}  // namespace testing::state_map_test
 }  // namespace syncstate

@@ -21,18 +21,15 @@ shopt -s nullglob
 work=build/mutations
 # Copied headers are always new, and no less trustworthy for it.
 export CCACHE_SLOPPINESS=include_file_ctime,include_file_mtime
-flags=(-std=c++20 -O0 -pthread -Itests "-DSYNCSTATE_TEST_DATA_DIR=\"$root/tests/data\"")
-compile=(g++ "${flags[@]}")
-# One large file for each patch that the simulation is to find: Clang is done with it in half the time, optimized a
-# little, for it is seeds that find things.
-compile_simulation=(clang++ "${flags[@]}" -O1)
+# Clang compiles these files in two thirds of GCC's time. Asio 1.22 must be told that it may use coroutines there.
+compile=(clang++ -std=c++20 -O0 -pthread -Itests -DASIO_HAS_CO_AWAIT=1
+  "-DSYNCSTATE_TEST_DATA_DIR=\"$root/tests/data\"" "-DSYNCSTATE_SOURCE_DIR=\"$root\"")
 if have_command ccache; then
   compile=(ccache "${compile[@]}")
-  compile_simulation=(ccache "${compile_simulation[@]}")
 fi
 libraries=(-lssl -lcrypto)
 have_header catch2/catch_all.hpp && libraries+=(-lCatch2Main -lCatch2)
-run_seconds=300
+run_seconds=600
 simulation_seeds=2000
 ulimit -c 0
 
@@ -72,20 +69,19 @@ verdict() {
   patch -p1 --no-backup-if-mismatch -d "$dir" <"$patch" >"$dir.build.log" 2>&1 ||
     { echo "does not apply: $dir.build.log"; return; }
 
-  local objects=() source compiler=("${compile[@]}")
+  local objects=() source
   if [[ $program == simulation ]]; then
     sources=(tests/simulation/simulation.cpp)
-    compiler=("${compile_simulation[@]}")
   else
     mapfile -t sources < <(sources_of "$program" "$filter")
     objects=("$work/catch_main.o")
   fi
   for source in "${sources[@]}"; do
     objects+=("$dir/$(basename "$source" .cpp).o")
-    "${compiler[@]}" -I"$dir/include" -c "$source" -o "${objects[-1]}" >>"$dir.build.log" 2>&1 ||
+    "${compile[@]}" -I"$dir/include" -c "$source" -o "${objects[-1]}" >>"$dir.build.log" 2>&1 ||
       { echo "does not build: $dir.build.log"; return; }
   done
-  g++ "${objects[@]}" -o "$dir/mutant" "${libraries[@]}" -pthread >>"$dir.build.log" 2>&1 ||
+  clang++ "${objects[@]}" -o "$dir/mutant" "${libraries[@]}" -pthread >>"$dir.build.log" 2>&1 ||
     { echo "does not link: $dir.build.log"; return; }
 
   status=0

@@ -12,7 +12,7 @@
 #include "support/catch.hpp"
 #include "support/counted_new.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::account_test {
 namespace {
 
 using Hosted = detail::HostedMap<std::string, std::string>;
@@ -408,4 +408,4 @@ TEST_CASE("what is held already counts against what is asked for next", "[protoc
   account.give_back(250 * kibibyte + 1);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::account_test

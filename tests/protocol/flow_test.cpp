@@ -8,6 +8,8 @@
 #include "session_harness.hpp"
 #include "support/catch.hpp"
 
+namespace flow_test {
+
 namespace {
 
 using namespace syncstate;
@@ -839,3 +841,5 @@ TEST_CASE("nothing is queued for a slow replica but its position", "[protocol][g
   CHECK(all.size() < 1'000);
   CHECK(split_frames(all).size() == 1);
 }
+
+}  // namespace flow_test

@@ -9,7 +9,7 @@
 #include "protocol/session_harness.hpp"
 #include "support/catch.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::holding_test {
 namespace {
 
 using Hosted = detail::HostedMap<std::string, std::string>;
@@ -219,4 +219,4 @@ TEST_CASE("a client keeps within the bytes that its server takes", "[protocol]")
   CHECK(client.session.event_bytes_in_flight() == 77);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::holding_test

@@ -11,6 +11,8 @@
 #include "session_harness.hpp"
 #include "support/catch.hpp"
 
+namespace hostile_frames_test {
+
 namespace {
 
 using namespace syncstate;
@@ -361,3 +363,5 @@ TEST_CASE("a session's actions are bounded by the bytes that came, whatever they
   actions = other.log.lines.size();
   CHECK(actions <= bytes);
 }
+
+}  // namespace hostile_frames_test

@@ -14,6 +14,8 @@
 #include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/inproc.hpp"
 
+namespace parts_test {
+
 namespace {
 
 using namespace syncstate;
@@ -318,3 +320,5 @@ TEST_CASE("the wait before a reconnect is anything up to a bound that doubles", 
   }
   CHECK(backoff({0ms, 0ms}, 3, rng) == 0ms);
 }
+
+}  // namespace parts_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "syncstate/protocol/peer_text.hpp"
 
+namespace peer_text_test {
+
 namespace {
 
 using namespace syncstate;
@@ -135,3 +137,5 @@ TEST_CASE("every text for people is cleaned where it is decoded", "[protocol]") 
   REQUIRE(server.log.closes.size() == 1);
   CHECK(server.log.closes[0].detail == clean);
 }
+
+}  // namespace peer_text_test

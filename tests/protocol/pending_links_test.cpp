@@ -11,6 +11,8 @@
 
 #include "support/catch.hpp"
 
+namespace pending_links_test {
+
 namespace {
 
 using syncstate::detail::PendingLinks;
@@ -57,3 +59,5 @@ TEST_CASE("the pending links of the most crowded address are at hand", "[protoco
     REQUIRE(*links.address_of(plain.links.back().first) == plain.links.back().second);
   }
 }
+
+}  // namespace pending_links_test

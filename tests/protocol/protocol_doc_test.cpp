@@ -11,6 +11,8 @@
 #include "support/catch.hpp"
 #include "syncstate/syncstate.hpp"
 
+namespace protocol_doc_test {
+
 namespace {
 
 using namespace syncstate;
@@ -352,3 +354,5 @@ TEST_CASE("the table of limits names every limit there is", "[protocol][docs]") 
   }
   CHECK(fields >= 28);
 }
+
+}  // namespace protocol_doc_test

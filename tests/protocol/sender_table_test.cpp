@@ -13,7 +13,7 @@
 #include "syncstate/detail/server/event_turns.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::sender_table_test {
 namespace {
 
 using detail::AnswerRoom;
@@ -427,4 +427,4 @@ TEST_CASE("a text that is cut gives back the memory of the rest", "[protocol][ac
   CHECK(protocol::shorten(std::string(1'000'000, 'x')).capacity() <= 2 * protocol::peer_text_bytes);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::sender_table_test

@@ -164,15 +164,15 @@ inline std::shared_ptr<const wire::Passwords> passwords(std::vector<std::string>
   return std::make_shared<const wire::Passwords>(std::move(list));
 }
 
-inline Bytes hello_frame(std::string_view password = "secret", ByteView binding = test_binding()) {
+inline Bytes hello_frame(std::string_view secret = "secret", ByteView binding = test_binding()) {
   wire::Hello hello;
-  hello.proof = wire::make_proof(password, wire::ProofRole::client, binding);
+  hello.proof = wire::make_proof(secret, wire::ProofRole::client, binding);
   return frame_of(hello);
 }
 
-inline Bytes welcome_frame(std::string_view password = "secret", ByteView binding = test_binding()) {
+inline Bytes welcome_frame(std::string_view secret = "secret", ByteView binding = test_binding()) {
   wire::Welcome welcome;
-  welcome.proof = wire::make_proof(password, wire::ProofRole::server, binding);
+  welcome.proof = wire::make_proof(secret, wire::ProofRole::server, binding);
   return frame_of(welcome);
 }
 

@@ -6,6 +6,8 @@
 #include "session_harness.hpp"
 #include "support/catch.hpp"
 
+namespace session_test {
+
 namespace {
 
 using namespace syncstate;
@@ -640,3 +642,5 @@ TEST_CASE("an exception in what is done for a session ends the session, not the 
   CHECK(closes == 1);
   CHECK(server.session.is_over());
 }
+
+}  // namespace session_test

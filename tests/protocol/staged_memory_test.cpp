@@ -11,7 +11,7 @@
 #include "syncstate/detail/remote/diff_assembler.hpp"
 #include "syncstate/state_map.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::staged_memory_test {
 namespace {
 
 constexpr int keys = 1'000;
@@ -69,4 +69,4 @@ TEST_CASE("staged entries are counted as the memory that they take, in whatever 
   check_staged_bytes<std::string>(ascending, 1, [](std::size_t i) { return std::string(100 + i, 'x'); });
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::staged_memory_test

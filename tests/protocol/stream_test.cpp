@@ -11,6 +11,8 @@
 #include "session_harness.hpp"
 #include "support/catch.hpp"
 
+namespace stream_test {
+
 namespace {
 
 using namespace syncstate;
@@ -587,3 +589,5 @@ TEST_CASE("whatever the writer does, every stream leads to the master's state at
     }
   }
 }
+
+}  // namespace stream_test

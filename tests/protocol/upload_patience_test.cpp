@@ -8,6 +8,8 @@
 #include "session_harness.hpp"
 #include "support/catch.hpp"
 
+namespace upload_patience_test {
+
 namespace {
 
 using namespace syncstate;
@@ -85,3 +87,5 @@ TEST_CASE("a client whose map was opened while it uploads sends no more of it", 
   client.feed(frame_of(wire::UploadWanted{channel}));
   CHECK(client.log.close_reason() == StateErrc::protocol_error);
 }
+
+}  // namespace upload_patience_test

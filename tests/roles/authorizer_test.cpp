@@ -13,7 +13,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::authorizer_test {
 namespace {
 
 constexpr std::array ordinary_actions{Action::init, Action::follow, Action::fetch, Action::send_event};
@@ -275,4 +275,4 @@ TEST_CASE("an authorizer that throws has refused, and on_error is told") {
   CHECK(remote->status().state == LinkState::live);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::authorizer_test

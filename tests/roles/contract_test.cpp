@@ -11,6 +11,8 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
+namespace contract_test {
+
 using namespace syncstate;
 using namespace syncstate::testing;
 
@@ -117,19 +119,23 @@ struct Moody {
 
 }  // namespace
 
+}  // namespace contract_test
+
 template <>
-struct syncstate::Codec<Moody> {
-  static void encode(const Moody& moody, ByteWriter& out) {
+struct syncstate::Codec<contract_test::Moody> {
+  static void encode(const contract_test::Moody& moody, ByteWriter& out) {
     if (moody.was_decoded && moody.mood == 14) throw std::out_of_range("not again");
     Codec<int>::encode(moody.mood, out);
   }
-  static Moody decode(ByteReader& in) {
+  static contract_test::Moody decode(ByteReader& in) {
     const int mood = Codec<int>::decode(in);
     if (mood == 13) throw std::out_of_range("not today");
-    return Moody{mood, true};
+    return contract_test::Moody{mood, true};
   }
   static std::string type_name() { return "moody"; }
 };
+
+namespace contract_test {
 
 TEST_CASE("whatever a codec of a user's throws ends the session that brought the bytes, and others go on") {
   World world;
@@ -239,3 +245,5 @@ TEST_CASE("a sink is not called any more once its subscription has ended") {
     REQUIRE(sink->calls == calls);
   }
 }
+
+}  // namespace contract_test

@@ -19,7 +19,7 @@
 #include "syncstate/threads/hook_pool.hpp"
 #include "syncstate/threads/thread_executor.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::core_test {
 namespace {
 
 using Texts = std::vector<std::string>;
@@ -814,4 +814,4 @@ TEST_CASE("one map's slow hook does not hold up another map, nor the link they s
   stop_and_drain(*core, *thread);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::core_test

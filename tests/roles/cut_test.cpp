@@ -9,7 +9,7 @@
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::cut_test {
 
 TEST_CASE("what is asked of a server is answered though the link is cut in between, wherever that is") {
   const std::string question = GENERATE("freeze", "attach", "sync", "hosted", "differing key", "event");
@@ -69,4 +69,4 @@ TEST_CASE("what is asked of a server is answered though the link is cut in betwe
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::cut_test

@@ -8,7 +8,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::entry_lane_test {
 namespace {
 
 using Core = ServerCore<std::string, std::string, Command>;
@@ -228,4 +228,4 @@ TEST_CASE("commits do not wake the lane of strangers") {
   CHECK(t.executor->posted > before);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::entry_lane_test

@@ -10,7 +10,7 @@
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::error_handler_test {
 namespace {
 
 /// Keeps what an `on_error` is told, and throws itself: that must be harmless, too.
@@ -48,22 +48,25 @@ struct Throw {
 };
 
 }  // namespace
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::error_handler_test
 
 template <>
-struct syncstate::Codec<syncstate::testing::Fragile> {
-  static void encode(const syncstate::testing::Fragile& value, ByteWriter& out) {
-    if (syncstate::testing::fate.encode) syncstate::testing::fate.encode();
+struct syncstate::Codec<syncstate::testing::error_handler_test::Fragile> {
+  using Fragile = testing::error_handler_test::Fragile;
+  static void encode(const Fragile& value, ByteWriter& out) {
+    const auto& fate = testing::error_handler_test::fate;
+    if (fate.encode) fate.encode();
     Codec<int>::encode(value.number, out);
   }
-  static syncstate::testing::Fragile decode(ByteReader& in) {
-    if (syncstate::testing::fate.decode) syncstate::testing::fate.decode();
+  static Fragile decode(ByteReader& in) {
+    const auto& fate = testing::error_handler_test::fate;
+    if (fate.decode) fate.decode();
     return {Codec<int>::decode(in)};
   }
   static std::string type_name() { return "fragile"; }
 };
 
-namespace syncstate::testing {
+namespace syncstate::testing::error_handler_test {
 namespace {
 
 using FragileMap = StateMap<std::string, Fragile>;
@@ -236,4 +239,4 @@ TEST_CASE("a codec that throws at the client costs its link, which comes back") 
   CHECK_NOTHROW(map.freeze());
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::error_handler_test

@@ -16,6 +16,8 @@
 #include "syncstate/threads/hook_pool.hpp"
 #include "syncstate/threads/thread_executor.hpp"
 
+namespace executor_test {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -490,3 +492,5 @@ TEST_CASE("a pool may be stopped, and ended, by one of its own tasks") {
   });
   CHECK(done.wait());
 }
+
+}  // namespace executor_test

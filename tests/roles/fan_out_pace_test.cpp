@@ -8,6 +8,8 @@
 #include "syncstate/executor.hpp"
 #include "syncstate/types.hpp"
 
+namespace fan_out_pace_test {
+
 using namespace std::chrono_literals;
 namespace ss = syncstate;
 using ss::detail::FanOutPace;
@@ -80,3 +82,5 @@ TEST_CASE("a first round, and one after a quiet time, is followed by no rest") {
   pace.begin(now, 1'000);  // a clock that stands still
   CHECK(pace.rest(now + 8ms) == 0s);
 }
+
+}  // namespace fan_out_pace_test

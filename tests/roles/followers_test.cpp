@@ -7,7 +7,7 @@
 #include "syncstate/detail/server/followers.hpp"
 #include "syncstate/detail/server/lane.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::followers_test {
 
 TEST_CASE("a link follows a map until its last channel is closed", "[server]") {
   // The links are only compared.
@@ -31,4 +31,4 @@ TEST_CASE("a link follows a map until its last channel is closed", "[server]") {
   CHECK(followers.empty());
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::followers_test

@@ -15,7 +15,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::hostile_server_test {
 namespace {
 
 using protocol::ChannelId;
@@ -350,4 +350,4 @@ TEST_CASE("with many maps on a remote each is let go of, and each event answered
   for (const Sent& each : sent) CHECK_FALSE(each.error());
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::hostile_server_test

@@ -12,7 +12,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::lockout_test {
 namespace {
 
 constexpr const char* shared_address = "198.51.100.1";
@@ -203,4 +203,4 @@ TEST_CASE("the index of a proven password is the first of the current ones that 
   CHECK(check("").standing == protocol::ProofStanding::wrong);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::lockout_test

@@ -12,6 +12,8 @@
 #include "syncstate/error.hpp"
 #include "syncstate/types.hpp"
 
+namespace remote_operation_test {
+
 namespace ss = syncstate;
 using ss::StateErrc;
 using ss::detail::Operation;
@@ -109,3 +111,5 @@ TEST_CASE("of several threads that end an operation one does, and what it was se
     if (was_answered[round] == 0) REQUIRE(is_unknown == (went_out[round] != 0));
   }
 }
+
+}  // namespace remote_operation_test

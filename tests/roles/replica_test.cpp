@@ -25,6 +25,8 @@
 #include "syncstate/state_map.hpp"
 #include "syncstate/threads/thread_executor.hpp"
 
+namespace replica_test {
+
 namespace ss = syncstate;
 using namespace std::chrono_literals;
 using ss::StateErrc;
@@ -59,14 +61,20 @@ struct Fragile {
 
 }  // namespace
 
+}  // namespace replica_test
+
 template <>
-struct syncstate::Codec<Fragile> {
-  static void encode(const Fragile& v, ss::ByteWriter& out) {
+struct syncstate::Codec<replica_test::Fragile> {
+  static void encode(const replica_test::Fragile& v, ByteWriter& out) {
     out.put_varint(static_cast<unsigned>(v.value));
   }
-  static Fragile decode(ss::ByteReader& in) { return Fragile(static_cast<int>(in.read_varint())); }
+  static replica_test::Fragile decode(ByteReader& in) {
+    return replica_test::Fragile(static_cast<int>(in.read_varint()));
+  }
   static std::string type_name() { return "fragile"; }
 };
+
+namespace replica_test {
 
 namespace {
 
@@ -960,3 +968,5 @@ TEST_CASE("readers on other threads see whole states, in order, while diffs are 
   CHECK(is_callback_right);
   CHECK(callbacks > 0);
 }
+
+}  // namespace replica_test

@@ -11,7 +11,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::sender_identity_test {
 namespace {
 
 /// Says of a link's peer that it has a certificate.
@@ -149,4 +149,4 @@ TEST_CASE("a client that asks for many senders takes the room of no other identi
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::sender_identity_test

@@ -12,7 +12,7 @@
 #include "support/raw_peer.hpp"
 #include "syncstate/types.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::server_account_test {
 namespace {
 
 namespace wire = syncstate::protocol;
@@ -204,4 +204,4 @@ TEST_CASE("what a client brings counts for the memory that it takes, under way a
   CHECK(counted == under_way);
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::server_account_test

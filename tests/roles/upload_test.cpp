@@ -13,7 +13,7 @@
 #include "support/raw_peer.hpp"
 #include "syncstate/detail/server/upload_order.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::upload_test {
 namespace {
 
 /// The keys that the tests' clients bring, and the map of them.
@@ -343,4 +343,4 @@ TEST_CASE("addresses, their links and the links' channels are asked in turn") {
   CHECK(order.is_empty());
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::upload_test

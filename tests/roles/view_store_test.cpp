@@ -21,6 +21,8 @@
 #include "syncstate/types.hpp"
 #include "syncstate/view.hpp"
 
+namespace view_store_test {
+
 namespace ss = syncstate;
 using Store = ss::detail::ViewStore<int, std::uint64_t>;
 using View = ss::View<int, std::uint64_t>;
@@ -100,12 +102,20 @@ struct Counted {
 
 }  // namespace
 
+}  // namespace view_store_test
+
 template <>
-struct syncstate::Codec<Copied> {
-  static void encode(const Copied& v, ss::ByteWriter& out) { out.put_varint(static_cast<unsigned>(v.value)); }
-  static Copied decode(ss::ByteReader& in) { return Copied(static_cast<int>(in.read_varint())); }
+struct syncstate::Codec<view_store_test::Copied> {
+  static void encode(const view_store_test::Copied& v, ByteWriter& out) {
+    out.put_varint(static_cast<unsigned>(v.value));
+  }
+  static view_store_test::Copied decode(ByteReader& in) {
+    return view_store_test::Copied(static_cast<int>(in.read_varint()));
+  }
   static std::string type_name() { return "copied"; }
 };
+
+namespace view_store_test {
 
 TEST_CASE(
     "whole states: a reader that was overtaken does not take the copy that the writer has begun to change") {
@@ -144,14 +154,20 @@ TEST_CASE(
   CHECK(store.view().at(3).value == 5);
 }
 
+}  // namespace view_store_test
+
 template <>
-struct syncstate::Codec<Counted> {
-  static void encode(const Counted& v, ss::ByteWriter& out) {
+struct syncstate::Codec<view_store_test::Counted> {
+  static void encode(const view_store_test::Counted& v, ByteWriter& out) {
     out.put_varint(static_cast<unsigned>(v.value));
   }
-  static Counted decode(ss::ByteReader& in) { return Counted(static_cast<int>(in.read_varint())); }
+  static view_store_test::Counted decode(ByteReader& in) {
+    return view_store_test::Counted(static_cast<int>(in.read_varint()));
+  }
   static std::string type_name() { return "counted"; }
 };
+
+namespace view_store_test {
 
 TEST_CASE("whole states: a copy of a view that goes keeps the writer away as well") {
   // On this thread or on others: readers are counted apart.
@@ -376,3 +392,5 @@ TEST_CASE("a view pins one copy, and copies beyond need are given back") {
   apply(30);
   CHECK(store.copies() == 2);
 }
+
+}  // namespace view_store_test

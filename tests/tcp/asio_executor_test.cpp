@@ -13,6 +13,8 @@
 #include "support/catch.hpp"
 #include "syncstate/tcp/io_thread.hpp"
 
+namespace asio_executor_test {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -200,3 +202,5 @@ TEST_CASE("an I/O thread may be destroyed on itself") {
   executor->post([&] { thread.reset(); });
   ended.get_future().get();  // the timed task was destroyed: the thread has come to its end
 }
+
+}  // namespace asio_executor_test

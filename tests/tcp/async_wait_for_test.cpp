@@ -21,6 +21,8 @@
 #include <asio/strand.hpp>
 #include <asio/use_awaitable.hpp>
 
+namespace async_wait_for_test {
+
 namespace ss = syncstate;
 using Map = ss::StateMap<std::string, int>;
 using Replica = ss::Replica<std::string, int>;
@@ -144,3 +146,5 @@ TEST_CASE("async_wait_for can be awaited") {
   CHECK(calls[1] == make_error_code(ss::StateErrc::epoch_changed).message());
 }
 #endif
+
+}  // namespace async_wait_for_test

@@ -11,6 +11,8 @@
 #include "support/certificates.hpp"
 #include "tcp/link_harness.hpp"
 
+namespace certificate_rules_test {
+
 namespace {
 
 using namespace harness;
@@ -239,3 +241,5 @@ TEST_CASE("a verify callback of the user's own has the last word, and learns wha
     refuses(server_of(good), TlsContext(ClientTls::from_context(strict.get())), "application verification");
   }
 }
+
+}  // namespace certificate_rules_test

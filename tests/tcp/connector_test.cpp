@@ -14,6 +14,8 @@
 
 #include <asio/strand.hpp>
 
+namespace connector_test {
+
 namespace {
 
 using namespace harness;
@@ -270,3 +272,5 @@ TEST_CASE("a stopped acceptor accepts nothing, and keeps no context busy") {
   REQUIRE(run_until(io, [&] { return owner->closed == 1; }));
   CHECK(owner->reason == StateErrc::unavailable);
 }
+
+}  // namespace connector_test

@@ -13,6 +13,8 @@
 #include "syncstate/tcp.hpp"
 #include "syncstate/tcp/test_data.hpp"
 
+namespace contract_test {
+
 namespace ss = syncstate;
 using namespace std::chrono_literals;
 
@@ -60,3 +62,5 @@ TEST_CASE(
   changer.join();
   stopper.join();
 }
+
+}  // namespace contract_test

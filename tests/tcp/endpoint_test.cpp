@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "syncstate/tcp/native_socket.hpp"
 
+namespace endpoint_test {
+
 namespace {
 
 using syncstate::StateErrc;
@@ -48,3 +50,5 @@ TEST_CASE("limits count a v4 address, and of a v6 address what its owner shares 
   CHECK(network("64:ff9b::c000:201") == "192.0.2.1");
   CHECK(network("64:ff9b::c000:202") == "192.0.2.2");
 }
+
+}  // namespace endpoint_test

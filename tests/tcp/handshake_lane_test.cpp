@@ -19,6 +19,8 @@
 
 #include <asio/post.hpp>
 
+namespace handshake_lane_test {
+
 namespace {
 
 using namespace harness;
@@ -366,3 +368,5 @@ TEST_CASE(
   work.reset();
   for (auto& runner : runners) runner.join();
 }
+
+}  // namespace handshake_lane_test

@@ -15,6 +15,8 @@
 #include "support/counted_new.hpp"
 #include "tcp/link_harness.hpp"
 
+namespace pending_memory_test {
+
 namespace {
 
 using namespace harness;
@@ -165,3 +167,5 @@ TEST_CASE("a ClientHello in records without end is refused") {
   CHECK(t.owners[0]->reason == ss::StateErrc::tls_failed);
   CHECK_THAT(t.owners[0]->detail, ss::testing::contains_text("in very many records"));
 }
+
+}  // namespace pending_memory_test

@@ -11,6 +11,8 @@
 
 #include <asio/io_context.hpp>
 
+namespace remote_end_test {
+
 namespace ss = syncstate;
 using namespace std::chrono_literals;
 
@@ -45,3 +47,5 @@ TEST_CASE(
   REQUIRE(answer);
   CHECK(*answer == ss::StateErrc::stopped);
 }
+
+}  // namespace remote_end_test

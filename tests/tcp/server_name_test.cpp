@@ -14,6 +14,8 @@
 #include "syncstate/tcp.hpp"
 #include "tcp/link_harness.hpp"
 
+namespace server_name_test {
+
 namespace {
 
 using namespace harness;
@@ -215,3 +217,5 @@ TEST_CASE("a server is reached by every way to type its host", "[tcp]") {
   }
   for (const char* host : {"[::1]", "[0::1]"}) reaches(host + (":" + port(v6)));
 }
+
+}  // namespace server_name_test

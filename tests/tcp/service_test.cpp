@@ -30,6 +30,8 @@
 #include <asio/post.hpp>
 #include <asio/use_future.hpp>
 
+namespace service_test {
+
 namespace ss = syncstate;
 using namespace std::chrono_literals;
 
@@ -902,3 +904,5 @@ TEST_CASE("servers, remotes, maps and replicas end in any order", "[tcp]") {
     CHECK(future.wait_for(patience) == std::future_status::ready);
   }
 }
+
+}  // namespace service_test

@@ -12,6 +12,8 @@
 #include "support/certificates.hpp"
 #include "syncstate/tcp/test_data.hpp"
 
+namespace tls_context_test {
+
 namespace {
 
 using namespace syncstate;
@@ -96,3 +98,5 @@ TEST_CASE("an encrypted key is refused, and nobody is asked for a pass phrase") 
                                     "AAAAAAAAAAAAAAAAAAAAAA==\n-----END EC PRIVATE KEY-----\n"),
                 "it is encrypted");
 }
+
+}  // namespace tls_context_test

@@ -10,6 +10,8 @@
 #include "syncstate/tcp/hello_guard.hpp"
 #include "tcp/link_harness.hpp"
 
+namespace tls_handshake_limits_test {
+
 namespace {
 
 using namespace harness;
@@ -287,3 +289,5 @@ TEST_CASE("a client closes a link whose server sends session tickets without end
   CHECK_THAT(owner->detail, contains_text("session tickets"));
   CHECK(owner->received.size() <= ss::tcp::TlsLinkOptions().key_updates_per_minute);
 }
+
+}  // namespace tls_handshake_limits_test

@@ -14,6 +14,8 @@
 #include "support/catch.hpp"
 #include "tcp/link_harness.hpp"
 
+namespace tls_link_test {
+
 namespace {
 
 using namespace harness;
@@ -628,3 +630,5 @@ TEST_CASE("a server whose context of the user's own allows TLS 1.2 does not") {
   CHECK(owner->opened == 0);
   CHECK(owner->reason == StateErrc::tls_failed);
 }
+
+}  // namespace tls_link_test

@@ -19,6 +19,8 @@
 #include "syncstate/tcp.hpp"
 #include "tcp/link_harness.hpp"
 
+namespace trial_handshake_test {
+
 namespace {
 
 using namespace harness;
@@ -218,3 +220,5 @@ TEST_CASE("a context of the user's own is tried, too; callbacks that a trial can
     CHECK_NOTHROW(Server(options_with(ServerTls::from_context(good.get()))).start());
   }
 }
+
+}  // namespace trial_handshake_test

@@ -163,7 +163,7 @@ const GrowthCase close_on_link{"close_channel on a link that follows n maps", Gr
                                }};
 
 /// A client of a server on virtual time, which says what it is told to and reads nothing.
-class Client final : public ss::LinkOwner {
+class ClientLink final : public ss::LinkOwner {
  public:
   void on_open(const ss::LinkInfo& info) override {
     wire::Hello hello;
@@ -209,8 +209,8 @@ class World {
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
-  Client& connect(const std::string& address = "192.0.2.1") {
-    clients.push_back(std::make_shared<Client>());
+  ClientLink& connect(const std::string& address = "192.0.2.1") {
+    clients.push_back(std::make_shared<ClientLink>());
     executors.push_back(time.make_executor());
     clients.back()->link = port->connect(executors.back(), clients.back(), address);
     clients.back()->link->wake();
@@ -223,13 +223,13 @@ class World {
   std::optional<ss::inproc::StateServer<std::string, std::string, Event>> server;
   std::vector<ss::MasterHandle<std::string, std::string>> hosted;
   std::vector<std::shared_ptr<ss::Executor>> executors;
-  std::vector<std::shared_ptr<Client>> clients;
+  std::vector<std::shared_ptr<ClientLink>> clients;
 };
 
 const GrowthCase close_waiting{"close_channel where n channels wait for the map", Growth::logarithmic, 50,
                                [](std::size_t n) {
                                  const auto world = std::make_shared<World>();
-                                 Client& client = world->connect();
+                                 ClientLink& client = world->connect();
                                  for (std::size_t i = 1; i <= n; ++i) client.send(open_of(i, hash_number(1)));
                                  world->time.run_ready();
                                  return [world, n] {
@@ -269,7 +269,7 @@ const GrowthCase close_one_asked{"close_channel of an upload for which n links w
 const GrowthCase close_uploading{"close_channel of an upload for which n channels wait", Growth::logarithmic,
                                  50, [](std::size_t n) {
                                    const auto world = std::make_shared<World>();
-                                   Client& client = world->connect();
+                                   ClientLink& client = world->connect();
                                    for (std::size_t i = 1; i <= n; ++i)
                                      client.send(open_of(i, hash_number(1)));
                                    world->time.run_ready();
@@ -282,7 +282,7 @@ const GrowthCase close_uploading{"close_channel of an upload for which n channel
 const GrowthCase close_among_uploads{"close_channel where n maps are awaited", Growth::logarithmic, 50,
                                      [](std::size_t n) {
                                        const auto world = std::make_shared<World>();
-                                       Client& client = world->connect();
+                                       ClientLink& client = world->connect();
                                        for (std::size_t i = 1; i <= n; ++i)
                                          client.send(open_of(i, hash_number(i)));
                                        world->time.run_ready();
@@ -301,7 +301,7 @@ const GrowthCase open_followed{"open and close of a map that n links follow", Gr
                                  world->connect();
                                  world->time.run_ready();
                                  return [world] {
-                                   Client& last = *world->clients.back();
+                                   ClientLink& last = *world->clients.back();
                                    last.send(open_of(1, world->hosted[0].hash()));
                                    last.send(wire::CloseChannel{1});
                                    world->time.run_ready();

@@ -17,7 +17,7 @@
 #include "syncstate/detail/wire/wire_entries.hpp"
 #include "syncstate/protocol/messages.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::large_values_test {
 
 /// A value of any size whose codec counts how often it encodes, and says first that it begins.
 struct Bulk {
@@ -29,11 +29,11 @@ struct Bulk {
   static inline std::function<void(const Bulk&)> on_encode;
 };
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::large_values_test
 
 template <>
-struct syncstate::Codec<syncstate::testing::Bulk> {
-  using Bulk = syncstate::testing::Bulk;
+struct syncstate::Codec<syncstate::testing::large_values_test::Bulk> {
+  using Bulk = testing::large_values_test::Bulk;
   static std::size_t size(const Bulk& value) { return std::size_t{value.bytes} + 1; }
   static void encode(const Bulk& value, ByteWriter& out) {
     ++Bulk::encoded;
@@ -49,7 +49,7 @@ struct syncstate::Codec<syncstate::testing::Bulk> {
   static std::string type_name() { return "bulk"; }
 };
 
-namespace syncstate::testing {
+namespace syncstate::testing::large_values_test {
 namespace {
 
 namespace wire = protocol;
@@ -270,4 +270,4 @@ TEST_CASE("passes name each key once, in order, with its last value, however man
   }
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::large_values_test
