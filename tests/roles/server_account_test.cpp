@@ -173,7 +173,7 @@ TEST_CASE("what a client brings counts for the memory that it takes, under way a
     hash = map.hash();
   }
   const auto peer = connect_raw(world.time, *world.port, password);
-  peer->send(open_of(hash));
+  peer->send(testing::open_of(hash));
   world.time.run_ready();
   const std::ptrdiff_t before = live_bytes;
   std::size_t most_taken_beyond = 0;
