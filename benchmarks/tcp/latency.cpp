@@ -132,6 +132,8 @@ void measure_ways(const Settings& settings, Report& report, bool is_on_one_cpu) 
 }  // namespace
 
 void measure_latency(const Settings& settings, Report& report) { measure_ways(settings, report, false); }
-void measure_latency_on_one_cpu(const Settings& settings, Report& report) { measure_ways(settings, report, true); }
+void measure_latency_on_one_cpu(const Settings& settings, Report& report) {
+  measure_ways(settings, report, true);
+}
 
 }  // namespace benchmarks

@@ -102,7 +102,9 @@ void measure_blocking_ways(const Settings& settings, Report& report, bool is_on_
 
 }  // namespace
 
-void measure_latency_blocking(const Settings& settings, Report& report) { measure_blocking_ways(settings, report, false); }
+void measure_latency_blocking(const Settings& settings, Report& report) {
+  measure_blocking_ways(settings, report, false);
+}
 void measure_latency_blocking_on_one_cpu(const Settings& settings, Report& report) {
   measure_blocking_ways(settings, report, true);
 }

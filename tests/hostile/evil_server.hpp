@@ -88,8 +88,7 @@ class EvilLink {
     }
     syncstate::protocol::Welcome welcome;
     welcome.events_in_flight = welcome.event_bytes_in_flight = ~std::uint64_t{0};
-    welcome.proof =
-        syncstate::protocol::make_proof(secret, syncstate::protocol::ProofRole::server, binding);
+    welcome.proof = syncstate::protocol::make_proof(secret, syncstate::protocol::ProofRole::server, binding);
     send(welcome);
   }
 
