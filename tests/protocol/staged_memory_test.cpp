@@ -69,4 +69,20 @@ TEST_CASE("staged entries are counted as the memory that they take, in whatever 
   check_staged_bytes<std::string>(ascending, 1, [](std::size_t i) { return std::string(100 + i, 'x'); });
 }
 
+TEST_CASE("a step holds its own key only, and drops what was staged", "[protocol]") {
+  using Strings = StateMap<std::string, std::string>;
+  const Strings map = make_map<std::string>();
+  detail::DiffCatcher<std::string, std::string> receiver(detail::MapAccess::frozen(map), {});
+  Bytes bytes;
+  encode_whole(std::string(100, 'x'), bytes);
+  receiver.stage_value(1, bytes);
+  REQUIRE_FALSE(receiver.step({7, 4, 5, false}, 2, bytes));
+  CHECK(receiver.staged_bytes() == 0);
+  REQUIRE(receiver.diff());
+  CHECK(receiver.diff()->size() == 1);
+  CHECK(receiver.diff()->upto_update_id() == 5);
+  CHECK_THROWS_AS(receiver.step({7, 5, 6, false}, keys, bytes), StateError);
+  CHECK(receiver.staged_bytes() == 0);
+}
+
 }  // namespace syncstate::testing::staged_memory_test

@@ -37,8 +37,7 @@ class DiffAssembler : public DiffReceiver {
   }
 
   void stage_value(std::uint64_t ordinal, ByteView value) override {
-    if (ordinal >= frozen_->size()) ByteReader::fail("an ordinal beyond the last key");
-    const auto key = static_cast<std::uint32_t>(ordinal);
+    const std::uint32_t key = checked(ordinal);
     V decoded = decode_whole<V>(value);
     const std::size_t bytes = owned_bytes(decoded);
     const V* const replaced = staged_.find(key);
@@ -60,9 +59,12 @@ class DiffAssembler : public DiffReceiver {
   }
 
   std::error_code step(const DiffHead& head, std::uint64_t ordinal, ByteView value) override {
-    staged_.clear();
-    add_one(ordinal, value);
-    return close(head, {});
+    if (!staged_.empty()) drop_staged();
+    const std::uint32_t key = checked(ordinal);
+    ChangeSet<V> changes;  // not by way of `staged_`: most diffs are steps
+    changes.set(key, decode_whole<V>(value));
+    return take(
+        MapAccess::make_diff(frozen_, head.epoch, head.from, head.upto, head.is_full, std::move(changes)));
   }
 
   void drop_staged() override {
@@ -80,8 +82,15 @@ class DiffAssembler : public DiffReceiver {
   }
 
   void add_one(std::uint64_t ordinal, ByteView value) {
+    const std::uint32_t key = checked(ordinal);
+    staged_.set(key, decode_whole<V>(value));
+  }
+
+  /// The ordinal of one of the map's keys.
+  /// Errors: `decode_error` if there is no such key.
+  [[nodiscard]] std::uint32_t checked(std::uint64_t ordinal) const {
     if (ordinal >= frozen_->size()) ByteReader::fail("an ordinal beyond the last key");
-    staged_.set(static_cast<std::uint32_t>(ordinal), decode_whole<V>(value));
+    return static_cast<std::uint32_t>(ordinal);
   }
 
   /// Of a transfer, whose entries ascend, one piece tells about how many are to come: then they need not be
