@@ -1,7 +1,11 @@
 // Whose a sender is: an id is of use to the identity that it was given to, and to no other.
+#include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -42,9 +46,17 @@ struct CertifiedWorld {
     ServerCoreOptions options;
     options.passwords = {password};
     options.limits = limits;
+    options.on_error = [this](std::exception_ptr error) {
+      try {
+        std::rethrow_exception(error);
+      } catch (const std::exception& reported) {
+        errors.emplace_back(reported.what());
+      }
+    };
     core = ServerCore<std::string, std::string, Command>::create(std::move(options), time.make_pool());
     core->add_hook([this](Map& map, const Change& event) {
       runs.push_back(event.content.value);
+      if (event.content.value == "fail") throw std::runtime_error("the hook fails");
       map.set(event.content.key, event.content.value);
     });
     const std::shared_ptr<Executor> executor = time.make_executor();
@@ -70,6 +82,7 @@ struct CertifiedWorld {
   std::shared_ptr<ServerCore<std::string, std::string, Command>> core;
   MapHash hash;
   std::vector<std::string> runs;
+  std::vector<std::string> errors;  ///< what the server reported
 };
 
 /// A client that has a sender on channel 1.
@@ -146,6 +159,51 @@ TEST_CASE("a client that asks for many senders takes the room of no other identi
     CHECK(back.sender == honest[i]);
     CHECK(back.send(1, "a") == i + 1);
     back.leave();
+  }
+}
+
+TEST_CASE("no text that a server reports or sends names the id of a sender") {
+  CertifiedWorld world;
+  std::string texts;
+  std::vector<std::uint64_t> ids;
+  const auto misbehave = [&](auto how) {
+    Client client(world, "192.0.2.1");
+    ids.push_back(client.sender);
+    client.peer->forget();
+    how(*client.peer);
+    world.time.run_ready();
+    for (const RawPeer::Received& frame : client.peer->received()) {
+      for (const std::byte byte : frame.body) texts += static_cast<char>(byte);
+    }
+    client.leave();
+  };
+  const auto event_of = [](std::uint64_t number, const Bytes& bytes) {
+    protocol::EventMessage event;
+    event.channel = 1;
+    event.number = number;
+    event.bytes = bytes;
+    return event;
+  };
+  const Bytes failing = set_key("key00", "fail").serialize();
+  const Bytes broken(3, std::byte{0xFF});
+  misbehave([&](RawPeer& peer) { peer.send(event_of(1, failing)); });
+  misbehave([&](RawPeer& peer) { peer.send(event_of(1, broken)); });
+  misbehave([&](RawPeer& peer) { peer.send(event_of(0, failing)); });
+  misbehave([&](RawPeer& peer) {
+    peer.send(event_of(7, failing));
+    peer.send(event_of(6, failing));
+  });
+  misbehave([&](RawPeer& peer) { peer.send(protocol::GetSender{1, ids.back()}); });
+  misbehave([&](RawPeer& peer) { peer.send(protocol::GetSender{2, ids.back()}); });
+  misbehave([&](RawPeer& peer) { peer.send(protocol::SenderMessage{1, ids.back()}); });
+
+  CHECK(world.errors.size() >= 2);  // else this looks at nothing
+  for (const std::string& error : world.errors) texts += error + "\n";
+  for (const std::uint64_t id : ids) {
+    std::ostringstream hex;
+    hex << std::hex << id;
+    CHECK(texts.find(std::to_string(id)) == std::string::npos);
+    CHECK(texts.find(hex.str()) == std::string::npos);
   }
 }
 
