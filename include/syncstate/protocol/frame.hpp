@@ -17,43 +17,47 @@ namespace syncstate::protocol {
 /// Shape of a frame: length  varint, the bytes that follow, 1 .. the limit in force
 ///                   kind    u8, one of these; an unknown kind ends the session
 ///                   body    length - 1 bytes, laid out by kind (messages.hpp, docs/protocol.md)
+///
+/// Complexity: beside each kind stands what a frame costs its receiver besides reading the body's bytes. M is the number of
+/// maps that the server hosts, C that of the channels of the link. Nothing else on the receiver makes a frame dearer:
+/// benchmarks/instructions/growth counts it.
 enum class FrameKind : std::uint8_t {
   // both ways
-  hello = 1,
-  welcome = 2,
-  goodbye = 3,
-  heartbeat = 4,
+  hello = 1,      // an HMAC for each password, current and retired
+  welcome = 2,    // an HMAC
+  goodbye = 3,    // the link ends: O(C)
+  heartbeat = 4,  // O(log C) for each entry
   // client to server
-  open = 16,
-  upload = 17,
-  upload_end = 18,
-  close_channel = 19,
-  follow = 20,
-  unfollow = 21,
-  get_update_id = 22,
-  get_diff = 23,
-  fetch = 24,
-  list = 25,
-  event_type = 26,
-  event_part = 27,
-  event = 28,
+  open = 16,           // O(log M + log C)
+  upload = 17,         // O(bytes), what was decoded included
+  upload_end = 18,     // O(keys): sorts and hashes the state once
+  close_channel = 19,  // O(log M + log C)
+  follow = 20,         // O(log C), then a diff: as `diff`, in pieces, as the link takes it
+  unfollow = 21,       // O(log C)
+  get_update_id = 22,  // O(log C)
+  get_diff = 23,       // O(log C), then as `diff`
+  fetch = 24,          // O(log M + log C), then O(bytes of the state), in pieces
+  list = 25,           // O(1), then O(maps listed), in pieces
+  event_type = 26,     // O(log C)
+  event_part = 27,     // O(log C)
+  event = 28,          // O(log C), then decoding and the hooks in their turn
   // server to client
-  opened = 32,
-  upload_wanted = 33,
-  refused = 34,
-  update_id = 35,
-  state = 36,
-  state_end = 37,
-  hosted = 38,
-  step = 39,
-  diff = 40,
-  transfer = 41,
-  value_part = 42,
-  answer = 43,
-  answer_error = 44,
+  opened = 32,         // O(log C), and what waited for it
+  upload_wanted = 33,  // O(log C), then O(bytes of the state), in pieces
+  refused = 34,        // O(log C)
+  update_id = 35,      // O(log C)
+  state = 36,          // O(bytes), what was decoded included
+  state_end = 37,      // O(keys): sorts and hashes the state once
+  hosted = 38,         // O(maps named)
+  step = 39,           // O(log C), and for each key that is named O(1)
+  diff = 40,           // O(log C), and for each key that is named O(1)
+  transfer = 41,       // O(log C), and for each key that is named O(1); at the end of a whole state O(keys)
+  value_part = 42,     // O(log C)
+  answer = 43,         // O(log C)
+  answer_error = 44,   // O(log C)
   // appended later, both ways
-  get_sender = 45,
-  sender = 46,
+  get_sender = 45,  // O(log C + log senders of the map)
+  sender = 46,      // O(log C)
 };
 
 /// One frame as it came; `body` dies with the bytes it was cut from.
