@@ -5,8 +5,8 @@
 #include <functional>
 #include <string_view>
 
-#include "syncstate/link.hpp"
 #include "syncstate/map_hash.hpp"
+#include "syncstate/peer.hpp"
 
 namespace syncstate {
 

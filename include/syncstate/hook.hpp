@@ -3,11 +3,13 @@
 #define SYNCSTATE_HOOK_HPP
 
 #include <concepts>
+#include <memory>
 #include <string>
 #include <type_traits>
 
 #include "syncstate/event.hpp"
 #include "syncstate/map_hash.hpp"
+#include "syncstate/peer.hpp"
 
 namespace syncstate {
 
@@ -21,6 +23,8 @@ struct EventContext {
   std::string peer_address;  ///< numeric address without port; empty if the event came from this process
   std::string certificate_subject;  ///< of a verified client certificate, RFC 2253; empty without one
   MapHash map;
+  /// Everything that is known of the peer, as the authorizer is told it; null if the event came from this process.
+  std::shared_ptr<const Peer> peer{};
 };
 
 /// Code the master runs for every event. Users write these, usually as a lambda.

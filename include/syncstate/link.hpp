@@ -8,14 +8,9 @@
 
 #include "syncstate/bytes.hpp"
 #include "syncstate/detail/unique_function.hpp"
+#include "syncstate/peer.hpp"
 
 namespace syncstate {
-
-/// The peer at the other end of a link, as far as the transport and the session know it.
-struct Peer {
-  std::string address{};              ///< numeric address without port; one string per host
-  std::string certificate_subject{};  ///< of a verified client certificate, RFC 2253; empty without one
-};
 
 /// What a transport tells when a link can carry frames.
 struct LinkInfo {

@@ -197,6 +197,13 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     return await(done, core_->options().event_timeout + std::chrono::seconds(1));
   }
 
+  /// Proves this password from the next connection on; a link that is live goes on. Unless one is live, the remote
+  /// connects at once, also where it waits after `unauthorized`. The former password is wiped.
+  void set_password(std::string password) {
+    core_->set_password(std::move(password));
+    protocol::wipe(password);
+  }
+
   /// How the link is doing.
   [[nodiscard]] Status status() const { return core_->status(); }
 

@@ -30,6 +30,7 @@
 #include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/protocol/client_session.hpp"
+#include "syncstate/protocol/passwords.hpp"
 #include "syncstate/protocol/proof.hpp"
 #include "syncstate/status.hpp"
 
@@ -99,6 +100,24 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       is_stopped_ = true;
     }
     post_always([](RemoteCore& self) { self.shut_down(); });
+  }
+
+  /// Proves this password from the next connection on, and connects at once unless the link is live.
+  void set_password(std::string password) {
+    std::vector<std::string> one;
+    one.push_back(std::move(password));
+    protocol::wipe(password);
+    // Wiped also where the executor never comes to this.
+    post([kept = protocol::keep_passwords(std::move(one))](RemoteCore& self) {
+      protocol::wipe(self.options_.password);
+      self.options_.password = kept->current.front();
+      self.connect_anew();
+    });
+  }
+
+  /// What connections are made with has changed: connects at once unless the link is live.
+  void retry_now() {
+    post([](RemoteCore& self) { self.connect_anew(); });
   }
 
   [[nodiscard]] Status status() const {
@@ -369,6 +388,18 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     ++attempt_;
     session_.reset();
     link_ = connector_->connect(std::make_shared<LinkEar>(weak_from_this(), attempt_));
+  }
+
+  /// Gives up an attempt under way, or the wait for the next one, for one with what is right now.
+  void connect_anew() {
+    is_password_refused_ = false;
+    if (session_ && session_->is_authenticated()) return;
+    failures_ = 0;
+    close_reason_.reset();
+    close_detail_.clear();
+    ++attempt_;  // what the link that is given up has to say is not heard
+    if (const auto given_up = std::exchange(link_, nullptr)) given_up->abort();
+    connect();
   }
 
   void link_opened(const LinkInfo& info) {
@@ -1063,6 +1094,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       follower->channel = 0;
       follower->is_open = false;
       follower->refusal = refusal;
+      follower->receiver->drop_staged();  // the server may refuse a channel in the middle of a transfer
       return tell_follower(entry, *follower);
     }
     entry.lose_channel();

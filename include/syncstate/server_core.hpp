@@ -23,6 +23,7 @@
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/hosted_slot.hpp"
 #include "syncstate/detail/server/link_table.hpp"
+#include "syncstate/detail/server/live_links.hpp"
 #include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/detail/server/upload_order.hpp"
 #include "syncstate/detail/wire/initial_state_reader.hpp"
@@ -171,6 +172,46 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     passwords_ = std::move(taken);
   }
 
+  /// Ends the links of all peers that `is_meant` is true for; returns how many.
+  ///
+  /// Call it after `set_passwords`, after a change of the certificates that are trusted, or to throw a peer out. Each of
+  /// these links is closed with `link_closed` on its own thread, soon after this returns. Clients connect again within a
+  /// second, and what they prove then decides: a client with a current password is back, any other is `unauthorized`.
+  /// Links that have not proved themselves yet are judged as soon as they have; they are not in the number returned.
+  ///
+  /// Threads   : `is_meant` is called on this thread, and later perhaps on those of links that prove themselves, on several
+  ///             at once. It may call the server.
+  /// Errors    : what `is_meant` throws here; no link is ended then. What it throws later ends that link, and is passed to
+  ///             `on_error`.
+  /// Complexity: O(links).
+  ///
+  /// ```cpp
+  /// server.disconnect([](const ss::Peer& peer) { return peer.password_index == 1; });
+  /// ```
+  template <std::predicate<const Peer&> F>
+  std::size_t disconnect(F is_meant) {
+    const auto found = links_.find(detail::PeerTest(std::move(is_meant)));
+    for (const auto& link : found) {
+      on_lane_of(link, [](detail::ServerLink& l) { l.disconnect(); });
+    }
+    return found.size();
+  }
+
+  /// Asks the authorizer again about every open channel, upload and unanswered request of every link; call it when the
+  /// authorizer's answers change.
+  ///
+  /// What is forbidden now is refused as `forbidden`: a channel that follows gets no further diff, and any other is closed
+  /// if none of the four actions is allowed with its map. Links stay open, and events that came before keep their answers:
+  /// their channel is refused behind these. A client of ours asks again for what was refused, at its slowest pace.
+  ///
+  /// Threads   : the authorizer is called on each link's own thread, soon after this returns.
+  /// Complexity: O(links), and for each link O(open channels + requests), on its thread.
+  void recheck() {
+    for (const auto& link : links_.all()) {
+      on_lane_of(link, [](detail::ServerLink& l) { l.recheck(); });
+    }
+  }
+
   /// Ends every session with `stopped`, and lets no hook start any more; waits for those that run.
   void stop() {
     std::vector<std::shared_ptr<detail::Lane>> lanes;
@@ -219,15 +260,18 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   [[nodiscard]] std::shared_ptr<LinkOwner> accept(const std::shared_ptr<detail::Lane>& lane,
                                                   const std::string& address, MakeLink&& make_link,
                                                   std::shared_ptr<detail::Lane> next_lane = nullptr) {
-    const std::uint64_t id = next_link_++;
     const TimePoint now = lane->executor().now();
     {
       const std::lock_guard lock(mutex_);
       if (!is_started_ || is_stopped_) return nullptr;
     }
+    const std::uint64_t id = links_.expect();
     const auto admission = table_.admit(id, address, now);
     if (admission.evicted) evict(*admission.evicted);
-    if (!admission.is_admitted) return nullptr;
+    if (!admission.is_admitted) {
+      links_.closed(id);
+      return nullptr;
+    }
     try {
       auto owner = std::make_shared<detail::ServerLink>(this->shared_from_this(), lane, make_link(), id,
                                                         address, std::move(next_lane));
@@ -236,6 +280,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       pending_[id] = owner;
       return owner;
     } catch (...) {
+      links_.closed(id);
       table_.closed(id, address, now);
       throw;
     }
@@ -272,6 +317,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
     return is_allowed;
   }
+  [[nodiscard]] bool may_open(const Peer& peer, const MapHash& map, bool follows) const override {
+    if (follows) return is_allowed(peer, Action::follow, map);
+    return is_allowed(peer, Action::init, map) || is_allowed(peer, Action::follow, map) ||
+           is_allowed(peer, Action::fetch, map) || is_allowed(peer, Action::send_event, map);
+  }
   [[nodiscard]] bool is_barred(const std::string& address, TimePoint now) override {
     return table_.is_barred(address, now);
   }
@@ -288,7 +338,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     const std::lock_guard lock(mutex_);
     return is_stopped_;
   }
+  [[nodiscard]] bool settle(const std::shared_ptr<detail::ServerLink>& link) override {
+    return links_.settle(link->id(), link, link->shared_peer(), options_.on_error);
+  }
   void closed(std::uint64_t link, const std::string& address, TimePoint now) override {
+    links_.closed(link);
     table_.closed(link, address, now);
     const std::lock_guard lock(mutex_);
     pending_.erase(link);
@@ -300,7 +354,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
                           describe_types(open.key_type, open.value_type));
     }
     const bool may_init = is_allowed(link->peer(), Action::init, open.hash);
-    if (!may_open(link->peer(), open, may_init)) return link->refuse(open.channel, StateErrc::forbidden, {});
+    const bool follows = open.mode != protocol::FollowMode::none;
+    if (!(may_init && !follows) && !may_open(link->peer(), open.hash, follows)) {
+      return link->refuse(open.channel, StateErrc::forbidden, {});
+    }
     std::unique_lock lock(mutex_);
     const auto found = entries_.find(open.hash);
     if (found != entries_.end()) {
@@ -309,7 +366,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         return link->opened(open.channel, slot);
       }
       // Another client is asked for this map already.
-      add_waiter(open.hash, found->second, link, open, may_init);
+      add_waiter(open.hash, found->second, link, open, may_init, follows);
       return;
     }
     if (!options_.allow_uploads) {
@@ -327,7 +384,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
     Entry& entry = entries_[open.hash];
     entry.number = ++last_entry_;
-    add_waiter(open.hash, entry, link, open, may_init);
+    add_waiter(open.hash, entry, link, open, may_init, follows);
     ask_next(open.hash, entry);
   }
 
@@ -400,6 +457,20 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     pass_upload_on(entry);
   }
 
+  void recheck_uploads(detail::ServerLink& link) override {
+    std::vector<std::pair<protocol::ChannelId, MapHash>> uploads;
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto at = uploads_.lower_bound({link.id(), 0});
+           at != uploads_.end() && at->first.first == link.id(); ++at) {
+        uploads.emplace_back(at->first.second, at->second->hash);
+      }
+    }
+    for (const auto& [channel, hash] : uploads) {
+      if (!is_allowed(link.peer(), Action::init, hash)) forbid_upload(link, channel);
+    }
+  }
+
   void fetch_asked(detail::ServerLink& link, const protocol::Fetch& fetch) override {
     if (!types_agree(fetch.key_type, fetch.value_type)) {
       return link.refuse(fetch.request, StateErrc::type_mismatch,
@@ -451,6 +522,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   struct Waiter {
     std::weak_ptr<detail::ServerLink> link;
     bool may_init = true;
+    bool follows = false;  ///< asked to follow the map
   };
 
   struct Failure {
@@ -508,13 +580,6 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
   }
 
-  /// Whether a map, once it is hosted, is opened for this peer: to follow it, or else for anything that he may do.
-  [[nodiscard]] bool may_open(const Peer& peer, const protocol::Open& open, bool may_init) const {
-    if (open.mode != protocol::FollowMode::none) return is_allowed(peer, Action::follow, open.hash);
-    return may_init || is_allowed(peer, Action::follow, open.hash) ||
-           is_allowed(peer, Action::fetch, open.hash) || is_allowed(peer, Action::send_event, open.hash);
-  }
-
   /// A pending link gives its room to a newcomer.
   void evict(std::uint64_t link) {
     std::shared_ptr<detail::ServerLink> old;
@@ -560,9 +625,9 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// With the mutex held.
   void add_waiter(const MapHash& hash, Entry& entry, const std::shared_ptr<detail::ServerLink>& link,
-                  const protocol::Open& open, bool may_init) {
+                  const protocol::Open& open, bool may_init, bool follows) {
     const detail::ChannelOfLink id{link->id(), open.channel};
-    entry.waiters.emplace(id, Waiter{link, may_init});
+    entry.waiters.emplace(id, Waiter{link, may_init, follows});
     waiting_.emplace(id, hash);
     if (may_init && !entry.is_found) entry.askable.add(link->address(), id);
   }
@@ -574,7 +639,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       if (!link) continue;
       uploads_[*id] = std::make_shared<Upload>(hash, link, options_.limits, uploaded_bytes_);
       entry.uploads.push_back(*id);
-      on_lane_of(link, [channel = id->second](detail::ServerLink& l) { l.want_upload(channel); });
+      on_lane_of(link, [self = this->shared_from_this(), channel = id->second, hash](detail::ServerLink& l) {
+        if (self->is_allowed(l.peer(), Action::init, hash)) return l.want_upload(channel);
+        self->forbid_upload(l, channel);  // its right may have been taken while it waited
+      });
       return true;
     }
     return false;
@@ -607,6 +675,12 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       if (!other.is_new && beats(other.recent_bytes, upload.recent_bytes)) fastest = &other;
     }
     return most == &upload || fastest == &upload;
+  }
+
+  /// The peer may not bring the map that is wanted of it any longer: the next one that waits for this map is asked.
+  void forbid_upload(detail::ServerLink& link, protocol::ChannelId channel) {
+    link.refuse(channel, StateErrc::forbidden, "this map is not hosted yet");
+    channel_closed(link, channel);
   }
 
   std::shared_ptr<Upload> find_upload(std::uint64_t link, protocol::ChannelId channel) {
@@ -688,7 +762,14 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   void publish(const MapHash& hash, const std::shared_ptr<Slot>& slot) {
     for (const auto& [id, waiter] : finish_entry(hash, slot)) {
       if (const auto link = waiter.link.lock()) {
-        on_lane_of(link, [channel = id.second, slot](detail::ServerLink& l) { l.opened(channel, slot); });
+        // Its right may have been taken while it waited.
+        on_lane_of(link, [self = this->shared_from_this(), channel = id.second, follows = waiter.follows,
+                          slot](detail::ServerLink& l) {
+          if (!self->may_open(l.peer(), slot->hash(), follows)) {
+            return l.refuse(channel, StateErrc::forbidden, {});
+          }
+          l.opened(channel, slot);
+        });
       }
     }
   }
@@ -781,7 +862,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   const std::shared_ptr<detail::AnswerRoom> answers_ =
       std::make_shared<detail::AnswerRoom>(options_.limits.all_answer_bytes);
   const detail::SharedBytesCount waiting_event_bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
-  std::atomic<std::uint64_t> next_link_{1};
+  detail::LiveLinks links_;
   std::unordered_map<std::uint64_t, std::weak_ptr<detail::ServerLink>> pending_;
   detail::LinkTable table_;
 };

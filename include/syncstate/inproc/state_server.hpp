@@ -2,9 +2,12 @@
 #ifndef SYNCSTATE_INPROC_STATE_SERVER_HPP
 #define SYNCSTATE_INPROC_STATE_SERVER_HPP
 
+#include <concepts>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "syncstate/error.hpp"
 #include "syncstate/inproc/port.hpp"
@@ -57,6 +60,16 @@ class StateServer {
     } catch (const StateError&) {      // that has ended already, or we are one of its tasks
     }
   }
+
+  /// As the core's.
+  void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
+    core_->set_passwords(std::move(current), std::move(retired));
+  }
+  template <std::predicate<const Peer&> F>
+  std::size_t disconnect(F is_meant) {
+    return core_->disconnect(std::move(is_meant));
+  }
+  void recheck() { core_->recheck(); }
 
   [[nodiscard]] ServerCore<K, V, E>& core() { return *core_; }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "syncstate/bytes.hpp"
+#include "syncstate/map_hash.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate::protocol {
@@ -74,6 +75,9 @@ class InitialSource {
   /// Threads   : any; each cursor in one at a time.
   /// Complexity: O(budget), and once for each entry larger than that its encoding.
   virtual bool encode_initial(InitialCursor& cursor, std::size_t budget, Bytes& out) const = 0;
+
+  /// The map that this is a part of; null where that is of no interest.
+  [[nodiscard]] virtual const MapHash* map_hash() const { return nullptr; }
 };
 
 /// Diffs of one hosted map, encoded. The server core implements it; sessions pull from it.

@@ -34,6 +34,7 @@ class DiffStream {
       : id_(id), source_(std::move(source)), at_(at), upto_(upto), limits_(&limits) {}
 
   [[nodiscard]] ChannelId id() const { return id_; }
+  [[nodiscard]] const DiffSource& source() const { return *source_; }
   /// Where the peer stands once everything produced so far has reached it.
   [[nodiscard]] Position at() const { return at_; }
   [[nodiscard]] Position head() const { return source_->head(); }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <concepts>
 #include <cstdint>
 #include <exception>
 #include <map>
@@ -340,6 +341,60 @@ class ServerSession {
     send_now(Refused{channel, reason, shorten(std::move(detail)), other});
   }
 
+  /// Whether diffs flow on this channel.
+  [[nodiscard]] bool is_followed(ChannelId channel) const {
+    const auto found = channels_.find(channel);
+    return found != channels_.end() && found->second.stream != nullptr;
+  }
+
+  /// The client may not have this open channel any longer: no diff flows from now on, and the channel is one of
+  /// `take_revoked` as soon as every event that came on it is answered.
+  void revoke(ChannelId channel) {
+    const auto found = channels_.find(channel);
+    if (found == channels_.end() || is_over_) return;
+    end_stream(found->second);
+    if (std::find(revoked_.begin(), revoked_.end(), channel) == revoked_.end()) revoked_.push_back(channel);
+  }
+
+  /// Whether a channel was revoked and is not refused yet.
+  [[nodiscard]] bool has_revoked() const { return !revoked_.empty(); }
+
+  /// The revoked channels on which no event waits for its answer: to be refused now. Each is given once.
+  /// Complexity: O(revoked channels).
+  [[nodiscard]] std::vector<ChannelId> take_revoked() {
+    std::vector<ChannelId> ready;
+    std::erase_if(revoked_, [&](ChannelId id) {
+      const auto found = channels_.find(id);
+      if (found == channels_.end()) return true;
+      if (found->second.unfinished != 0) return false;
+      ready.push_back(id);
+      return true;
+    });
+    return ready;
+  }
+
+  /// Refuses the requests whose answers are not wholly sent, and whose map `is_refused` is true for.
+  /// Complexity: O(requests), and a call for each.
+  template <std::predicate<const MapHash&> F>
+  void refuse_requests(StateErrc reason, F&& is_refused) {
+    std::vector<ChannelId> refused;
+    for (std::size_t left = requests_.size(); left > 0;
+         --left) {  // each once around, so that the order stays
+      Request request = std::move(requests_.front());
+      requests_.pop_front();
+      const auto [id, source] = request_source(request);
+      const MapHash* const map = source == nullptr ? nullptr : source->map_hash();
+      if (map == nullptr || !is_refused(*map)) {
+        requests_.push_back(std::move(request));
+        continue;
+      }
+      account_.give_back(request_bytes);
+      refused.push_back(id);
+    }
+    if (requests_.empty()) turns_.remove(requests_turn_);
+    for (const ChannelId id : refused) refuse(id, reason, {});
+  }
+
   /// Sends a map's initial state.
   void send_initial(ChannelId request, std::shared_ptr<const InitialSource> source) {
     if (!is_over_) add_request(InitialRequest{request, std::move(source)});
@@ -423,6 +478,7 @@ class ServerSession {
     Bytes event_bytes;                              ///< the parts that came of an event that is not whole
     detail::LazyQueue<PendingAnswers> answers;
     std::size_t unanswered = 0;  ///< how many events they answer
+    std::size_t unfinished = 0;  ///< events without an answer sent, also those that have not run
     std::uint64_t sender = 0;    ///< whose events come here, or the one that was asked for early
     SenderState sender_state = SenderState::none;
     bool was_followed = false;
@@ -514,6 +570,15 @@ class ServerSession {
     channel.stream.reset();
     turns_.remove(channel);
     account_.give_back(stream_bytes);
+  }
+
+  /// The id of a request, and what it reads; null for a list.
+  static std::pair<ChannelId, const InitialSource*> request_source(const Request& request) {
+    if (const auto* const diff = std::get_if<DiffStream>(&request)) return {diff->id(), &diff->source()};
+    if (const auto* const initial = std::get_if<InitialRequest>(&request)) {
+      return {initial->request, initial->source.get()};
+    }
+    return {std::get<ListRequest>(request).request, nullptr};
   }
 
   template <class Sink>
@@ -611,6 +676,7 @@ class ServerSession {
     assert(account_.bytes() == counted_bytes());
     answers_waiting_ = 0;
     partial_event_bytes_ = 0;
+    revoked_.clear();
   }
 
   template <class Sink>
@@ -869,6 +935,7 @@ class ServerSession {
       throw StateError(StateErrc::busy, "too many bytes of events in flight on this link");
     }
     ++events_in_flight_;
+    ++channel->unfinished;
     event_bytes_in_flight_ += bytes.size();
     sink(EventCame{
         {event.channel, event.number, bytes.size()}, channel->sender, type ? type.get() : &no_type(), bytes});
@@ -1057,6 +1124,7 @@ class ServerSession {
                                       next.detail ? *next.detail : std::string()});
       }
       channel.unanswered -= count;
+      channel.unfinished -= count;
       answers_waiting_ -= count;
       events_in_flight_ -= count;
       if (next.count == count) {
@@ -1091,6 +1159,7 @@ class ServerSession {
   detail::Chain<Channel, &Channel::place_in_uploading> uploading_;
   std::uint64_t round_ = 0;  // of looking at how far streams have come
   ChannelId last_id_ = 0;    // the newest channel or request of the client
+  std::vector<ChannelId> revoked_;
   std::size_t answers_waiting_ = 0;
   std::size_t events_in_flight_ = 0;
   std::size_t event_bytes_in_flight_ = 0;  // of those whose hooks have not run

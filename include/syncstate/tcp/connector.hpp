@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -303,12 +304,25 @@ class TlsConnector final : public Connector {
                                       options, executor}) {}
 
   std::shared_ptr<Link> connect(std::shared_ptr<LinkOwner> owner) override {
-    auto link = std::make_shared<detail::DialingLink>(plan_);
+    auto link = std::make_shared<detail::DialingLink>(plan());
     link->start(std::move(owner));
     return link;
   }
 
+  /// Uses this for every attempt that begins from now on; links and attempts under way keep what they have.
+  /// Threads: any.
+  void set_tls(TlsContext tls) {
+    const std::lock_guard lock(mutex_);
+    plan_ = std::make_shared<const detail::DialPlan>(
+        detail::DialPlan{plan_->executor, plan_->endpoints, std::move(tls), plan_->options, plan_->serial});
+  }
+
  private:
+  [[nodiscard]] std::shared_ptr<const detail::DialPlan> plan() const {
+    const std::lock_guard lock(mutex_);
+    return plan_;
+  }
+
   explicit TlsConnector(detail::DialPlan plan) : plan_(std::make_shared<detail::DialPlan>(std::move(plan))) {
     if (plan_->endpoints.empty()) throw StateError(StateErrc::invalid_option, "no endpoint to connect to");
     for (const Endpoint& endpoint : plan_->endpoints) {
@@ -319,6 +333,7 @@ class TlsConnector final : public Connector {
     }
   }
 
+  mutable std::mutex mutex_;
   std::shared_ptr<const detail::DialPlan> plan_;
 };
 

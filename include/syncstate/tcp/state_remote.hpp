@@ -13,6 +13,7 @@
 #include <chrono>
 #include <future>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -105,6 +106,24 @@ class TcpStateRemote final : public RemoteClient {
     done.get_future().wait();
   }
 
+  /// Trusts, and shows, what `tls` says from the next connection on; a link that is live goes on. Files are read anew, also
+  /// where `tls` is what the remote was made with. Unless a link is live, the remote connects at once.
+  /// Errors: `invalid_option` for a certificate, key or trusted certificates that can't be used; nothing has changed then.
+  void reload_tls(ClientTls tls) {
+    const std::lock_guard lock(tls_mutex_);
+    connector_->set_tls(make_usable_context(tls));
+    tls_ = std::move(tls);
+    core().retry_now();
+  }
+
+  /// Reads the files anew that the certificate, key and trusted certificates in use came from.
+  /// Errors: as above.
+  void reload_tls() {
+    const std::lock_guard lock(tls_mutex_);
+    connector_->set_tls(make_usable_context(tls_));
+    core().retry_now();
+  }
+
   /// `send_event` as an Asio operation: `void(std::error_code, UpdateId)`.
   ///
   /// Errors: as `send_event`; `asio::error::operation_aborted` if cancelled before it was sent,
@@ -144,14 +163,19 @@ class TcpStateRemote final : public RemoteClient {
   }
 
   TcpStateRemote(Runner runner, RemoteOptions options)
-      : RemoteClient(make_core(runner.executor, std::move(options))),
+      : TcpStateRemote(runner, make_connector(runner.executor, options), options) {}
+
+  TcpStateRemote(Runner& runner, std::shared_ptr<TlsConnector> connector, RemoteOptions& options)
+      : RemoteClient(make_core(runner.executor, connector, options)),
         executor_(std::move(runner.executor)),
-        thread_(std::move(runner.thread)) {
+        thread_(std::move(runner.thread)),
+        connector_(std::move(connector)),
+        tls_(std::move(options.tls)) {
     core().start();
   }
 
-  static std::shared_ptr<syncstate::detail::RemoteCore> make_core(
-      const std::shared_ptr<AsioExecutor>& executor, RemoteOptions options) {
+  static std::shared_ptr<TlsConnector> make_connector(const std::shared_ptr<AsioExecutor>& executor,
+                                                      RemoteOptions& options) {
     std::vector<Endpoint> endpoints{parse_endpoint(options.endpoint)};
     for (const std::string& more : options.more_endpoints) endpoints.push_back(parse_endpoint(more));
     TlsLinkOptions& link = options.connect.link;  // both are bounds, so the smaller one holds
@@ -159,10 +183,21 @@ class TcpStateRemote final : public RemoteClient {
         std::min(link.key_updates_per_minute, options.limits.key_updates_per_minute);
     link.certificate_chain_bytes =
         std::min(link.certificate_chain_bytes, options.limits.certificate_chain_bytes);
-    TlsContext tls(options.tls);
-    detail::try_client(tls);
-    auto connector =
-        std::make_shared<TlsConnector>(executor, std::move(endpoints), std::move(tls), options.connect);
+    return std::make_shared<TlsConnector>(executor, std::move(endpoints), make_usable_context(options.tls),
+                                          options.connect);
+  }
+
+  /// Returns a context that connections can be made with.
+  /// Errors: `invalid_option`, with the reason, for a certificate, key or trusted certificates that can't be used.
+  static TlsContext make_usable_context(const ClientTls& tls) {
+    TlsContext context(tls);
+    detail::try_client(context);
+    return context;
+  }
+
+  static std::shared_ptr<syncstate::detail::RemoteCore> make_core(
+      const std::shared_ptr<AsioExecutor>& executor, const std::shared_ptr<TlsConnector>& connector,
+      RemoteOptions& options) {
     RemoteCoreOptions core;
     core.password = std::move(options.password);
     protocol::wipe(options.password);
@@ -171,7 +206,7 @@ class TcpStateRemote final : public RemoteClient {
     core.backoff = options.backoff;
     core.limits = options.limits;
     core.on_error = std::move(options.on_error);
-    return syncstate::detail::RemoteCore::create(executor, std::move(connector), std::move(core));
+    return syncstate::detail::RemoteCore::create(executor, connector, std::move(core));
   }
 
   using EventCall = syncstate::detail::EventCall;
@@ -240,6 +275,9 @@ class TcpStateRemote final : public RemoteClient {
 
   std::shared_ptr<AsioExecutor> executor_;
   std::unique_ptr<IoThread> thread_;
+  const std::shared_ptr<TlsConnector> connector_;
+  std::mutex tls_mutex_;  // of `tls_`
+  ClientTls tls_;
 };
 
 }  // namespace syncstate::tcp

@@ -8,6 +8,7 @@
 #include <asio/ip/tcp.hpp>
 
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <exception>
 #include <future>
@@ -181,6 +182,20 @@ class TcpStateServer {
   void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
     core_->set_passwords(std::move(current), std::move(retired));
   }
+
+  /// Ends the links of all peers that `is_meant` is true for; returns how many. See `ServerCore::disconnect`.
+  ///
+  /// ```cpp
+  /// server.set_passwords({fresh}, {old});
+  /// server.disconnect([](const ss::Peer&) { return true; });  // each client proves itself anew, within a second
+  /// ```
+  template <std::predicate<const Peer&> F>
+  std::size_t disconnect(F is_meant) {
+    return core_->disconnect(std::move(is_meant));
+  }
+
+  /// Asks the authorizer again about all that is open; call it when its answers change. See `ServerCore::recheck`.
+  void recheck() { core_->recheck(); }
 
   /// Ends everything; may be called again. In a hook it only begins to: nothing more is accepted or run, and
   /// the threads end with the next call, or the destructor.

@@ -6,7 +6,6 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <openssl/x509.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -30,6 +29,7 @@
 #include "syncstate/link.hpp"
 #include "syncstate/tcp/asio_executor.hpp"
 #include "syncstate/tcp/native_socket.hpp"
+#include "syncstate/tcp/peer_certificate.hpp"
 #include "syncstate/tcp/socket_bio.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_error.hpp"
@@ -395,7 +395,11 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
     LinkInfo info;
     info.peer.address = peer_address_;
-    info.peer.certificate_subject = side_ == Side::server ? verified_subject() : std::string();
+    try {
+      if (side_ == Side::server) detail::describe_certificate(*ssl_, info.peer);
+    } catch (const StateError& error) {
+      return close(held, StateErrc::tls_failed, error.detail());
+    }
     // RFC 9266; no context and an empty one are the same in TLS 1.3.
     constexpr std::string_view label = "EXPORTER-Channel-Binding";
     info.channel_binding.resize(32);
@@ -407,17 +411,6 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     state_ = State::open;
     has_more_ = true;
     held->owner->on_open(info);
-  }
-
-  [[nodiscard]] std::string verified_subject() const {
-    const detail::X509Ptr certificate(SSL_get1_peer_certificate(ssl_.get()));
-    if (!certificate || SSL_get_verify_result(ssl_.get()) != X509_V_OK) return {};
-    const detail::BioPtr text(BIO_new(BIO_s_mem()));
-    if (!text) return {};
-    X509_NAME_print_ex(text.get(), X509_get_subject_name(certificate.get()), 0, XN_FLAG_RFC2253);
-    char* data = nullptr;
-    const long size = BIO_get_mem_data(text.get(), &data);
-    return {data, static_cast<std::size_t>(size)};
   }
 
   void read(const HeldPtr& held) {

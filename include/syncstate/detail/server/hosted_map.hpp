@@ -49,6 +49,7 @@ class HostedMap final : public protocol::DiffSource {
   }
 
   [[nodiscard]] const MapHash& hash() const { return frozen().hash(); }
+  [[nodiscard]] const MapHash* map_hash() const override { return &hash(); }
   [[nodiscard]] const MapHash& keys_hash() const { return frozen().keys_hash(); }
   [[nodiscard]] std::uint32_t size() const { return frozen().size(); }
 

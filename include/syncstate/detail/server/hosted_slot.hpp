@@ -93,7 +93,8 @@ class HostedSlot final : public HostedBase,
   [[nodiscard]] std::shared_ptr<EventInlet> make_inlet(const std::shared_ptr<ServerLink>& link) override {
     const Peer& peer = link->peer();
     auto inlet = std::make_shared<EventInlet>(
-        link, link->lane(), EventContext{peer.address, peer.certificate_subject, map_->hash()});
+        link, link->lane(),
+        EventContext{peer.address, peer.certificate_subject, map_->hash(), link->shared_peer()});
     turns_.open(*inlet);
     return inlet;
   }

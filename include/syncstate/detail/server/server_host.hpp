@@ -40,6 +40,8 @@ class ServerHost {
   [[nodiscard]] virtual const ErrorHandler& on_error() const = 0;
   /// What the authorizer says; true without one.
   [[nodiscard]] virtual bool is_allowed(const Peer& peer, Action action, const MapHash& map) const = 0;
+  /// Whether a map that is hosted is opened for this peer, which asks to follow it or not.
+  [[nodiscard]] virtual bool may_open(const Peer& peer, const MapHash& map, bool follows) const = 0;
 
   [[nodiscard]] virtual bool is_barred(const std::string& address, TimePoint now) = 0;
   /// Counts a proof; false if its address has used up its failed proofs, and the answer must be `busy`.
@@ -48,6 +50,9 @@ class ServerHost {
   virtual void authenticated(std::uint64_t link) = 0;
   /// Whether the server ends its links. True before it asks its lanes to.
   [[nodiscard]] virtual bool is_stopped() const = 0;
+  /// The link's client has proved itself. Returns false if the link is to end: a `disconnect` that came meanwhile is for
+  /// its peer.
+  [[nodiscard]] virtual bool settle(const std::shared_ptr<ServerLink>& link) = 0;
   virtual void closed(std::uint64_t link, const std::string& address, TimePoint now) = 0;
 
   virtual void open_asked(const std::shared_ptr<ServerLink>& link, protocol::Open open) = 0;
@@ -56,6 +61,8 @@ class ServerHost {
   /// The upload has gone on for another `Limits::upload_patience`.
   virtual void upload_goes_on(ServerLink& link, protocol::ChannelId channel) = 0;
   virtual void channel_closed(ServerLink& link, protocol::ChannelId channel) = 0;
+  /// Asks the authorizer again about the uploads of this link, and gives up those that are forbidden now.
+  virtual void recheck_uploads(ServerLink& link) = 0;
   virtual void fetch_asked(ServerLink& link, const protocol::Fetch& fetch) = 0;
   /// As `protocol::HostedSource`, of the maps that this peer may fetch.
   virtual std::optional<MapHash> encode_hosted(const Peer& peer, const std::optional<MapHash>& after,

@@ -63,7 +63,10 @@ class ServerLink final : public LinkOwner,
   }
 
   [[nodiscard]] protocol::ServerSession& session() { return session_; }
-  [[nodiscard]] const Peer& peer() const { return peer_; }
+  /// Of a link that is open.
+  [[nodiscard]] const Peer& peer() const { return *peer_; }
+  /// The same, for those who keep it; it does not change once the link has settled.
+  [[nodiscard]] std::shared_ptr<const Peer> shared_peer() const { return peer_; }
   [[nodiscard]] std::uint64_t id() const { return id_; }
   /// What the limits count the link by.
   [[nodiscard]] const std::string& address() const { return address_; }
@@ -107,6 +110,28 @@ class ServerLink final : public LinkOwner,
   void end(StateErrc reason, const std::string& detail) { session_.fail(reason, detail, sink()); }
   void end(const protocol::CloseSession& why) { session_.fail(why, sink()); }
 
+  /// Ends the session so that its client comes back and proves itself anew. The reason is none of those that clients take
+  /// for a refusal: a client with a right password is back within a second, and to any other its next proof tells more.
+  void disconnect() {
+    end(StateErrc::link_closed, "the server ended this link: connect again, and prove a current password");
+    wake();
+  }
+
+  /// Asks the authorizer again about everything that the peer has open or under way, and refuses what is forbidden now.
+  /// Complexity: O(open channels + requests under way), each with up to four calls of the authorizer.
+  void recheck() {
+    if (session_.is_over() || !session_.is_authenticated()) return;
+    for (const auto& [channel, open] : maps_) {
+      if (!host_->may_open(*peer_, open.map->hash(), session_.is_followed(channel))) session_.revoke(channel);
+    }
+    session_.refuse_requests(StateErrc::forbidden, [this](const MapHash& map) {
+      return !host_->is_allowed(*peer_, Action::fetch, map);
+    });
+    host_->recheck_uploads(*this);
+    refuse_revoked();
+    wake();
+  }
+
   /// Closes the link without a word.
   void abort() {
     if (link_) link_->abort();
@@ -145,14 +170,14 @@ class ServerLink final : public LinkOwner,
   // protocol::HostedSource
 
   std::optional<MapHash> encode_hosted(const std::optional<MapHash>& after, Bytes& out) override {
-    return host_->encode_hosted(peer_, after, out);
+    return host_->encode_hosted(*peer_, after, out);
   }
 
   // LinkOwner
 
   void on_open(const LinkInfo& info) override {
     guard([&] {
-      peer_ = info.peer;
+      peer_ = std::make_shared<Peer>(info.peer);
       const TimePoint now = lane()->executor().now();
       session_.on_open(host_->passwords(), info.channel_binding, host_->is_barred(address_, now), now);
     });
@@ -183,6 +208,7 @@ class ServerLink final : public LinkOwner,
         session_.fail(protocol::close_for_exception(), sink());
         session_.produce(out);
       }
+      if (session_.has_revoked()) refuse_revoked();  // the last of their answers may have gone out
     });
   }
 
@@ -240,7 +266,11 @@ class ServerLink final : public LinkOwner,
     if (!host_->proof_checked(id_, address_, action.standing, lane()->executor().now()))
       session_.set_busy(true);
   }
-  void perform(const protocol::ClientAuthenticated&) { host_->authenticated(id_); }
+  void perform(const protocol::ClientAuthenticated& action) {
+    peer_->password_index = action.password_index;
+    host_->authenticated(id_);
+    settle();
+  }
   void perform(const protocol::OpenAsked& action) {
     asked_.push_back(action.open.channel);
     host_->open_asked(shared_from_this(), action.open);
@@ -289,7 +319,7 @@ class ServerLink final : public LinkOwner,
     if (!open.inlet) open.inlet = inlet_for(open.map);
     charge_senders();
     open.sender =
-        open.map->hold_sender(*open.inlet, action.known, SenderOwner{peer_.certificate_subject, address_});
+        open.map->hold_sender(*open.inlet, action.known, SenderOwner{peer_->certificate_subject, address_});
     mine.is_held = true;
     if (open.sender != action.known) {
       // However often a link asks, one sender of its making is remembered.
@@ -303,7 +333,7 @@ class ServerLink final : public LinkOwner,
     if (found == maps_.end()) return;
     const auto& [map, sender, inlet] = found->second;
     const auto refusal =
-        map->event_came(inlet, action, host_->is_allowed(peer_, Action::send_event, map->hash()));
+        map->event_came(inlet, action, host_->is_allowed(*peer_, Action::send_event, map->hash()));
     if (refusal) return answer(action.ticket, *refusal);
     if (!inlet->has_arrived) arrived_.push_back(Arrived{map, inlet});
     inlet->has_arrived = true;
@@ -343,10 +373,23 @@ class ServerLink final : public LinkOwner,
     link_->move_on(std::move(then));
   }
 
+  /// The link can be found by its peer from now on.
+  void settle() {
+    if (!host_->settle(shared_from_this())) disconnect();
+  }
+
+  /// Refuses the revoked channels whose events are all answered.
+  void refuse_revoked() {
+    for (const protocol::ChannelId channel : session_.take_revoked()) {
+      session_.refuse(channel, StateErrc::forbidden, "the server's rules have changed");
+      perform(protocol::ChannelClosed{channel});
+    }
+  }
+
   /// Whether the peer may do this with the map open on `channel`.
   [[nodiscard]] bool may(Action action, protocol::ChannelId channel) const {
     const auto found = maps_.find(channel);
-    return found != maps_.end() && host_->is_allowed(peer_, action, found->second.map->hash());
+    return found != maps_.end() && host_->is_allowed(*peer_, action, found->second.map->hash());
   }
 
   void refuse_request(protocol::ChannelId request) { session_.refuse(request, StateErrc::forbidden, {}); }
@@ -427,7 +470,7 @@ class ServerLink final : public LinkOwner,
   std::shared_ptr<Link> link_;             // until on_closed, which breaks the circle
   std::uint64_t id_;
   std::string address_;
-  Peer peer_;
+  std::shared_ptr<Peer> peer_;  // null until on_open; shared and constant once the link has settled
   protocol::ServerSession session_;
   std::map<protocol::ChannelId, OpenMap> maps_;
   std::unordered_map<std::shared_ptr<HostedBase>, Inlet> inlets_;

@@ -1,0 +1,118 @@
+// What a server tells its authorizer about the certificate of a client.
+#ifndef SYNCSTATE_TCP_PEER_CERTIFICATE_HPP
+#define SYNCSTATE_TCP_PEER_CERTIFICATE_HPP
+
+#include <arpa/inet.h>
+#include <openssl/asn1.h>
+#include <openssl/bio.h>
+#include <openssl/crypto.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "syncstate/error.hpp"
+#include "syncstate/link.hpp"
+#include "syncstate/tcp/tls_context.hpp"
+
+namespace syncstate::tcp::detail {
+
+/// The most names that a client's certificate may hold. A server keeps the names of each link.
+inline constexpr std::size_t most_certificate_names = 256;
+
+/// The subject of a certificate as text, RFC 2253.
+inline std::string subject_of(const X509& certificate) {
+  const BioPtr text(BIO_new(BIO_s_mem()));
+  if (!text) return {};
+  X509_NAME_print_ex(text.get(), X509_get_subject_name(&certificate), 0, XN_FLAG_RFC2253);
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(text.get(), &data);
+  return {data, static_cast<std::size_t>(size)};
+}
+
+/// The serial number of a certificate, as `openssl x509 -serial` prints it: two upper-case hexadecimal digits for each
+/// byte, with a '-' in front of a negative number.
+inline std::string serial_of(const X509& certificate) {
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  const ASN1_INTEGER* const serial = X509_get0_serialNumber(&certificate);
+  const unsigned char* const bytes = ASN1_STRING_get0_data(serial);
+  const auto size = static_cast<std::size_t>(ASN1_STRING_length(serial));
+  std::string text;
+  if (ASN1_STRING_type(serial) == V_ASN1_NEG_INTEGER) text += '-';
+  for (std::size_t i = 0; i < size; ++i) {
+    text += digits[bytes[i] >> 4U];
+    text += digits[bytes[i] & 15U];
+  }
+  return size == 0 ? "00" : text;
+}
+
+/// One subject alternative name: "DNS:x", "IP:x", "URI:x" or "email:x"; empty for a name of another kind.
+///
+/// The text behind the colon is exactly what the certificate holds, whatever bytes these are.
+inline std::string name_of(const GENERAL_NAME& name) {
+  int type = 0;
+  const void* const value = GENERAL_NAME_get0_value(&name, &type);
+  const auto text_of = [value] {
+    const auto* const string = static_cast<const ASN1_STRING*>(value);
+    const auto* const data = reinterpret_cast<const char*>(ASN1_STRING_get0_data(string));
+    return std::string(data, static_cast<std::size_t>(ASN1_STRING_length(string)));
+  };
+  switch (type) {
+    case GEN_DNS: return "DNS:" + text_of();
+    case GEN_URI: return "URI:" + text_of();
+    case GEN_EMAIL: return "email:" + text_of();
+    case GEN_IPADD: {
+      const std::string bytes = text_of();
+      std::array<char, INET6_ADDRSTRLEN> text{};
+      const int family = bytes.size() == 4 ? AF_INET : AF_INET6;
+      if (bytes.size() != 4 && bytes.size() != 16) return {};
+      if (::inet_ntop(family, bytes.data(), text.data(), text.size()) == nullptr) return {};
+      return std::string("IP:") + text.data();
+    }
+    default: return {};
+  }
+}
+
+/// The subject alternative names of a certificate, in its order.
+/// Errors: `tls_failed` for more than `most_certificate_names`.
+inline std::vector<std::string> names_of(const X509& certificate) {
+  struct Free {
+    void operator()(GENERAL_NAMES* names) const { GENERAL_NAMES_free(names); }
+  };
+  const std::unique_ptr<GENERAL_NAMES, Free> names(
+      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(&certificate, NID_subject_alt_name, nullptr, nullptr)));
+  std::vector<std::string> texts;
+  if (!names) return texts;
+  const int count = sk_GENERAL_NAME_num(names.get());
+  if (count > static_cast<int>(most_certificate_names)) {
+    throw StateError(StateErrc::tls_failed, "the client's certificate holds " + std::to_string(count) +
+                                                " names: use one with at most " +
+                                                std::to_string(most_certificate_names));
+  }
+  texts.reserve(static_cast<std::size_t>(count));
+  for (int i = 0; i < count; ++i) {
+    std::string text = name_of(*sk_GENERAL_NAME_value(names.get(), i));
+    if (!text.empty()) texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+/// Tells about the certificate that the other side showed, if it showed one and OpenSSL verified it.
+/// Errors: `tls_failed` for a certificate with too many names.
+inline void describe_certificate(SSL& ssl, Peer& peer) {
+  const X509Ptr certificate(SSL_get1_peer_certificate(&ssl));
+  if (!certificate || SSL_get_verify_result(&ssl) != X509_V_OK) return;
+  peer.certificate_subject = subject_of(*certificate);
+  peer.certificate_serial = serial_of(*certificate);
+  peer.certificate_names = names_of(*certificate);
+}
+
+}  // namespace syncstate::tcp::detail
+
+#endif
