@@ -399,6 +399,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     close_detail_.clear();
     ++attempt_;  // what the link that is given up has to say is not heard
     if (const auto given_up = std::exchange(link_, nullptr)) given_up->abort();
+    // A refusal of what was shown before says nothing about what is shown now: callers wait for the new attempt.
+    if (status_.state == LinkState::failed) set_status(was_live_ ? LinkState::stale : LinkState::connecting);
     connect();
   }
 
@@ -939,6 +941,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         entry.events.erase(entry.events.begin() + static_cast<std::ptrdiff_t>(entry.sent_events));
         continue;
       }
+      event.is_first_time = event.number == 0;
       if (event.number == 0) event.number = ++entry.last_number;
       event.is_on_link = true;
       ++entry.sent_events;
@@ -1099,11 +1102,16 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     }
     entry.lose_channel();
     entry.refusal = refusal;
-    take_events_back(entry);
     for (const auto& opener : std::exchange(entry.openers, {})) finish(*opener, reason, detail);
     for (const PendingEvent& event : entry.events) {
-      if (event.number == 0) finish(*event.call, reason, detail);
+      // A server that takes a right away answers what it took before. So an event that was sent on this channel alone,
+      // and has no answer, was not taken.
+      const bool was_not_taken =
+          event.number == 0 || (reason == StateErrc::forbidden && event.is_on_link && event.is_first_time);
+      if (was_not_taken && event.call) finish(*event.call, reason, detail);
     }
+    take_events_back(entry);
+    entry.erase_events_if([](const PendingEvent& e) { return e.call->is_finished(); });
     end_requests_of(entry, make_error_code(reason), detail);
     drop_finished(entry);
     for (Follower& each : entry.followers) tell_follower(entry, each);

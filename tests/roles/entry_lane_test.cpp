@@ -1,4 +1,5 @@
 // Links of strangers live on a lane of their own, and leave it when their clients have proven themselves.
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -64,11 +65,12 @@ struct Entry {
     time.run_ready();
   }
 
-  void connect(const std::string& address = "192.0.2.1") {
+  void connect(const std::string& address = "192.0.2.1") { connect_as(Peer{.address = address}); }
+  void connect_as(const Peer& peer) {
     owner = core->accept(
-        entry_lane, address, [&] { return link; }, lane);
+        entry_lane, peer.address, [&] { return link; }, lane);
     REQUIRE(owner);
-    owner->on_open(LinkInfo{Peer{address, {}}, binding});
+    owner->on_open(LinkInfo{peer, binding});
   }
   /// A proof, and behind it in the same piece of bytes the wish to open the map.
   [[nodiscard]] Bytes proof_and_open(const std::string& word = password) const {
@@ -226,6 +228,81 @@ TEST_CASE("commits do not wake the lane of strangers") {
   t.time.run_ready();
   CHECK(t.entry_executor->posted == entry_before);
   CHECK(t.executor->posted > before);
+}
+
+TEST_CASE(
+    "disconnect ends a link that is between two lanes on the next one, and one whose proof comes later") {
+  Entry t;
+  t.connect();
+  const auto everybody = [](const Peer&) { return true; };
+  SECTION("it is between two lanes") {
+    t.owner->on_bytes(t.proof_and_open());
+    REQUIRE(t.link->then);
+    CHECK(t.core->disconnect(everybody) == 1);
+    CHECK(t.core->disconnect(everybody) == 0);  // it was found already
+    CHECK(!t.link->is_closing);
+    t.executor->post([&] { t.link->then(); });  // as a transport does, at the end of its turn
+    t.time.run_ready();
+    CHECK(t.lane->links().size() == 1);
+  }
+  SECTION("its proof has not come") {
+    CHECK(t.core->disconnect(everybody) == 0);
+    t.time.run_ready();
+    CHECK(!t.link->is_closing);
+    t.owner->on_bytes(t.proof_and_open());
+    CHECK(!t.link->then);  // it stays where it is, to say goodbye
+    CHECK(t.sent() == Kinds{protocol::FrameKind::welcome, protocol::FrameKind::goodbye});
+    CHECK(t.link->is_closing);
+    return;
+  }
+  CHECK(t.link->is_closing);
+  const Kinds sent = t.sent();
+  REQUIRE(!sent.empty());
+  CHECK(sent.back() == protocol::FrameKind::goodbye);
+}
+
+TEST_CASE("a link is charged for what its client's certificate says, and for its subject with each map") {
+  Peer peer{.address = "192.0.2.1", .certificate_subject = "CN=" + std::string(2'000, 's')};
+  for (int i = 0; i < 256; ++i)
+    peer.certificate_names.push_back("DNS:" + std::string(50, 'n') + std::to_string(i));
+  Limits limits;
+  limits.own_link_bytes = 0;
+  Entry t(limits);
+  std::size_t bare = 0;
+  {
+    t.connect();
+    bare = t.entry_lane->links().at(0)->session().held_bytes();
+    t.owner->on_closed({}, {});
+  }
+  t.connect_as(peer);
+  const auto link = t.entry_lane->links().at(0);
+  const std::size_t with_names = link->session().held_bytes();
+  CHECK(with_names >= bare + 2'000 + 256 * (54 + sizeof(std::string)));
+  CHECK(with_names <= bare + 2'000 + 256 * (54 + sizeof(std::string) + 64) + 200);
+  CHECK(t.core->link_bytes() >= with_names);  // a stranger's, too
+
+  const MapHash other = t.core->host(make_master(5)).hash();
+  t.owner->on_bytes(t.proof_and_open());
+  t.link->then();
+  t.time.run_ready();
+  t.sent();
+  const auto ask = [&](const auto&... messages) {
+    Bytes bytes;
+    (protocol::append_frame(bytes, messages), ...);
+    t.owner->on_bytes(bytes);
+    t.time.run_ready();
+    t.sent();
+    return link->session().held_bytes();
+  };
+  const std::size_t with_map = link->session().held_bytes();
+  const std::size_t with_sender = ask(protocol::GetSender{1, 0});
+  CHECK(with_sender >= with_map + 2'000);
+  auto second = open_of(other);
+  second.channel = 2;
+  CHECK(ask(second, protocol::GetSender{2, 0}) >= with_sender + 2'000);
+  // With the channels of a map its share goes.
+  CHECK(ask(protocol::CloseChannel{2}) < with_sender + 1'000);
+  CHECK(ask(protocol::CloseChannel{1}) < with_names + 2'000);
 }
 
 }  // namespace syncstate::testing::entry_lane_test

@@ -124,6 +124,27 @@ Numbers up_to(std::uint64_t last) {
 
 }  // namespace
 
+TEST_CASE("events that wait count what they keep of their sender's certificate") {
+  Stage stage;
+  const auto peer = std::make_shared<Peer>();
+  peer->certificate_names.assign(256, std::string(60, 'n'));
+  auto inlet = std::make_shared<EventInlet>(std::weak_ptr<ServerLink>(), nullptr,
+                                            EventContext{{}, {}, MapHash{}, peer});
+  stage.turns.open(*inlet);
+  const auto plain = stage.make_inlet();
+  const std::size_t before = *stage.bytes;
+  const std::uint64_t other = stage.hold(plain, 0);
+  stage.send(plain, other, 1);
+  const std::size_t of_plain = *stage.bytes - before;
+  const std::uint64_t sender = stage.hold(inlet, 0);
+  stage.send(inlet, sender, 1);
+  const std::size_t of_named = *stage.bytes - before - of_plain;
+  CHECK(of_named >= of_plain + 256 * (60 + sizeof(std::string)));
+  while (stage.run_some(16)) {
+  }
+  CHECK(*stage.bytes == before);
+}
+
 TEST_CASE("an event waits for one turn of each other link, however many events those links have sent") {
   Stage stage;
   constexpr std::size_t links = 16;

@@ -13,7 +13,7 @@
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
 
-namespace syncstate::testing {
+namespace syncstate::testing::living_links_test {
 namespace {
 
 constexpr const char* guest_address = "198.51.100.1";
@@ -215,6 +215,33 @@ TEST_CASE("an event that was under way when its link was ended takes effect once
   CHECK(world.runs.size() == 50);
 }
 
+// set_password
+
+TEST_CASE("a call after set_password waits for the new proof, and does not hear how the former one ended") {
+  World world;
+  const Handle handle = world.host();
+  const auto guest = connect_guest(world, "wrong");
+  REQUIRE(world.wait([&] { return guest->status().state == LinkState::failed; }));
+  CHECK(error_of([&] { world.make_map(guest); }) == StateErrc::unauthorized);
+  guest->set_password(password);
+  CHECK_NOTHROW(world.make_map(guest));
+  CHECK(is_live(guest));
+}
+
+TEST_CASE("set_password while a connection is being made proves the new password, once") {
+  World world;
+  const Handle handle = world.host();
+  for (int steps = 0; steps < 12; ++steps) {
+    INFO("after " << steps << " steps");
+    const auto guest = connect_guest(world, "retired", static_cast<std::uint64_t>(steps) + 2);
+    world.server->set_passwords({password}, {"retired"});  // so that guesses bar nobody
+    world.run_steps(static_cast<std::size_t>(steps));
+    guest->set_password(password);
+    REQUIRE(world.wait([&] { return is_live(guest); }, 1s));
+    REQUIRE(world.wait([&] { return world.server->core().link_count() == 1; }, 1s));
+  }
+}
+
 // recheck
 
 TEST_CASE("recheck stops the diffs of whoever may not follow any longer, and gives them back") {
@@ -286,6 +313,90 @@ TEST_CASE("recheck closes a channel when nothing is allowed on it, behind the an
   world.time.run_ready();
   CHECK(peer->find<protocol::Refused>());
   CHECK_FALSE(peer->find<protocol::UpdateIdMessage>());
+}
+
+TEST_CASE("a revoked channel takes no more events, so its refusal does not wait for them") {
+  Rights rights;
+  World world(rights.options());
+  const Handle handle = world.host();
+  const auto peer = connect_raw(world.time, *world.port, password, guest_address);
+  auto open = open_of(handle.hash());
+  open.mode = protocol::FollowMode::merged;
+  peer->send(open);
+  world.time.run_ready();
+  peer->send(protocol::GetSender{1, 0});
+  world.time.run_ready();
+  const SerializedEvent event = serialize_event(set_key("key01", "x"));
+  protocol::EventMessage message;
+  message.channel = 1;
+  message.bytes = event.bytes;
+  peer->send(protocol::EventType{1, event.type_name});
+  const auto send_one = [&] {
+    ++message.number;
+    peer->send(message);
+  };
+  send_one();
+  REQUIRE(world.wait([&] { return !world.runs.empty(); }, 1s));
+  rights.follow = false;
+  world.server->recheck();
+  // An event is always under way, as from a client that never pauses.
+  bool is_refused = false;
+  for (int i = 0; i < 50 && !is_refused; ++i) {
+    send_one();
+    world.run_steps(3);
+    is_refused = peer->find<protocol::Refused>().has_value();
+  }
+  REQUIRE(is_refused);
+  world.time.run_ready();
+  // What ran is answered, and nothing else is.
+  std::uint64_t answered = 0;
+  for (const auto& answer : peer->all<protocol::Answer>()) answered += answer.more + 1;
+  CHECK(answered == world.runs.size());
+  CHECK(answered < message.number);
+  CHECK(peer->is_open());
+}
+
+TEST_CASE("an event that was under way when its right was taken has an effect, or is forbidden") {
+  Rights rights;
+  World world(rights.options());
+  const Handle handle = world.host();
+  const auto guest = connect_guest(world);
+  std::size_t forbidden = 0;
+  std::size_t expected_runs = 0;
+  for (int i = 0; i < 40; ++i) {
+    INFO("after " << i << " steps");
+    Map map = world.make_map(guest);
+    const auto sent = Sent::send(world, guest, map.hash(), set_key("key01", std::to_string(i)));
+    const auto behind = Sent::send(world, guest, map.hash(), set_key("key01", std::to_string(i)));
+    world.run_steps(static_cast<std::size_t>(i));
+    rights = Rights{.init = false, .follow = false, .fetch = false, .send_event = false};
+    world.server->recheck();
+    REQUIRE(world.wait([&] { return sent.is_finished() && behind.is_finished(); }, 1s));
+    for (const Sent& one : {sent, behind}) {
+      const std::error_code error = one.error();
+      if (error) CHECK(error == StateErrc::forbidden);
+      error ? ++forbidden : ++expected_runs;
+    }
+    CHECK(world.runs.size() == expected_runs);
+    rights = Rights{};
+  }
+  CHECK(forbidden > 0);
+  CHECK(expected_runs > 0);
+}
+
+TEST_CASE("a channel that was refused by recheck is open again as soon as somebody asks") {
+  Rights rights;
+  World world(rights.options());
+  const Handle handle = world.host();
+  const auto guest = connect_guest(world);
+  Map map = world.make_map(guest);
+  rights = Rights{.init = false, .follow = false, .fetch = false, .send_event = false};
+  world.server->recheck();
+  world.time.run_ready();
+  CHECK(error_of([&] { guest->send_event(map.hash(), set_key("key01", "x")); }) == StateErrc::forbidden);
+  rights = Rights{};
+  map.sync();
+  CHECK(guest->send_event(map.hash(), set_key("key01", "x")) == 1);
 }
 
 TEST_CASE("recheck keeps a channel on which one action is allowed still") {
@@ -404,4 +515,4 @@ TEST_CASE("a map that comes while a right to it goes is not opened") {
   CHECK(guest->find<protocol::Refused>());
 }
 
-}  // namespace syncstate::testing
+}  // namespace syncstate::testing::living_links_test

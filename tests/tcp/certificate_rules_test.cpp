@@ -217,6 +217,66 @@ TEST_CASE("a client's certificate needs no name at all") {
           TlsContext(trusting(server).with_certificate_pem(own.pem, own.key_pem)));
 }
 
+TEST_CASE(
+    "a client's certificate that says more than a server keeps is refused, and the client hears of it") {
+  const Certificate authority = make_certificate({.common_name = "authority"});
+  const Certificate server = make_certificate({});
+  const auto own_with = [&](int count) {
+    std::string names;
+    for (int i = 0; i < count; ++i) names += (i == 0 ? "DNS:n" : ",DNS:n") + std::to_string(i);
+    return make_certificate({.alternative_names = names, .issuer = &authority, .is_authority = false});
+  };
+  const Certificate many = own_with(256);
+  const Certificate too_many = own_with(257);
+  const TlsContext accepting(
+      ServerTls::from_pem(server.pem, server.key_pem).require_client_certificates_pem(authority.pem));
+  accepts(accepting, TlsContext(trusting(server).with_certificate_pem(many.pem, many.key_pem)));
+  const TlsContext client(trusting(server).with_certificate_pem(too_many.pem, too_many.key_pem));
+  server_refuses(accepting, client, "it holds 257 names: use one with at most 256");
+
+  // Nor is it kept where a callback of the user's takes whatever comes.
+  const auto lax = own_context(true, authority, &server);
+  SSL_CTX_set_verify(lax.get(), SSL_VERIFY_PEER, [](int, X509_STORE_CTX* checked) {
+    X509_STORE_CTX_set_error(checked, X509_V_OK);
+    return 1;
+  });
+  asio::io_context io;
+  LinkPair links(io, TlsContext(ServerTls::from_context(lax.get())), client);
+  REQUIRE(run_until(io, [&] { return links.server_owner->opened + links.server_owner->closed > 0; }));
+  CHECK(links.server_owner->opened == 0);
+  CHECK(links.server_owner->reason == StateErrc::tls_failed);
+  CHECK_THAT(links.server_owner->detail, contains_text("it holds 257 names"));
+}
+
+TEST_CASE("what a client's certificate says is bounded in all") {
+  const auto description_of = [](const support::CertificateOptions& options) {
+    const Certificate made = make_certificate(options);
+    const std::unique_ptr<BIO, decltype(&BIO_free)> bio(
+        BIO_new_mem_buf(made.pem.data(), static_cast<int>(made.pem.size())), BIO_free);
+    const std::unique_ptr<X509, decltype(&X509_free)> certificate(
+        PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+    ss::Peer peer;
+    try {
+      ss::tcp::detail::describe_certificate(*certificate, peer);
+    } catch (const ss::StateError& error) {
+      CHECK(peer.certificate_subject.empty());
+      return error.detail();
+    }
+    CHECK(!peer.certificate_subject.empty());
+    return std::string();
+  };
+  const auto names_of_bytes = [](std::size_t bytes) {
+    std::string names;
+    for (int i = 0; i < 200; ++i)
+      names += (i == 0 ? "URI:x:" : ",URI:x:") + std::string(bytes / 200 - 6, 'n');
+    return names;
+  };
+  CHECK(description_of({.alternative_names = names_of_bytes(16'000)}).empty());
+  CHECK_THAT(description_of({.alternative_names = names_of_bytes(16'600)}),
+             contains_text("bytes as text: use a certificate where they take at most 16384"));
+  CHECK(description_of({.alternative_names = ""}).empty());
+}
+
 TEST_CASE("a verify callback of the user's own has the last word, and learns what ours refused") {
   const Certificate client_only = make_certificate(
       {.common_name = "localhost", .alternative_names = "", .extended_key_usage = "clientAuth"});

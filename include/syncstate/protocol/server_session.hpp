@@ -347,13 +347,14 @@ class ServerSession {
     return found != channels_.end() && found->second.stream != nullptr;
   }
 
-  /// The client may not have this open channel any longer: no diff flows from now on, and the channel is one of
-  /// `take_revoked` as soon as every event that came on it is answered.
+  /// The client may not have this open channel any longer: no diff flows from now on, and what comes for the channel is
+  /// dropped as if it were closed. The channel is one of `take_revoked` as soon as every event that came before is answered.
   void revoke(ChannelId channel) {
     const auto found = channels_.find(channel);
     if (found == channels_.end() || is_over_) return;
+    if (std::exchange(found->second.is_revoked, true)) return;
     end_stream(found->second);
-    if (std::find(revoked_.begin(), revoked_.end(), channel) == revoked_.end()) revoked_.push_back(channel);
+    revoked_.push_back(channel);
   }
 
   /// Whether a channel was revoked and is not refused yet.
@@ -378,8 +379,8 @@ class ServerSession {
   template <std::predicate<const MapHash&> F>
   void refuse_requests(StateErrc reason, F&& is_refused) {
     std::vector<ChannelId> refused;
-    for (std::size_t left = requests_.size(); left > 0;
-         --left) {  // each once around, so that the order stays
+    // Each goes around once, so that their order stays.
+    for (std::size_t left = requests_.size(); left > 0; --left) {
       Request request = std::move(requests_.front());
       requests_.pop_front();
       const auto [id, source] = request_source(request);
@@ -482,6 +483,7 @@ class ServerSession {
     std::uint64_t sender = 0;    ///< whose events come here, or the one that was asked for early
     SenderState sender_state = SenderState::none;
     bool was_followed = false;
+    bool is_revoked = false;                    ///< see `revoke`
     std::optional<TimePoint> upload_wanted_at;  ///< as of the first tick after it was
     TimePoint upload_heard_at{};
     TimePoint upload_went_on_at{};     ///< when that was told last
@@ -794,11 +796,12 @@ class ServerSession {
     channels_.erase(found);
   }
 
-  /// As `find_channel`, of a channel that must be open.
+  /// As `find_channel`, of a channel that must be open; null also for one that was revoked, which the client may not know
+  /// yet.
   Channel* open_channel(ChannelId id) {
     Channel* channel = find_channel(id);
-    if (channel != nullptr && channel->state != Channel::State::open)
-      break_off("a channel that is not open yet");
+    if (channel == nullptr || channel->is_revoked) return nullptr;
+    if (channel->state != Channel::State::open) break_off("a channel that is not open yet");
     return channel;
   }
 
@@ -866,7 +869,7 @@ class ServerSession {
   template <class Sink>
   void on_get_sender(const GetSender& ask, Sink& sink) {
     Channel* const channel = find_channel(ask.channel);
-    if (channel == nullptr) return;
+    if (channel == nullptr || channel->is_revoked) return;
     if (channel->sender_state != SenderState::none) break_off("a sender asked for twice on one channel");
     if (channel->state != Channel::State::open) {
       channel->sender_state = SenderState::asked_early;

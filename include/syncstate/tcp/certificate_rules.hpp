@@ -16,8 +16,11 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "syncstate/error.hpp"
+#include "syncstate/peer.hpp"
+#include "syncstate/tcp/peer_certificate.hpp"
 #include "syncstate/tcp/server_name.hpp"
 #include "syncstate/tcp/tls_error.hpp"
 
@@ -75,6 +78,19 @@ inline bool allows(X509* certificate, Shower shower) {
   return (X509_get_extended_key_usage(certificate) & needed) != 0;  // all bits are set where there is none
 }
 
+/// Says why the certificate of a client can't be described to an authorizer; empty if it can. Never throws.
+inline std::string description_fault(const X509& certificate) noexcept {
+  try {
+    Peer peer;
+    describe_certificate(certificate, peer);
+    return {};
+  } catch (const StateError& error) {
+    return error.detail();
+  } catch (...) {
+    return "no memory";
+  }
+}
+
 /// The verify callback of all links: OpenSSL calls it for every error, and for every certificate that is good.
 inline int check_peer_certificate(int is_good, X509_STORE_CTX* checked) {
   SSL* const ssl =
@@ -92,6 +108,14 @@ inline int check_peer_certificate(int is_good, X509_STORE_CTX* checked) {
     X509_STORE_CTX_set_error(checked, X509_V_ERR_INVALID_PURPOSE);
     is_good = 0;
   }
+  std::string excess;
+  if (is_leaf && is_good == 1 && check->shower == Shower::client) {
+    excess = description_fault(*certificate);
+    if (!excess.empty()) {
+      X509_STORE_CTX_set_error(checked, X509_V_ERR_INVALID_EXTENSION);
+      is_good = 0;
+    }
+  }
   if (is_good == 0) {
     const int error = X509_STORE_CTX_get_error(checked);
     const bool is_about_name =
@@ -102,6 +126,8 @@ inline int check_peer_certificate(int is_good, X509_STORE_CTX* checked) {
     } else if (error == X509_V_ERR_INVALID_PURPOSE && is_leaf && !allows(certificate, check->shower)) {
       check->fault = check->shower == Shower::server ? "its extended key usage does not include serverAuth"
                                                      : "its extended key usage does not include clientAuth";
+    } else if (!excess.empty()) {
+      check->fault = std::move(excess);
     }
   }
   return check->next != nullptr ? check->next(is_good, checked) : is_good;

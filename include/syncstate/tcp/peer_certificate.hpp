@@ -6,7 +6,7 @@
 #include <openssl/asn1.h>
 #include <openssl/bio.h>
 #include <openssl/crypto.h>
-#include <openssl/ssl.h>
+#include <openssl/err.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
@@ -15,20 +15,26 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "syncstate/error.hpp"
-#include "syncstate/link.hpp"
-#include "syncstate/tcp/tls_context.hpp"
+#include "syncstate/peer.hpp"
 
 namespace syncstate::tcp::detail {
 
-/// The most names that a client's certificate may hold. A server keeps the names of each link.
+/// What the certificate of a client may hold: a server keeps this text for each link, and the subject for each map besides.
 inline constexpr std::size_t most_certificate_names = 256;
+inline constexpr std::size_t most_subject_bytes = std::size_t{4} << 10;
+inline constexpr std::size_t most_certificate_text_bytes = std::size_t{16}
+                                                           << 10;  ///< subject, names, serial number
 
 /// The subject of a certificate as text, RFC 2253.
 inline std::string subject_of(const X509& certificate) {
-  const BioPtr text(BIO_new(BIO_s_mem()));
+  struct Free {
+    void operator()(BIO* bio) const { BIO_free(bio); }
+  };
+  const std::unique_ptr<BIO, Free> text(BIO_new(BIO_s_mem()));
   if (!text) return {};
   X509_NAME_print_ex(text.get(), X509_get_subject_name(&certificate), 0, XN_FLAG_RFC2253);
   char* data = nullptr;
@@ -80,18 +86,25 @@ inline std::string name_of(const GENERAL_NAME& name) {
 }
 
 /// The subject alternative names of a certificate, in its order.
-/// Errors: `tls_failed` for more than `most_certificate_names`.
+/// Errors: `tls_failed` for more than `most_certificate_names`, and for names that can't be read.
 inline std::vector<std::string> names_of(const X509& certificate) {
   struct Free {
     void operator()(GENERAL_NAMES* names) const { GENERAL_NAMES_free(names); }
   };
+  int found = 0;
   const std::unique_ptr<GENERAL_NAMES, Free> names(
-      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(&certificate, NID_subject_alt_name, nullptr, nullptr)));
+      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(&certificate, NID_subject_alt_name, &found, nullptr)));
   std::vector<std::string> texts;
-  if (!names) return texts;
+  if (!names) {
+    ERR_clear_error();
+    if (found == -1) return texts;  // the certificate has none
+    throw StateError(
+        StateErrc::tls_failed,
+        "its subject alternative names can't be read: use a certificate with one such extension");
+  }
   const int count = sk_GENERAL_NAME_num(names.get());
   if (count > static_cast<int>(most_certificate_names)) {
-    throw StateError(StateErrc::tls_failed, "the client's certificate holds " + std::to_string(count) +
+    throw StateError(StateErrc::tls_failed, "it holds " + std::to_string(count) +
                                                 " names: use one with at most " +
                                                 std::to_string(most_certificate_names));
   }
@@ -103,14 +116,30 @@ inline std::vector<std::string> names_of(const X509& certificate) {
   return texts;
 }
 
-/// Tells about the certificate that the other side showed, if it showed one and OpenSSL verified it.
-/// Errors: `tls_failed` for a certificate with too many names.
-inline void describe_certificate(SSL& ssl, Peer& peer) {
-  const X509Ptr certificate(SSL_get1_peer_certificate(&ssl));
-  if (!certificate || SSL_get_verify_result(&ssl) != X509_V_OK) return;
-  peer.certificate_subject = subject_of(*certificate);
-  peer.certificate_serial = serial_of(*certificate);
-  peer.certificate_names = names_of(*certificate);
+/// Tells what a client's certificate says.
+/// Errors    : `tls_failed` for a certificate that says more than a server keeps, or whose names can't be read; `peer` is
+///             unchanged then.
+/// Complexity: O(bytes of the certificate), which `Limits::certificate_chain_bytes` bounds.
+inline void describe_certificate(const X509& certificate, Peer& peer) {
+  std::string subject = subject_of(certificate);
+  if (subject.size() > most_subject_bytes) {
+    throw StateError(StateErrc::tls_failed, "its subject takes " + std::to_string(subject.size()) +
+                                                " bytes as text: use one of at most " +
+                                                std::to_string(most_subject_bytes));
+  }
+  std::string serial = serial_of(certificate);
+  std::vector<std::string> names = names_of(certificate);
+  std::size_t bytes = subject.size() + serial.size();
+  for (const std::string& name : names) bytes += name.size();
+  if (bytes > most_certificate_text_bytes) {
+    throw StateError(StateErrc::tls_failed, "its subject, names and serial number take " +
+                                                std::to_string(bytes) +
+                                                " bytes as text: use a certificate where they take at most " +
+                                                std::to_string(most_certificate_text_bytes));
+  }
+  peer.certificate_subject = std::move(subject);
+  peer.certificate_serial = std::move(serial);
+  peer.certificate_names = std::move(names);
 }
 
 }  // namespace syncstate::tcp::detail

@@ -396,9 +396,9 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     LinkInfo info;
     info.peer.address = peer_address_;
     try {
-      if (side_ == Side::server) detail::describe_certificate(*ssl_, info.peer);
-    } catch (const StateError& error) {
-      return close(held, StateErrc::tls_failed, error.detail());
+      if (side_ == Side::server) describe_peer(info.peer);
+    } catch (const StateError& error) {  // a verify callback of the user's took it nevertheless
+      return close(held, StateErrc::tls_failed, "the client's certificate: " + error.detail());
     }
     // RFC 9266; no context and an empty one are the same in TLS 1.3.
     constexpr std::string_view label = "EXPORTER-Channel-Binding";
@@ -411,6 +411,13 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     state_ = State::open;
     has_more_ = true;
     held->owner->on_open(info);
+  }
+
+  // Tells about the certificate that the client showed, if it showed one and OpenSSL verified it.
+  void describe_peer(Peer& peer) const {
+    const detail::X509Ptr certificate(SSL_get1_peer_certificate(ssl_.get()));
+    if (certificate && SSL_get_verify_result(ssl_.get()) == X509_V_OK)
+      detail::describe_certificate(*certificate, peer);
   }
 
   void read(const HeldPtr& held) {

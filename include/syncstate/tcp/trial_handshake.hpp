@@ -89,6 +89,8 @@ inline int verify_alone(X509_STORE_CTX* checked, void* verdict) {
                                           : std::string(": its key usage does not include digitalSignature");
   } else if (error == X509_V_ERR_EE_KEY_TOO_SMALL || error == X509_V_ERR_CA_KEY_TOO_SMALL) {
     fault += ": its key is " + text_of_key(certificate);
+  } else if (const std::string excess = is_server ? "" : description_fault(*certificate); !excess.empty()) {
+    fault += ": " + excess;
   }
   return result;
 }

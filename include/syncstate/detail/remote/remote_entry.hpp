@@ -28,8 +28,9 @@ namespace syncstate::detail {
 struct RemoteEvent {
   std::shared_ptr<EventCall> call;  ///< null once it is answered
   TimePoint deadline;
-  std::uint64_t number;     ///< 0 until it is first sent
-  bool is_on_link = false;  ///< sent on the link of now; on the next one it is repeated
+  std::uint64_t number;        ///< 0 until it is first sent
+  bool is_on_link = false;     ///< sent on the link of now; on the next one it is repeated
+  bool is_first_time = false;  ///< sent on no link before that one
 };
 
 /// Why the server refuses a channel, and when it is asked again.

@@ -14,6 +14,7 @@
 #include "syncstate/bytes.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/owning_chain.hpp"
+#include "syncstate/detail/server/peer_bytes.hpp"
 #include "syncstate/hook.hpp"
 #include "syncstate/protocol/server_session.hpp"
 
@@ -91,9 +92,7 @@ class EventBatch {
   static constexpr std::size_t least_bytes = 128;
   static constexpr std::size_t block_bytes = 16;  // what the allocator adds to each of three blocks, about
 
-  [[nodiscard]] std::size_t held_bytes() const {
-    return sizeof *this + 3 * block_bytes + events_.capacity() * sizeof(WaitingEvent) + bytes_.capacity();
-  }
+  [[nodiscard]] std::size_t held_bytes() const;
 
   template <class T>
   bool make_room(std::vector<T>& in, std::size_t more, std::size_t most) {
@@ -143,11 +142,16 @@ struct EventQueue {
 /// Where the events of one link for one map come in; made when the link gets a sender for the map.
 struct EventInlet {
   EventInlet(std::weak_ptr<ServerLink> from, std::shared_ptr<Lane> answers_on, EventContext sent_by)
-      : link(std::move(from)), lane(std::move(answers_on)), context(std::move(sent_by)) {}
+      : link(std::move(from)),
+        lane(std::move(answers_on)),
+        context(std::move(sent_by)),
+        peer_bytes(context.peer ? certificate_bytes(*context.peer) + context.certificate_subject.size() : 0) {
+  }
 
   const std::weak_ptr<ServerLink> link;
   const std::shared_ptr<Lane> lane;
   const EventContext context;
+  const std::size_t peer_bytes;  ///< what the context keeps of the peer's certificate when the link is gone
   /// Wrong bytes were found among the events: the session ends, and no other event of the link runs on this map.
   std::atomic<bool> is_over{false};
   // On the link's lane only:
@@ -158,6 +162,11 @@ struct EventInlet {
   std::size_t waiting = 0;  ///< batches that were pushed and are not done
   bool is_open = true;
 };
+
+inline std::size_t EventBatch::held_bytes() const {
+  return sizeof *this + 3 * block_bytes + events_.capacity() * sizeof(WaitingEvent) + bytes_.capacity() +
+         from_->peer_bytes;
+}
 
 /// Decides whose turn it is among the events that wait for the hooks of one map.
 ///

@@ -16,6 +16,7 @@
 #include "syncstate/authorizer.hpp"
 #include "syncstate/detail/server/event_turns.hpp"
 #include "syncstate/detail/server/lane.hpp"
+#include "syncstate/detail/server/peer_bytes.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/server/server_host.hpp"
 #include "syncstate/error_handler.hpp"
@@ -178,6 +179,8 @@ class ServerLink final : public LinkOwner,
   void on_open(const LinkInfo& info) override {
     guard([&] {
       peer_ = std::make_shared<Peer>(info.peer);
+      peer_bytes_ = certificate_bytes(*peer_);
+      charge_peer();
       const TimePoint now = lane()->executor().now();
       session_.on_open(host_->passwords(), info.channel_binding, host_->is_barred(address_, now), now);
     });
@@ -311,13 +314,13 @@ class ServerLink final : public LinkOwner,
     if (found == maps_.end()) return;
     OpenMap& open = found->second;
     LinkSender& mine = senders_[open.map->hash()];
-    charge_senders();
+    charge_peer();
     if (mine.is_held) {
       return end(StateErrc::protocol_error,
                  "this link has a sender for this map on another channel: send its events there");
     }
     if (!open.inlet) open.inlet = inlet_for(open.map);
-    charge_senders();
+    charge_peer();
     open.sender =
         open.map->hold_sender(*open.inlet, action.known, SenderOwner{peer_->certificate_subject, address_});
     mine.is_held = true;
@@ -373,7 +376,7 @@ class ServerLink final : public LinkOwner,
     link_->move_on(std::move(then));
   }
 
-  /// The link can be found by its peer from now on.
+  /// The link can be found by its peer from now on, also while it moves to its next lane.
   void settle() {
     if (!host_->settle(shared_from_this())) disconnect();
   }
@@ -426,16 +429,18 @@ class ServerLink final : public LinkOwner,
       senders_[closed.map->hash()].is_held = false;
     }
     if (closed.inlet) release_inlet(closed.map);
-    charge_senders();
+    charge_peer();
     lane()->remove_follower(closed.map->source().get(), this);
   }
 
-  /// Charges what this link keeps for its senders: for each map a `LinkSender`, until the link is gone, and while one of its
-  /// channels has a sender, or events of it wait, an inlet, its queue, and the sender's place and owner.
+  /// Charges what this link keeps of its client's certificate, and for its senders: for each map a `LinkSender`, until the
+  /// link is gone, and while one of its channels has a sender, or events of it wait, an inlet, its queue, and the sender's
+  /// place and owner.
   /// Complexity: O(1).
-  void charge_senders() {
-    const std::size_t names = peer_.certificate_subject.size() + address_.size() + peer_.address.size();
-    session_.charge_role(senders_.size() * link_sender_bytes + inlets_.size() * (inlet_bytes + 2 * names));
+  void charge_peer() {
+    const std::size_t names = peer_->certificate_subject.size() + address_.size() + peer_->address.size();
+    session_.charge_role(peer_bytes_ + senders_.size() * link_sender_bytes +
+                         inlets_.size() * (inlet_bytes + 2 * names));
   }
 
   /// One inlet for all channels of a map, so that the events of this link run in the order in which they came.
@@ -471,6 +476,7 @@ class ServerLink final : public LinkOwner,
   std::uint64_t id_;
   std::string address_;
   std::shared_ptr<Peer> peer_;  // null until on_open; shared and constant once the link has settled
+  std::size_t peer_bytes_ = 0;  // see `certificate_bytes`
   protocol::ServerSession session_;
   std::map<protocol::ChannelId, OpenMap> maps_;
   std::unordered_map<std::shared_ptr<HostedBase>, Inlet> inlets_;
