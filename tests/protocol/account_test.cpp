@@ -11,6 +11,7 @@
 #include "protocol/session_harness.hpp"
 #include "support/catch.hpp"
 #include "support/counted_new.hpp"
+#include "syncstate/detail/server/link_table.hpp"
 
 namespace syncstate::testing::account_test {
 namespace {
@@ -406,6 +407,39 @@ TEST_CASE("what is held already counts against what is asked for next", "[protoc
   CHECK_NOTHROW(account.expect_room());
   CHECK_NOTHROW(account.take(1));
   account.give_back(250 * kibibyte + 1);
+}
+
+TEST_CASE("an address that is remembered takes less than 0.75 KiB", "[protocol][account]") {
+  const bool has_failures = GENERATE(false, true);
+  constexpr std::size_t count = 1'000;
+  const Limits limits;
+  detail::LinkTable table(limits);
+  std::vector<std::string> addresses;
+  for (std::size_t i = 0; i < count; ++i) {
+    addresses.push_back("2001:db8:1234:5678:9abc:def0:1234:" + std::to_string(1'000 + i));
+  }
+  const std::ptrdiff_t before = live_bytes;
+  std::uint64_t link = 0;
+  for (const std::string& address : addresses) {
+    ++link;
+    static_cast<void>(table.admit(link, address, t0));
+    if (has_failures) {
+      // As many as may fail, and as many that right proofs took back.
+      const auto proves = [&](std::size_t times, wire::ProofStanding standing) {
+        for (; times > 0; --times) CHECK(table.proof_checked(link, address, standing, t0));
+      };
+      for (const std::size_t wrong : {limits.failed_proofs_per_minute - 1, std::size_t{1}}) {
+        proves(wrong, wire::ProofStanding::wrong);
+        proves(1, wire::ProofStanding::right);
+      }
+      proves(limits.failed_proofs_per_minute, wire::ProofStanding::wrong);
+    }
+    table.closed(link, address, t0);
+  }
+  REQUIRE(table.addresses() == count);
+  const auto taken = static_cast<std::size_t>(live_bytes - before);
+  CHECK(taken <= count * (has_failures ? 768 : 256));
+  CHECK(taken >= count * (has_failures ? 512 : 128));
 }
 
 }  // namespace syncstate::testing::account_test

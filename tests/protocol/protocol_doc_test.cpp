@@ -1,10 +1,14 @@
 // Holds docs/protocol.md to what the library does: its examples, its kinds of messages, its error numbers.
 #include <cctype>
+#include <chrono>
+#include <cstddef>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <regex>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "session_harness.hpp"
@@ -338,11 +342,37 @@ TEST_CASE("the document's hashes are those of its bytes", "[protocol][docs]") {
   CHECK_THAT(document(), contains_text(detail::MapAccess::frozen(map)->keys_hash().hex()));
 }
 
+namespace {
+
+std::string text_of(const char* file) {
+  std::ifstream in(std::string(SYNCSTATE_SOURCE_DIR) + file, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+/// 16,384
+std::string written(std::size_t number) {
+  std::string text = std::to_string(number);
+  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+  return text;
+}
+
+/// 8 MiB, in the largest unit of which it is a multiple.
+std::string written_bytes(std::size_t bytes) {
+  std::size_t unit = 0;
+  const char* const units[] = {" B", " KiB", " MiB", " GiB"};
+  for (; unit < 3 && bytes % 1'024 == 0; ++unit) bytes /= 1'024;
+  return written(bytes) + units[unit];
+}
+
+std::string written_time(std::chrono::milliseconds time) {
+  const auto seconds = time.count() / 1'000;
+  REQUIRE(seconds * 1'000 == time.count());
+  return seconds % 60 == 0 ? std::to_string(seconds / 60) + " min" : std::to_string(seconds) + " s";
+}
+
+}  // namespace
+
 TEST_CASE("the table of limits names every limit there is", "[protocol][docs]") {
-  const auto text_of = [](const char* file) {
-    std::ifstream in(std::string(SYNCSTATE_SOURCE_DIR) + file, std::ios::binary);
-    return std::string(std::istreambuf_iterator<char>(in), {});
-  };
   const std::string header = text_of("/include/syncstate/limits.hpp");
   const std::string table = text_of("/docs/security.md");
   const std::regex field("\\n  (?:std::size_t|std::chrono::milliseconds|unsigned) (\\w+)");
@@ -353,6 +383,105 @@ TEST_CASE("the table of limits names every limit there is", "[protocol][docs]") 
     ++fields;
   }
   CHECK(fields >= 28);
+}
+
+TEST_CASE("the table of limits has the defaults", "[protocol][docs]") {
+  const Limits d;
+  const std::vector<std::pair<std::string, std::string>> defaults{
+      {"authentication_time", written_time(d.authentication_time)},
+      {"pending_links", written(d.pending_links)},
+      {"links", written(d.links)},
+      {"links_per_address", written(d.links_per_address)},
+      {"failed_proofs_per_minute", written(d.failed_proofs_per_minute)},
+      {"unproven_links_per_minute", written(d.unproven_links_per_minute)},
+      {"addresses", written(d.addresses)},
+      {"client_hello_bytes", written_bytes(d.client_hello_bytes)},
+      {"certificate_chain_bytes", written_bytes(d.certificate_chain_bytes)},
+      {"key_updates_per_minute", written(d.key_updates_per_minute)},
+      {"link_bytes", written_bytes(d.link_bytes)},
+      {"own_link_bytes", written_bytes(d.own_link_bytes)},
+      {"all_link_bytes", written_bytes(d.all_link_bytes)},
+      {"frame_bytes_before_authentication", written_bytes(d.frame_bytes_before_authentication)},
+      {"frame_bytes", written_bytes(d.frame_bytes)},
+      {"piece_bytes", written_bytes(d.piece_bytes)},
+      {"maps", written(d.maps)},
+      {"keys_per_map", written(d.keys_per_map >> 20) + " Mi"},
+      {"map_bytes", written_bytes(d.map_bytes)},
+      {"all_map_bytes", written_bytes(d.all_map_bytes)},
+      {"upload_silence", written_time(d.upload_silence)},
+      {"upload_patience", written_time(d.upload_patience)},
+      {"upload_time", written_time(d.upload_time)},
+      {"value_bytes", written_bytes(d.value_bytes)},
+      {"staged_bytes", written_bytes(d.staged_bytes)},
+      {"event_bytes", written_bytes(d.event_bytes)},
+      {"events_in_flight", written(d.events_in_flight)},
+      {"event_bytes_in_flight", written_bytes(d.event_bytes_in_flight)},
+      {"all_event_bytes", written_bytes(d.all_event_bytes)},
+      {"requests_in_flight", written(d.requests_in_flight)},
+      {"answers_per_sender", written(d.answers_per_sender)},
+      {"senders_per_map", written(d.senders_per_map)},
+      {"answer_bytes_per_map", written_bytes(d.answer_bytes_per_map)},
+      {"all_answer_bytes", written_bytes(d.all_answer_bytes)},
+      {"heartbeat_every", written_time(d.heartbeat_every)},
+      {"silence", written_time(d.silence)},
+      {"transfer_rounds", std::to_string(d.transfer_rounds)},
+  };
+  const std::string header = text_of("/include/syncstate/limits.hpp");
+  const std::regex field("\\n  (?:std::size_t|std::chrono::milliseconds|unsigned) (\\w+)");
+  CHECK(std::distance(std::sregex_iterator(header.begin(), header.end(), field), {}) ==
+        static_cast<std::ptrdiff_t>(defaults.size()));
+  const std::string table = text_of("/docs/security.md");
+  for (const auto& [name, value] : defaults) {
+    INFO(name << " is " << value);
+    // Its row, with the name in the first column and the value, not as a part of another number, in the second.
+    const std::regex row("\\n\\| (?:`\\w+`, )*`" + name + "`(?:, `\\w+`)* \\| (?:[^|\\n]*[^|\\n0-9,.])?" +
+                         value + "(?![0-9,]*[0-9])[^|\\n]*\\|");
+    CHECK(std::regex_search(table, row));
+  }
+}
+
+TEST_CASE("the sum over the limits is that of the defaults", "[protocol][docs]") {
+  const Limits d;
+  std::string text = text_of("/docs/security.md");
+  text = text.substr(text.find("**The sum.**"));
+  text = text.substr(0, text.find("\n## "));
+  text = std::regex_replace(text, std::regex("\\n *"), " ");
+  const auto mebibytes = [](std::size_t bytes) {
+    REQUIRE(bytes % (1 << 20) == 0);
+    return bytes >> 20;
+  };
+  const auto gibibytes = [](std::size_t bytes) {
+    REQUIRE(bytes % (1 << 30) == 0);
+    return bytes >> 30;
+  };
+  std::ostringstream link;
+  link << mebibytes(d.link_bytes) << " + " << mebibytes(d.event_bytes_in_flight) << " + "
+       << mebibytes(2 * d.frame_bytes) << " = "
+       << mebibytes(d.link_bytes + d.event_bytes_in_flight + 2 * d.frame_bytes) << " MiB";
+  CHECK_THAT(text, contains_text(link.str()));
+
+  const std::size_t all_links = d.links * d.own_link_bytes + d.all_link_bytes + d.all_event_bytes;
+  std::ostringstream links;
+  links << gibibytes(d.links * d.own_link_bytes) << " + " << gibibytes(d.all_link_bytes) << " + "
+        << gibibytes(d.all_event_bytes) << " = " << gibibytes(all_links) << " GiB, if all "
+        << written(d.links) << " are used";
+  CHECK_THAT(text, contains_text(links.str()));
+
+  // What tests measure: tests/tcp/pending_memory_test.cpp and tests/protocol/account_test.cpp.
+  const std::size_t below = d.links * (std::size_t{56 + 64} << 10);
+  CHECK_THAT(text, contains_text("`links` × (56 + 64) KiB = " + written(mebibytes(below)) + " MiB"));
+  const std::size_t addresses = (d.addresses + d.links) * 768;
+  CHECK_THAT(text, contains_text("(`addresses` + `links`) × 0.75 KiB = " + written_bytes(addresses)));
+
+  CHECK_THAT(text, contains_text("`all_map_bytes` = " + written_bytes(d.all_map_bytes)));
+  CHECK_THAT(text, contains_text("`answer_bytes_per_map` = " + written_bytes(d.answer_bytes_per_map)));
+  CHECK_THAT(text, contains_text("`all_answer_bytes` = " + written_bytes(d.all_answer_bytes)));
+
+  const std::size_t all = all_links + below + addresses + d.all_map_bytes + d.all_answer_bytes;
+  std::ostringstream sum;
+  sum.precision(1);
+  sum << std::fixed << "together " << static_cast<double>(all) / (1 << 30) << " GiB";
+  CHECK_THAT(text, contains_text(sum.str()));
 }
 
 }  // namespace protocol_doc_test

@@ -148,6 +148,38 @@ TEST_CASE("a server's link keeps OpenSSL's buffers only once its client has prov
   CHECK(live_bytes - before > 16'000);
 }
 
+TEST_CASE("a link whose client does not read keeps one record that is sealed, and the rest of a piece") {
+  Pending t(0);
+  SocketPair pair = connected_pair();
+  RawPeer peer(std::move(pair.client), false);
+  const auto owner = std::make_shared<Owner>();
+  const auto link = TlsLink::make_server(ss::tcp::adopt(t.io.get_executor(), std::move(pair.server)),
+                                         t.context, "10.0.0.1");
+  link->start(owner);
+  const auto exchange = [&] {
+    peer.take();
+    peer.flush();
+  };
+  REQUIRE(run_until(
+      t.io, [&] { return owner->opened == 1 && peer.is_open(); }, exchange));
+  link->move_on([] {});
+  // The first piece is read: what the thread keeps for all links is there.
+  owner->outbox.assign(1'000, 'x');
+  link->wake();
+  REQUIRE(run_until(
+      t.io, [&] { return peer.received.size() == 1'000; }, exchange));
+  owner->outbox.assign(std::size_t{64} << 20, 'x');
+  const std::ptrdiff_t before = live_bytes;
+  link->wake();
+  t.run();
+  REQUIRE(!owner->outbox.empty());  // the kernel takes no more
+  const std::ptrdiff_t taken = live_bytes - before;
+  // The account of the link is charged for the piece, see `ServerSession::produce`.
+  const auto piece = static_cast<std::ptrdiff_t>(owner->frame_bytes);
+  CHECK(taken > 16'000);
+  CHECK(taken <= piece + (20 << 10));
+}
+
 TEST_CASE("what begins with anything else than a handshake is refused with its first byte") {
   const char first = GENERATE('G', '\x17', '\x14', '\x15', '\x80', '\0');
   Pending t(1);
