@@ -393,10 +393,15 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     if (!upload) return;
     upload->bytes += bytes.size();
     const std::size_t most = options_.limits.all_map_bytes;
-    bool has_room = upload->share.take(bytes.size(), most);
-    if (has_room) {
-      // What was decoded takes other room than its bytes: small values more, JSON many times as much.
-      upload->reader.feed(bytes);
+    bool has_room = true;
+    // What was decoded takes other room than its bytes: small values more, JSON many times as much. So a frame is decoded in
+    // pieces, and the rest of it not at all once there is no room.
+    while (has_room && !bytes.empty()) {
+      const ByteView piece = bytes.first(std::min(bytes.size(), upload_piece_bytes));
+      bytes = bytes.subspan(piece.size());
+      has_room = upload->share.take(upload->reader.growth_bytes(piece.size()), most);
+      if (!has_room) break;
+      upload->reader.feed(piece);
       has_room = upload->share.set(upload->reader.hosted_bytes(), most);
     }
     if (has_room) return;
@@ -515,6 +520,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
  private:
   static constexpr std::size_t maps_per_look = 64;
+  static constexpr std::size_t upload_piece_bytes = std::size_t{64} << 10;
 
   static constexpr std::size_t most_alike = 16;
 

@@ -58,6 +58,19 @@ class InitialStateReader {
     return held_bytes() + size() * (sizeof(V) + index_bytes) + owned_bytes_;
   }
 
+  /// Returns what `feed` of so many bytes may take besides what is held, also while it moves what there is to a larger room.
+  /// What the decoded values own is not part of it.
+  /// Units: bytes.
+  /// Complexity: O(1).
+  [[nodiscard]] std::size_t growth_bytes(std::size_t more) const {
+    std::size_t bytes = more;
+    if (pending_.size() + more > pending_.capacity()) bytes += 2 * pending_.capacity();
+    const std::size_t most_entries = keys_.size() + more / 2;  // a key and a value take a byte each at least
+    if (most_entries > keys_.capacity()) bytes += 2 * keys_.capacity() * sizeof(K);
+    if (most_entries > values_.capacity()) bytes += 2 * values_.capacity() * sizeof(V);
+    return bytes;
+  }
+
   /// Begins anew.
   void drop() { *this = InitialStateReader(limits_); }
 
