@@ -219,4 +219,42 @@ TEST_CASE("a client keeps within the bytes that its server takes", "[protocol]")
   CHECK(client.session.event_bytes_in_flight() == 77);
 }
 
+TEST_CASE("a revoked channel sends no diff and takes no event, and is refused behind its answers",
+          "[protocol]") {
+  OneMap t;
+  wire::Open open;
+  open.channel = 1;
+  open.hash = t.map->hash();
+  open.key_type = open.value_type = "string";
+  open.mode = wire::FollowMode::every_step;
+  t.server.feed(frame_of(open));
+  t.server.feed(frame_of(wire::GetSender{1, 0}));
+  t.send_event(1, 1, 5);
+  t.server.take_all();
+  t.server.log.lines.clear();
+  t.server.session.revoke(1);
+  t.server.session.revoke(1);
+  CHECK_FALSE(t.server.session.is_followed(1));
+  CHECK(t.server.session.take_revoked().empty());  // an event of it is not answered
+
+  t.map->transact([](StateMap<std::string, std::string>& map) { map.set("k000000", "secret"); });
+  CHECK(t.server.take_all().empty());
+  t.send_event(1, 2, 5);
+  t.send_part(1, 5);
+  t.server.feed(frame_of(wire::EventType{1, "other"}));
+  t.server.feed(frame_of(wire::Follow{1, {}, wire::FollowMode::merged}));
+  CHECK(t.server.log.lines.empty());
+  CHECK(t.server.take_all().empty());
+
+  t.server.session.answer({1, 1, 5}, 0);
+  CHECK(t.server.session.take_revoked().empty());  // the answer is not sent
+  const auto sent = split_frames(t.server.take_all());
+  REQUIRE(sent.size() == 1);
+  CHECK(sent[0].kind == wire::FrameKind::answer);
+  CHECK(t.server.session.take_revoked() == std::vector<wire::ChannelId>{1});
+  CHECK_FALSE(t.server.session.has_revoked());
+  CHECK(t.server.log.closes.empty());
+  CHECK(t.server.session.held_bytes() == t.server.session.counted_bytes());
+}
+
 }  // namespace syncstate::testing::holding_test

@@ -496,6 +496,33 @@ TEST_CASE("recheck takes an upload from whoever may not bring maps any longer, a
   CHECK(owner->find<protocol::UploadWanted>());
 }
 
+TEST_CASE("a map that another client brings is not opened for who lost its rights while it waited") {
+  Rights rights;
+  rights.init = false;
+  auto options = rights.options();
+  options.limits.upload_silence = 1s;
+  World world(options);
+  const auto owner = connect_raw(world.time, *world.port, password, "127.0.0.1");
+  const protocol::Open open = open_of(make_master(4).hash());
+  owner->send(open);
+  world.time.run_ready();
+  const auto guest = connect_raw(world.time, *world.port, password, guest_address);
+  guest->send(open);
+  const auto other = connect_raw(world.time, *world.port, password, "198.51.100.2");
+  other->send(open);
+  world.time.run_ready();
+  CHECK_FALSE(guest->find<protocol::Refused>());
+  rights = Rights{.init = false, .follow = false, .fetch = false, .send_event = false};
+  world.server->recheck();
+  // The owner does not bring it, so the next one is asked.
+  CHECK_NOTHROW(world.make_map(world.connect()));
+  for (const auto& peer : {guest, other}) {
+    CHECK_FALSE(peer->find<protocol::Opened>());
+    REQUIRE(peer->find<protocol::Refused>());
+    CHECK(peer->find<protocol::Refused>()->reason == StateErrc::forbidden);
+  }
+}
+
 TEST_CASE("a map that comes while a right to it goes is not opened") {
   Rights rights;
   World world(rights.options());

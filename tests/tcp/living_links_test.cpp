@@ -1,8 +1,12 @@
 // What TLS tells an authorizer of a client, and how certificates and passwords are replaced at both ends while links live.
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -197,6 +201,58 @@ TEST_CASE(
   REQUIRE(waits_until_live(remote));
   CHECK_FALSE(freeze_error(remote));
   CHECK(server.disconnect(has_former_name) == 0);
+}
+
+TEST_CASE("a remote and a server read their files anew", "[tcp]") {
+  struct Folder {
+    Folder() {
+      std::string name = (std::filesystem::temp_directory_path() / "syncstate-XXXXXX").string();
+      REQUIRE(::mkdtemp(name.data()) != nullptr);
+      path = name;
+    }
+    ~Folder() { std::filesystem::remove_all(path); }
+    std::string write(const std::string& name, const std::string& content) const {
+      std::ofstream(path / name, std::ios::binary) << content;
+      return (path / name).string();
+    }
+    std::filesystem::path path;
+  } const folder;
+  const auto former = support::make_certificate({.common_name = "the former authority"});
+  const auto next = support::make_certificate({.common_name = "the next authority"});
+  const auto write_client = [&](const support::Certificate& authority, const std::string& names) {
+    const auto own = client_certificate(authority, names);
+    folder.write("client.crt", own.pem);
+    folder.write("client.key", own.key_pem);
+  };
+  const std::string authorities = folder.write("authority.crt", former.pem);
+  const std::string trusted = folder.write("server.crt", server_certificate().pem);
+  write_client(former, "DNS:former");
+  auto options = server_options();
+  options.tls = server_tls().require_client_certificates(authorities);
+  Server server(std::move(options));
+  server.start();
+  const auto remote =
+      connect(server, ss::tcp::ClientTls::trusting_file(trusted).with_certificate(
+                          (folder.path / "client.crt").string(), (folder.path / "client.key").string()));
+  REQUIRE_FALSE(freeze_error(remote));
+
+  folder.write("authority.crt", next.pem);
+  server.reload_tls();
+  write_client(next, "DNS:next");
+  remote->reload_tls();
+  CHECK(remote->status().state == ss::LinkState::live);  // on the old link
+  const auto has_name = [](const std::string& name) {
+    return [name](const ss::Peer& peer) {
+      return std::find(peer.certificate_names.begin(), peer.certificate_names.end(), name) !=
+             peer.certificate_names.end();
+    };
+  };
+  const ss::TimePoint before = remote->status().since;
+  CHECK(server.disconnect(has_name("DNS:former")) == 1);
+  REQUIRE(wait(remote, [before](const ss::Status& status) {
+    return status.state == ss::LinkState::live && status.since > before;
+  }));
+  CHECK(server.disconnect(has_name("DNS:next")) == 1);
 }
 
 TEST_CASE("a remote trusts another server certificate while it runs", "[tcp]") {
