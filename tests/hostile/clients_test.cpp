@@ -217,8 +217,9 @@ TEST_CASE("hostile: an initial state of more keys or bytes than allowed is refus
     }
     REQUIRE(refused);
     CHECK(refused->reason == ss::StateErrc::busy);
-    CHECK(channel ==
-          1 + 2 * 6);  // five of them have room: each counts as the value it is and as the one it will be
+    // Four of them have room: each counts as the value it is and as the one it will be. The fifth needs three times its size
+    // for a moment, when what came of it moves to a larger room.
+    CHECK(channel == 1 + 2 * 5);
     CHECK_FALSE(attacker->is_closed());
   }
   target.check_still_serves();
