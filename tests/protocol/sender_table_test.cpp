@@ -318,7 +318,7 @@ TEST_CASE("answers that are forgotten give their room back", "[protocol][account
 TEST_CASE("answers of an owner that has one sender are kept within the number that is allowed",
           "[protocol][account]") {
   Limits limits;
-  limits.answers_per_sender = GENERATE(0, 1, 8);
+  limits.answers_per_sender = GENERATE(as<std::size_t>(), 0, 1, 8);
   SenderTable table(limits);
   const std::uint64_t sender = hold(table, 0, here);
   const std::ptrdiff_t before = live_bytes;
