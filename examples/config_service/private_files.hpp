@@ -89,10 +89,15 @@ inline struct stat check_privacy(int file, const std::string& path, Privacy priv
   }
   const mode_t forbidden = privacy == Privacy::public_ ? 022 : is_roots ? 037 : 077;
   if ((info.st_mode & forbidden) != 0) {
-    const char* const mode = is_folder ? "700" : privacy == Privacy::public_ ? "644" : "600";
+    // A file of root's is read through its group: without that, its service could not read it any more.
+    const char* const mode = is_folder                     ? "700"
+                             : privacy == Privacy::public_ ? "644"
+                             : is_roots                    ? "640"
+                                                           : "600";
     refuse_file(path, std::string(privacy == Privacy::public_ ? "can be changed by other users"
                                                               : "can be read or changed by other users") +
-                          ": type  chmod " + mode + " " + shell_quoted(path));
+                          ": type" + (is_roots ? ", as root,  chmod " : "  chmod ") + mode + " " +
+                          shell_quoted(path));
   }
   return info;
 }

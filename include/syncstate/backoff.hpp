@@ -10,8 +10,9 @@ namespace syncstate {
 
 /// The pace of a remote's attempts to connect.
 struct BackoffOptions {
-  std::chrono::milliseconds first{250};    ///< the most the first wait takes
-  std::chrono::milliseconds most{30'000};  ///< the most any wait takes; also the pace after a refusal
+  std::chrono::milliseconds first{250};  ///< the most the first wait takes
+  /// The most that a wait takes, except after `unauthorized`; after any other refusal, the most that the first wait takes.
+  std::chrono::milliseconds most{30'000};
   /// The most that a wait takes after `unauthorized`; it takes at least half of it. A server counts failed proofs by
   /// address (`Limits::failed_proofs_per_minute`), so a client that tries a wrong password more often would keep out
   /// other clients of its address.

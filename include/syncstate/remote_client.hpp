@@ -182,8 +182,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   ///
   /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the
   /// effect: `replica.wait_for(id, limit)` does.
-  /// Errors: `hook_failed` with the hook's message, `too_large`, `type_mismatch`, `not_hosted` for a map that
-  ///         this remote has neither frozen nor attached; `unavailable`: certainly not run;
+  /// Errors: `hook_failed` with the hook's message, `too_large`, `type_mismatch`, `busy` where the server has no room,
+  ///         `not_hosted` for a map that this remote has neither frozen nor attached; `would_deadlock` on the remote's own
+  ///         thread; `stopped`. While the server refuses this client: `unauthorized`, `forbidden`, `certificate_rejected`.
+  ///         `unavailable`: no link came in time. After all of these it has certainly not run, or its hook took it back.
   ///         `outcome_unknown`: no answer came, it may have run.
   template <class E>
   UpdateId send_event(const MapHash& hash, const Event<E>& event) {

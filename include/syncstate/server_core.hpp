@@ -186,7 +186,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// Complexity: O(links).
   ///
   /// ```cpp
-  /// server.disconnect([](const ss::Peer& peer) { return peer.password_index == 1; });
+  /// server.set_passwords({fresh}, {old});
+  /// server.disconnect([](const ss::Peer&) { return true; });  // back within a second: those that prove `fresh`
   /// ```
   template <std::predicate<const Peer&> F>
   std::size_t disconnect(F is_meant) {
@@ -202,7 +203,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   ///
   /// What is forbidden now is refused as `forbidden`: a channel that follows gets no further diff, and any other is closed
   /// if none of the four actions is allowed with its map. Links stay open, and events that came before keep their answers:
-  /// their channel is refused behind these. A client of ours asks again for what was refused, at its slowest pace.
+  /// their channel is refused behind these. A client of ours asks again for what was refused within
+  /// `BackoffOptions::most`; nobody tells it earlier that a right was given back.
   ///
   /// Threads   : the authorizer is called on each link's own thread, soon after this returns.
   /// Complexity: O(links), and for each link O(open channels + requests), on its thread.
@@ -841,7 +843,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       if (!is_allowed(link.peer(), Action::fetch, hash)) continue;
       return link.refuse(open.channel, StateErrc::hash_mismatch, "the keys are the same", hash);
     }
-    link.refuse(open.channel, StateErrc::not_hosted, "and this server takes no uploads");
+    link.refuse(open.channel, StateErrc::not_hosted, "this server takes no uploads");
   }
 
   ServerCoreOptions options_;

@@ -15,7 +15,7 @@ enum class LinkState {
   connecting,  ///< has not been live yet
   live,        ///< follows the master
   stale,       ///< was live; the link is lost and sought again
-  failed       ///< refused for a named reason; still tried again, at the slowest pace
+  failed       ///< refused for a named reason; still tried again, at the pace `BackoffOptions` gives refusals
 };
 
 /// `"connecting"`, `"live"`, `"stale"` or `"failed"`.

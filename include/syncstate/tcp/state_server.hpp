@@ -153,12 +153,15 @@ class TcpStateServer {
 
   /// Shows this certificate to everybody who connects from now on; links that are open go on. Files are read anew, also
   /// where `tls` is what the server was made with.
-  /// Errors: `invalid_option` for a certificate or key that can't be used (as for `start`), or where clients would need neither
-  ///         password nor certificate any more; nothing has changed then.
+  /// Errors: `invalid_option` for a certificate or key that can't be used (as for `start`), or where clients had to show
+  ///         certificates and would not have to any more, for that takes a new server; nothing has changed then.
   void reload_tls(ServerTls tls) {
     const std::lock_guard lock(tls_mutex_);
     if (options_.tls.requires_client_certificates() && !tls.requires_client_certificates()) {
-      throw StateError(StateErrc::invalid_option, "reload_tls: clients must go on showing certificates");
+      throw StateError(
+          StateErrc::invalid_option,
+          "reload_tls: clients have to show certificates, and `tls` would not require them: only a new "
+          "server can stop asking for them");
     }
     desk_->set_context(make_usable_context(tls));
     options_.tls = std::move(tls);

@@ -318,7 +318,9 @@ class HookPool final : public ExecutorPool {
  public:
   /// Errors: `invalid_option` for no threads.
   explicit HookPool(std::size_t threads) : state_(std::make_shared<detail::HookPoolState>()) {
-    if (threads == 0) throw StateError(StateErrc::invalid_option, "a pool needs a thread");
+    if (threads == 0)
+      throw StateError(StateErrc::invalid_option,
+                       "`threads` of a HookPool (`hook_threads` of a server) must be at least 1");
     threads_.reserve(threads);
     try {
       for (std::size_t i = 0; i < threads; ++i) {

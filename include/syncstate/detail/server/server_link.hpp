@@ -114,7 +114,8 @@ class ServerLink final : public LinkOwner,
   /// Ends the session so that its client comes back and proves itself anew. The reason is none of those that clients take
   /// for a refusal: a client with a right password is back within a second, and to any other its next proof tells more.
   void disconnect() {
-    end(StateErrc::link_closed, "the server ended this link: connect again, and prove a current password");
+    end(StateErrc::link_closed,
+        "the server ended this link; a client that may still come in connects again by itself");
     wake();
   }
 
