@@ -9,7 +9,7 @@
 namespace syncstate {
 
 /// What a server grants its peers, and a client its server. The defaults are those of the documentation; what each
-/// protects from is in docs/security.md.
+/// protects from is in docs/security.md. Servers and remotes refuse values that leave nothing that works.
 struct Limits {
   /// From accept to authenticated; whoever needs longer is closed.
   std::chrono::milliseconds authentication_time{5'000};

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "syncstate/backoff.hpp"
+#include "syncstate/detail/check_limits.hpp"
 #include "syncstate/detail/model/random.hpp"
 #include "syncstate/detail/remote/remote_entry.hpp"
 #include "syncstate/detail/remote/remote_map.hpp"
@@ -67,9 +68,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
  public:
   using ChannelId = protocol::ChannelId;
 
+  /// Errors: `invalid_option` for limits with which no server could do anything.
   [[nodiscard]] static std::shared_ptr<RemoteCore> create(std::shared_ptr<Executor> executor,
                                                           std::shared_ptr<Connector> connector,
                                                           RemoteCoreOptions options) {
+    detail::check_limits(options.limits);
     return std::shared_ptr<RemoteCore>(
         new RemoteCore(std::move(executor), std::move(connector), std::move(options)));
   }

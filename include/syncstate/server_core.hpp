@@ -19,6 +19,7 @@
 
 #include "syncstate/authorizer.hpp"
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/check_limits.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/hosted_slot.hpp"
@@ -77,8 +78,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   using Map = StateMap<K, V>;
   using Slot = detail::HostedSlot<K, V, E>;
 
+  /// Errors: `invalid_option` for limits with which no client could do anything.
   [[nodiscard]] static std::shared_ptr<ServerCore> create(ServerCoreOptions options,
                                                           std::shared_ptr<ExecutorPool> hooks) {
+    detail::check_limits(options.limits);
     return std::shared_ptr<ServerCore>(new ServerCore(std::move(options), std::move(hooks)));
   }
 

@@ -78,7 +78,8 @@ struct RemoteOptions {
 class TcpStateRemote final : public RemoteClient {
  public:
   /// Starts to connect at once, on a thread of its own.
-  /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used, or that no server would accept.
+  /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used, or that no server would accept, and for
+  ///         limits with which no server could do anything.
   explicit TcpStateRemote(RemoteOptions options)
       : TcpStateRemote(own_thread(options.spin), std::move(options)) {}
 

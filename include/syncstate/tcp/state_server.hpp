@@ -99,7 +99,7 @@ class TcpStateServer {
  public:
   using Map = StateMap<K, V>;
 
-  /// Errors: `invalid_option` for no threads, or a share out of its range.
+  /// Errors: `invalid_option` for no threads, a share out of its range, or limits with which no client could do anything.
   explicit TcpStateServer(ServerOptions options) : TcpStateServer(nullptr, std::move(options)) {}
 
   /// The same with the I/O on the user's context, which any number of threads may run and which must outlive
