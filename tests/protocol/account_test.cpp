@@ -315,6 +315,27 @@ TEST_CASE("all that a client makes a session hold is charged, bounded, and given
   CHECK(g.all->bytes() == 0);
 }
 
+TEST_CASE("where all links hold as much as they may, none gets more than its own room, whatever it sends",
+          "[protocol][account]") {
+  const Attack& attack = attacks()[GENERATE(range(std::size_t{0}, attacks().size()))];
+  INFO("attack: " << attack.name);
+  Greedy g;
+  REQUIRE(g.all->take(g.limits.all_link_bytes));  // others have it
+  attack.run(g);
+  // What came as one may be beyond it for as long as it takes to see that.
+  const std::size_t held = g.session->held_bytes();
+  INFO("charged " << held << ", at most " << g.most_grown << ", over: " << g.is_over());
+  CHECK((g.is_over() || held <= g.limits.own_link_bytes));
+  if (g.is_over()) {
+    CHECK((g.log.close_reason() == StateErrc::busy || g.log.close_reason() == StateErrc::too_large));
+  }
+  CHECK(g.most_grown <= g.limits.own_link_bytes + 4 * mebibyte);
+  g.session->fail(StateErrc::stopped, "the end", g.log);
+  g.session.reset();
+  CHECK(g.all->bytes() == g.limits.all_link_bytes);
+  g.all->give_back(g.limits.all_link_bytes);
+}
+
 TEST_CASE("what was asked for and is answered is charged no longer", "[protocol][account]") {
   Greedy g;
   const auto read_all = [&g] {
@@ -407,6 +428,28 @@ TEST_CASE("what is held already counts against what is asked for next", "[protoc
   CHECK_NOTHROW(account.expect_room());
   CHECK_NOTHROW(account.take(1));
   account.give_back(250 * kibibyte + 1);
+}
+
+TEST_CASE("what is held beyond the room of all links ends the link that took it last, and no other",
+          "[protocol][account]") {
+  Limits limits;
+  limits.all_link_bytes = 1 * mebibyte;
+  limits.own_link_bytes = 64 * kibibyte;
+  const auto all = std::make_shared<wire::ServerAccount>(limits);
+  wire::LinkAccount first(limits, all);
+  wire::LinkAccount second(limits, all);
+  wire::LinkAccount honest(limits, all);
+  first.add(1 * mebibyte);
+  CHECK_NOTHROW(first.expect_room());
+  second.add(512 * kibibyte);
+  CHECK_THROWS_AS(second.expect_room(), StateError);
+  CHECK_NOTHROW(first.expect_room());
+  honest.add(64 * kibibyte);
+  CHECK_NOTHROW(honest.expect_room());
+  second.give_back(512 * kibibyte);
+  CHECK_NOTHROW(second.expect_room());
+  first.give_back(1 * mebibyte);
+  honest.give_back(64 * kibibyte);
 }
 
 TEST_CASE("an address that is remembered takes less than 0.75 KiB", "[protocol][account]") {

@@ -32,7 +32,7 @@ class ServerAccount {
     give_back(bytes);
     return false;
   }
-  /// Counts bytes that are held already, even beyond the limit: what is asked for next is refused then.
+  /// Counts bytes that are held already, even beyond the limit.
   void add(std::size_t bytes) { bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   void give_back(std::size_t bytes) { bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
 
@@ -69,7 +69,8 @@ class LinkAccount {
     bytes_ += bytes;
   }
 
-  /// Charges bytes that are held already, such as an answer. Beyond the limits the next `expect_room` or `take` throws.
+  /// Charges bytes that are held already, such as half a frame or an answer. Beyond the limits the next `expect_room` or
+  /// `take` throws.
   void add(std::size_t bytes) {
     bytes_ += bytes;
     if (bytes_ > covered_) cover_anyway();
@@ -81,9 +82,11 @@ class LinkAccount {
     if (covered_ > own_ && covered_ - bytes_ > 2 * step_bytes) uncover();
   }
 
-  /// Errors: `busy` while more is held than `Limits::link_bytes`.
+  /// Errors: `busy` while more is held than `Limits::link_bytes`, or than `Limits::all_link_bytes` had room for when `add`
+  ///         charged it. Links that held theirs before are not asked to go.
   void expect_room() const {
     if (bytes_ > most_) refuse("this link", bytes_, "Limits::link_bytes", most_);
+    if (is_beyond_all_) refuse_for_all();
   }
 
   /// What is charged now.
@@ -99,21 +102,26 @@ class LinkAccount {
                                           ": read what the server sends, or ask for less at a time");
   }
 
+  [[noreturn]] static void refuse_for_all() {
+    throw StateError(StateErrc::busy,
+                     "all links together hold as much as Limits::all_link_bytes allows: try again later");
+  }
+
   void cover(std::size_t bytes) {
     const std::size_t wanted = bytes_ + bytes;
     if (wanted > most_) refuse("this link", wanted, "Limits::link_bytes", most_);
     if (wanted <= covered_) return;
     const std::size_t more = steps(wanted - covered_);
-    if (server_ && !server_->take(more)) {
-      throw StateError(StateErrc::busy,
-                       "all links together hold as much as Limits::all_link_bytes allows: try again later");
-    }
+    if (server_ && !server_->take(more)) refuse_for_all();
     covered_ += more;
   }
 
   void cover_anyway() {
     const std::size_t more = steps(bytes_ - covered_);
-    if (server_) server_->add(more);
+    if (server_ && !server_->take(more)) {
+      server_->add(more);
+      is_beyond_all_ = true;
+    }
     covered_ += more;
   }
 
@@ -121,6 +129,7 @@ class LinkAccount {
     const std::size_t kept = std::max(own_, bytes_ + step_bytes);
     if (server_) server_->give_back(covered_ - kept);
     covered_ = kept;
+    is_beyond_all_ = false;
   }
 
   static std::size_t steps(std::size_t bytes) { return (bytes + step_bytes - 1) / step_bytes * step_bytes; }
@@ -130,6 +139,7 @@ class LinkAccount {
   std::size_t bytes_ = 0;
   // Invariant: covered_ - own_ is taken from the server's account.
   std::size_t covered_;
+  bool is_beyond_all_ = false;  // `add` covered more than the server had room for
   std::shared_ptr<ServerAccount> server_;
 };
 
