@@ -32,6 +32,7 @@ inline constexpr CodePoints unprintable[] = {
     {0x200b, 0x200f},    // zero width characters, directional marks
     {0x2028, 0x202e},    // line and paragraph separators, directional embeddings and overrides
     {0x2060, 0x206f},    // word joiner, invisible operators, directional isolates
+    {0x2800, 0x2800},    // Braille without a dot
     {0x3164, 0x3164},    // Hangul filler
     {0xd800, 0xdfff},    // surrogates
     {0xfdd0, 0xfdef},    // no characters

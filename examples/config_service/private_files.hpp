@@ -77,7 +77,7 @@ enum class Privacy {
 
 /// Refuses an open file or folder that another user owns, or that others may read or change more than they should.
 /// A file of root's may be readable by a group, as services have it.
-inline struct stat check_privacy(int file, const std::string& path, Privacy privacy) {
+inline void check_privacy(int file, const std::string& path, Privacy privacy) {
   struct stat info {};
   if (::fstat(file, &info) != 0)
     refuse_file(path, std::string("can't be looked at: ") + std::strerror(errno));
@@ -99,7 +99,6 @@ inline struct stat check_privacy(int file, const std::string& path, Privacy priv
                           ": type" + (is_roots ? ", as root,  chmod " : "  chmod ") + mode + " " +
                           shell_quoted(path));
   }
-  return info;
 }
 
 /// A folder that nobody else may change; with `makes`, it and its parents are made where they are missing, for their
@@ -107,7 +106,8 @@ inline struct stat check_privacy(int file, const std::string& path, Privacy priv
 /// Errors: Failure, also for a symbolic link, whose target could be anybody's.
 inline Descriptor open_private_folder(const std::string& folder, bool makes) {
   std::string path = folder;
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();  // behind a slash, a link would be followed
+  // Behind a slash, or as the parent of ".", a link would be followed.
+  while (path.size() > 1 && (path.ends_with('/') || path.ends_with("/."))) path.pop_back();
   const auto fail = [&] {
     const int error = errno;
     const bool is_link = fs::is_symlink(fs::symlink_status(path));
@@ -169,9 +169,13 @@ inline std::string read_private_file(const PrivateFile& from, Privacy privacy) {
     refuse_file(from.path, std::string("can't be read: ") +
                                (errno == ELOOP ? "it is a symbolic link" : std::strerror(errno)));
   }
-  const struct stat info = check_privacy(file.get(), from.path, privacy);
-  if (!S_ISREG(info.st_mode) && !(from.folder < 0 && S_ISFIFO(info.st_mode)))
+  struct stat info {};
+  // Before its mode is judged: the mode of a device or a folder is not to be changed for our sake.
+  if (::fstat(file.get(), &info) == 0 && !S_ISREG(info.st_mode) &&
+      !(from.folder < 0 && S_ISFIFO(info.st_mode))) {
     refuse_file(from.path, "is no file");
+  }
+  check_privacy(file.get(), from.path, privacy);
   return read_all(file.get(), from.path);
 }
 

@@ -263,6 +263,8 @@ chmod 700 $dir
 ln -s below made/link
 refused "symbolic link" made/link
 refused "symbolic link" made/link/
+refused "symbolic link" made/link/.
+expect 3 "is no file" service get /b/0 --dir $dir --password-file /dev/zero --connect 127.0.0.1:1
 mv $dir/password made/elsewhere
 ln -s ../elsewhere $dir/password
 refused "symbolic link" $dir
