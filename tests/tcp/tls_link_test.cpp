@@ -516,7 +516,10 @@ TEST_CASE("the client refuses a server that is not the one it means") {
     CHECK(links.server_owner->reason == StateErrc::tls_failed);
     CHECK_THAT(links.server_owner->detail, contains_text("alert"));
   };
-  SECTION("another authority") { refuses(server(stranger), client_context(), "localhost", "self-signed"); }
+  SECTION("another authority") {
+    refuses(server(stranger), client_context(), "localhost",
+            "self-signed certificate, and none of those that are trusted here");
+  }
   SECTION("expired") { refuses(server(expired), trusting(expired), "localhost", "expired"); }
   SECTION("another host name") {
     refuses(server(elsewhere), trusting(elsewhere), "localhost", "expected 'localhost'");
@@ -574,7 +577,7 @@ TEST_CASE("mutual TLS: the subject of the client's certificate is told, a client
     CHECK(links.server_owner->opened == 0);
     CHECK(links.server_owner->reason == StateErrc::tls_failed);
     CHECK(links.client_owner->reason == StateErrc::certificate_rejected);
-    CHECK_THAT(links.client_owner->detail, contains_text("refused our certificate"));
+    CHECK_THAT(links.client_owner->detail, contains_text("this client has none"));
   }
   SECTION("a stranger") {
     LinkPair links(io, TlsContext(tls),

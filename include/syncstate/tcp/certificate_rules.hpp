@@ -176,6 +176,10 @@ inline std::string certificate_fault(const SSL* ssl, std::string_view expected_n
   std::string text = X509_verify_cert_error_string(error);
   if (error == X509_V_ERR_HOSTNAME_MISMATCH || error == X509_V_ERR_IP_ADDRESS_MISMATCH) {
     text += ", expected '" + std::string(expected_name) + "'";
+  } else if (error == X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT ||
+             error == X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN ||
+             error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY) {
+    text += ", and none of those that are trusted here";
   }
   const auto* check = static_cast<const PeerCheck*>(SSL_get_ex_data(ssl, peer_check_index()));
   if (check != nullptr && !check->fault.empty()) text += ": " + check->fault;

@@ -142,11 +142,12 @@ inline void use_certificate(SSL_CTX* context, const PemSource& certificate, cons
 /// Makes every certificate in `source` a trust anchor, roots or not: naming one is trusting it.
 inline void trust(SSL_CTX* context, const PemSource& source, bool names_client_authorities) {
   X509_STORE* store = SSL_CTX_get_cert_store(context);
-  for (const X509Ptr& certificate : read_certificates(source, "the trusted certificates")) {
+  const char* const what = names_client_authorities ? "the clients' authorities" : "the trusted certificates";
+  for (const X509Ptr& certificate : read_certificates(source, what)) {
     ERR_clear_error();
     if (X509_STORE_add_cert(store, certificate.get()) != 1 ||
         (names_client_authorities && SSL_CTX_add_client_CA(context, certificate.get()) != 1)) {
-      refuse_pem(source, "the trusted certificates", take_openssl_message());
+      refuse_pem(source, what, take_openssl_message());
     }
   }
   X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);

@@ -531,6 +531,11 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       return close(held, StateErrc::certificate_rejected, verify_failure());
     }
     if (side_ == Side::client && is_about_our_certificate(error)) {
+      if (SSL_get_certificate(ssl_.get()) == nullptr) {
+        return close(
+            held, StateErrc::certificate_rejected,
+            "the server asks for a certificate, and this client has none: use ClientTls::with_certificate");
+      }
       return close(held, StateErrc::certificate_rejected,
                    "the server refused our certificate: " + detail::openssl_message(error));
     }
