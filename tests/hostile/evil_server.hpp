@@ -7,6 +7,7 @@
 #include <openssl/bio.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -148,6 +149,11 @@ class EvilServer {
   }
 
   void run() {
+    // Writing to a client that has closed is an error for this thread, and no signal that ends the process.
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    ::sigaddset(&signals, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     while (!is_stopped_) {
       const syncstate::tcp::NativeSocket socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (!socket.is_open()) continue;

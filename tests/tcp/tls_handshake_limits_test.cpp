@@ -6,7 +6,10 @@
 #include <string_view>
 #include <utility>
 
+#include "hostile/attacker.hpp"
+#include "hostile/evil_server.hpp"
 #include "support/catch.hpp"
+#include "syncstate/tcp.hpp"
 #include "syncstate/tcp/hello_guard.hpp"
 #include "tcp/link_harness.hpp"
 
@@ -89,6 +92,33 @@ std::string record(std::string_view content, char kind = 22) {
   return kind + std::string("\3\1", 2) + number(content.size(), 2) + std::string(content);
 }
 std::string client_hello(std::size_t claimed) { return std::string(1, '\1') + number(claimed, 3); }
+
+// A client's context that shows this certificate.
+std::shared_ptr<SSL_CTX> client_showing(const support::Certificate& certificate) {
+  auto context = RawPeer::make_context(false);
+  const auto leaf = std::move(
+      ss::tcp::detail::read_certificates(ss::tcp::detail::PemSource::text(certificate.pem), "a certificate")
+          .front());
+  const auto key = ss::tcp::detail::read_private_key(ss::tcp::detail::PemSource::text(certificate.key_pem));
+  REQUIRE(SSL_CTX_use_certificate(context.get(), leaf.get()) == 1);
+  REQUIRE(SSL_CTX_use_PrivateKey(context.get(), key.get()) == 1);
+  return context;
+}
+
+// Why a remote with these options can't use its server.
+std::string refusal_of_remote(ss::tcp::RemoteOptions options) {
+  options.tls = ClientTls::from_pem(data::certificate_pem);
+  options.password = "a password";
+  const auto remote = std::make_shared<ss::tcp::TcpStateRemote>(std::move(options));
+  ss::StateMap<std::string, std::string> map(remote);
+  map.push("a key", "");
+  try {
+    map.freeze(hostile::patience);
+  } catch (const StateError& error) {
+    return error.what();
+  }
+  return "none";
+}
 
 bool passes(ss::tcp::detail::HelloGuard& guard, std::string_view bytes) {
   return guard.passes(ss::as_byte_view(bytes));
@@ -244,16 +274,11 @@ TEST_CASE("a client's certificates may take so many bytes together") {
   const support::Certificate authority = support::make_certificate({.common_name = "an authority"});
   const support::Certificate client =
       support::make_certificate({.common_name = "a client", .issuer = &authority, .is_authority = false});
-  const auto context = RawPeer::make_context(false);
+  const auto context = client_showing(client);
   const auto read = [](const std::string& pem) {
     return std::move(
         ss::tcp::detail::read_certificates(ss::tcp::detail::PemSource::text(pem), "a certificate").front());
   };
-  REQUIRE(SSL_CTX_use_certificate(context.get(), read(client.pem).get()) == 1);
-  REQUIRE(SSL_CTX_use_PrivateKey(
-              context.get(),
-              ss::tcp::detail::read_private_key(ss::tcp::detail::PemSource::text(client.key_pem)).get()) ==
-          1);
   const ServerTls tls = server_tls().require_client_certificates_pem(authority.pem);
   CHECK(Handshake(tls, context).opens());
   for (int i = 0; i < 60; ++i)
@@ -288,6 +313,61 @@ TEST_CASE("a client closes a link whose server sends session tickets without end
       io, [&] { return owner->closed == 1; }, exchange));
   CHECK_THAT(owner->detail, contains_text("session tickets"));
   CHECK(owner->received.size() <= ss::tcp::TlsLinkOptions().key_updates_per_minute);
+}
+
+TEST_CASE("the limits that a server is given hold for the handshakes of its links", "[tcp]") {
+  using Server = ss::tcp::TcpStateServer<std::string, std::string, int>;
+  ss::tcp::ServerOptions options{.endpoint = "127.0.0.1:0", .tls = server_tls(), .password = "a password"};
+  options.limits.authentication_time = 10 * hostile::patience;  // so that nothing else closes a link
+  SECTION("the bytes of a ClientHello") {
+    options.limits.client_hello_bytes = 1'000;
+    Server server(options);
+    server.start();
+    const NativeSocket socket = hostile::connect_from("127.0.0.1", server.endpoint());
+    REQUIRE(hostile::send_raw(socket, record(client_hello(1'001))));
+    CHECK(hostile::waits_for_close(socket));
+  }
+  SECTION("the bytes of a client's certificates") {
+    const support::Certificate authority = support::make_certificate({.common_name = "an authority"});
+    const support::Certificate client =
+        support::make_certificate({.common_name = "a client", .issuer = &authority, .is_authority = false});
+    options.limits.certificate_chain_bytes = 100;
+    options.tls = options.tls.require_client_certificates_pem(authority.pem);
+    Server server(options);
+    server.start();
+    hostile::Attacker peer("127.0.0.1", server.endpoint(), client_showing(client));
+    peer.shake_hands();  // as far as the client knows, it may have done that
+    CHECK(peer.waits_for_close());
+  }
+  SECTION("key updates") {
+    options.limits.key_updates_per_minute = 2;
+    Server server(options);
+    server.start();
+    hostile::Attacker peer("127.0.0.1", server.endpoint());
+    REQUIRE(peer.shake_hands());
+    for (int i = 0; i < 3; ++i) {
+      REQUIRE(SSL_key_update(peer.peer().ssl(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
+      REQUIRE(SSL_do_handshake(peer.peer().ssl()) == 1);
+    }
+    CHECK(peer.waits_for_close());
+  }
+}
+
+TEST_CASE("the limits that a remote is given hold for the handshakes of its links", "[tcp]") {
+  // OpenSSL sends two session tickets behind each handshake unless it is told not to.
+  const hostile::EvilServer server([](hostile::EvilLink& link) {
+    link.welcome("a password");
+    link.await<ss::protocol::Goodbye>();
+  });
+  ss::tcp::RemoteOptions options{.endpoint = server.endpoint()};
+  SECTION("the bytes of the server's certificates") {
+    options.limits.certificate_chain_bytes = 100;
+    CHECK_THAT(refusal_of_remote(options), contains_text("excessive message size"));
+  }
+  SECTION("session tickets") {
+    options.limits.key_updates_per_minute = 1;
+    CHECK_THAT(refusal_of_remote(options), contains_text("too many key updates or session tickets"));
+  }
 }
 
 }  // namespace tls_handshake_limits_test
