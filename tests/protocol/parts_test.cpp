@@ -274,6 +274,21 @@ TEST_CASE("wrong proofs bar an address for a minute", "[protocol][guarantee_9]")
   CHECK_FALSE(table.is_barred("a", t0 + 200s));
 }
 
+TEST_CASE("the proofs of a barred address are not told apart, and do not count", "[protocol][guarantee_9]") {
+  using Standing = wire::ProofStanding;
+  LinkTable table{Limits()};
+  for (int i = 0; i < 10; ++i) CHECK(table.proof_checked(1, "a", Standing::wrong, t0));
+  // Links of other threads were let go on with their proofs before the tenth of these was wrong.
+  for (const Standing standing : {Standing::right, Standing::retired, Standing::wrong}) {
+    CHECK_FALSE(table.proof_checked(2, "a", standing, t0 + 1s));
+    CHECK(table.proof_checked(3, "b", standing, t0 + 1s));
+  }
+  CHECK(table.is_barred("a", t0 + 59'999ms));
+  for (const Standing standing : {Standing::right, Standing::retired, Standing::wrong}) {
+    CHECK(table.proof_checked(4, "a", standing, t0 + 60s));
+  }
+}
+
 TEST_CASE("links opened side by side have ten wrong proofs together", "[protocol][guarantee_9]") {
   inproc::VirtualTime time;
   const auto port = std::make_shared<inproc::Port>();

@@ -1,6 +1,8 @@
 // Hello, time, and bytes from whoever is no peer of ours: both sessions, without a socket.
+#include <memory>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "session_harness.hpp"
@@ -144,6 +146,28 @@ TEST_CASE("an address with too many wrong proofs is busy, whatever it proves", "
   server.feed(hello_frame());
   CHECK(server.log.close_reason() == StateErrc::busy);
   CHECK(goodbye_in(server.take()) == StateErrc::busy);
+}
+
+TEST_CASE("an address that is barred while a proof is checked is busy, whatever the proof", "[protocol]") {
+  for (const std::string password : {"secret", "former", "guess"}) {
+    INFO(password);
+    const auto known = std::make_shared<const wire::Passwords>(std::vector<std::string>{"secret"},
+                                                               std::vector<std::string>{"former"});
+    const Limits limits;
+    wire::ServerSession session(limits, t0);
+    session.on_open(known, test_binding(), false, t0);
+    StateErrc closed{};
+    session.on_bytes(hello_frame(password), t0, [&](const auto& action) {
+      using Action = std::decay_t<decltype(action)>;
+      if constexpr (std::is_same_v<Action, wire::ProofChecked>) session.set_busy(true);
+      if constexpr (std::is_same_v<Action, wire::CloseSession>) closed = action.reason;
+    });
+    CHECK(closed == StateErrc::busy);
+    CHECK_FALSE(session.is_authenticated());
+    Bytes out;
+    session.produce(out);
+    CHECK(goodbye_in(out) == StateErrc::busy);
+  }
 }
 
 TEST_CASE("peers without a common version say so", "[protocol]") {
