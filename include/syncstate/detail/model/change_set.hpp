@@ -180,8 +180,7 @@ class ChangeSet {
   }
 
   [[nodiscard]] std::size_t slot_of(std::uint32_t ordinal, HashSeed seed) const {
-    return static_cast<std::size_t>(fold_multiply(ordinal ^ seed.first, seed.second | 1)) &
-           (index_.size() - 1);
+    return static_cast<std::size_t>(hash_ordinal(ordinal, seed)) & (index_.size() - 1);
   }
 
   std::vector<Change> changes_;
