@@ -162,6 +162,34 @@ TEST_CASE("a client that asks for many senders takes the room of no other identi
   }
 }
 
+TEST_CASE("a link has one sender for a map at a time, and one of its making is remembered") {
+  CertifiedWorld world;
+  Client client(world, "192.0.2.1");
+  protocol::ChannelId channel = 1;
+  const auto ask_on_next_channel = [&](std::uint64_t known) {
+    client.peer->forget();
+    client.peer->send(open_of(world.hash, ++channel));
+    client.peer->send(protocol::GetSender{channel, known});
+    world.time.run_ready();
+  };
+  const auto sender_of_next_channel = [&](std::uint64_t known) {
+    client.peer->send(protocol::CloseChannel{channel});
+    ask_on_next_channel(known);
+    return client.peer->find<protocol::SenderMessage>().value().sender;
+  };
+  const std::uint64_t first = client.sender;
+  const std::uint64_t second = sender_of_next_channel(0);
+  CHECK(second != first);
+  CHECK(sender_of_next_channel(second) == second);
+  const std::uint64_t third = sender_of_next_channel(first);  // which was forgotten for the second
+  CHECK(third != first);
+  CHECK(sender_of_next_channel(third) == third);
+  // The channel is open still.
+  ask_on_next_channel(0);
+  CHECK_FALSE(client.peer->find<protocol::SenderMessage>());
+  CHECK(client.peer->goodbye() == StateErrc::protocol_error);
+}
+
 TEST_CASE("no text that a server reports or sends names the id of a sender") {
   CertifiedWorld world;
   std::string texts;
