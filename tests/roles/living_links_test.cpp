@@ -6,6 +6,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -315,45 +316,78 @@ TEST_CASE("recheck closes a channel when nothing is allowed on it, behind the an
   CHECK_FALSE(peer->find<protocol::UpdateIdMessage>());
 }
 
+namespace {
+
+/// A guest by hand that follows a map on channel 1 and sends events there.
+struct SendingGuest {
+  SendingGuest(World& world, const MapHash& hash)
+      : peer(connect_raw(world.time, *world.port, password, guest_address)) {
+    peer->send(open_of(hash, 1, protocol::FollowMode::merged));
+    world.time.run_ready();
+    peer->send(protocol::GetSender{1, 0});
+    world.time.run_ready();
+    peer->send(protocol::EventType{1, event.type_name});
+    message.channel = 1;
+    message.bytes = event.bytes;
+  }
+  SendingGuest(const SendingGuest&) = delete;
+  SendingGuest& operator=(const SendingGuest&) = delete;
+
+  void send_one() {
+    ++message.number;
+    peer->send(message);
+  }
+  [[nodiscard]] bool is_refused() const { return peer->find<protocol::Refused>().has_value(); }
+
+  std::shared_ptr<RawPeer> peer;
+  SerializedEvent event = serialize_event(set_key("key01", "x"));
+  protocol::EventMessage message;
+};
+
+}  // namespace
+
 TEST_CASE("a revoked channel takes no more events, so its refusal does not wait for them") {
   Rights rights;
   World world(rights.options());
   const Handle handle = world.host();
-  const auto peer = connect_raw(world.time, *world.port, password, guest_address);
-  auto open = open_of(handle.hash());
-  open.mode = protocol::FollowMode::merged;
-  peer->send(open);
-  world.time.run_ready();
-  peer->send(protocol::GetSender{1, 0});
-  world.time.run_ready();
-  const SerializedEvent event = serialize_event(set_key("key01", "x"));
-  protocol::EventMessage message;
-  message.channel = 1;
-  message.bytes = event.bytes;
-  peer->send(protocol::EventType{1, event.type_name});
-  const auto send_one = [&] {
-    ++message.number;
-    peer->send(message);
+  SendingGuest guest(world, handle.hash());
+  // Events are always under way, as from a client that never pauses.
+  const auto go_on_until = [&](auto is_reached) {
+    for (int i = 0; i < 200; ++i) {
+      if (is_reached()) return true;
+      guest.send_one();
+      world.run_steps(1);
+    }
+    return false;
   };
-  send_one();
-  REQUIRE(world.wait([&] { return !world.runs.empty(); }, 1s));
+  REQUIRE(go_on_until([&] { return world.runs.size() >= 10; }));
   rights.follow = false;
   world.server->recheck();
-  // An event is always under way, as from a client that never pauses.
-  bool is_refused = false;
-  for (int i = 0; i < 50 && !is_refused; ++i) {
-    send_one();
-    world.run_steps(3);
-    is_refused = peer->find<protocol::Refused>().has_value();
-  }
-  REQUIRE(is_refused);
+  REQUIRE(go_on_until([&] { return guest.is_refused(); }));
   world.time.run_ready();
   // What ran is answered, and nothing else is.
   std::uint64_t answered = 0;
-  for (const auto& answer : peer->all<protocol::Answer>()) answered += answer.more + 1;
+  for (const auto& answer : guest.peer->all<protocol::Answer>()) answered += answer.more + 1;
   CHECK(answered == world.runs.size());
-  CHECK(answered < message.number);
-  CHECK(peer->is_open());
+  CHECK(answered < guest.message.number);
+  CHECK(guest.peer->is_open());
+}
+
+TEST_CASE("no diff goes out on a revoked channel while its refusal waits for an event") {
+  Rights rights;
+  World world(rights.options());
+  const Handle handle = world.host();
+  SendingGuest guest(world, handle.hash());
+  guest.send_one();
+  REQUIRE(world.wait([&] { return !world.runs.empty(); }, 1s));
+  rights.follow = false;
+  world.server->recheck();
+  handle.modify([](Map& state) { state.set("key02", "secret"); });
+  REQUIRE(world.wait([&] { return guest.is_refused(); }, 1s));
+  CHECK(guest.peer->find<protocol::Answer>());
+  for (const auto& frame : guest.peer->received()) {
+    CHECK(as_string_view(frame.body).find("secret") == std::string_view::npos);
+  }
 }
 
 TEST_CASE("an event that was under way when its right was taken has an effect, or is forbidden") {
@@ -540,6 +574,41 @@ TEST_CASE("a map that comes while a right to it goes is not opened") {
   CHECK_NOTHROW(world.make_map(world.connect()));
   CHECK_FALSE(guest->find<protocol::Opened>());
   CHECK(guest->find<protocol::Refused>());
+}
+
+TEST_CASE("a map that another client brings is not opened for who lost the right to it while it came") {
+  Rights rights;
+  World world(rights.options());
+  const Map brought = make_master(4);
+  protocol::Open open = open_of(brought.hash());
+  const auto owner = connect_raw(world.time, *world.port, password, "127.0.0.1");
+  owner->send(open);
+  world.time.run_ready();
+  REQUIRE(owner->find<protocol::UploadWanted>());
+  SECTION("as one who follows it") { open.mode = protocol::FollowMode::merged; }
+  SECTION("as one who only has it open") {}
+  const auto guest = connect_raw(world.time, *world.port, password, guest_address);
+  guest->send(open);
+  world.time.run_ready();
+  CHECK_FALSE(guest->find<protocol::Refused>());
+  const bool follows = open.mode != protocol::FollowMode::none;
+  rights = Rights{.init = false, .follow = false, .fetch = follows, .send_event = false};
+  Bytes state;
+  ByteWriter out(state);
+  for (const auto& [key, value] : brought) {
+    out.put_sized(key);
+    out.put_sized(value);
+  }
+  protocol::Upload upload;
+  upload.channel = 1;
+  upload.bytes = state;
+  owner->send(upload);
+  owner->send(protocol::UploadEnd{1});
+  world.time.run_ready();
+  CHECK(owner->find<protocol::Opened>());
+  CHECK_FALSE(guest->find<protocol::Opened>());
+  REQUIRE(guest->find<protocol::Refused>());
+  CHECK(guest->find<protocol::Refused>()->reason == StateErrc::forbidden);
 }
 
 }  // namespace syncstate::testing::living_links_test
