@@ -59,7 +59,7 @@ struct InitialCursor {
   std::uint32_t next_key = 0;
   std::uint64_t offset = 0;  ///< how much of that key's entry went out already
   std::shared_ptr<const Bytes>
-      entry{};  ///< the source's: with an offset, the whole entry, shared with others
+      entry{};  ///< the source's: with an offset, the whole entry, shared by all cursors within it
 };
 
 /// A map's initial state, encoded: what an upload or a fetch carries.
@@ -73,7 +73,8 @@ class InitialSource {
   /// Appends a piece of at most `budget` bytes, laid out as `Upload` says, from the cursor on, and moves it. Returns
   /// false, and appends nothing, when nothing was left.
   /// Threads   : any; each cursor in one at a time.
-  /// Complexity: O(budget), and once for each entry larger than that its encoding.
+  /// Complexity: O(budget), and its encoding for each entry larger than that, once for all cursors that are within the
+  ///             entry at the time.
   virtual bool encode_initial(InitialCursor& cursor, std::size_t budget, Bytes& out) const = 0;
 
   /// The map that this is a part of; null where that is of no interest.

@@ -6,14 +6,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <utility>
 
 #include "syncstate/bytes.hpp"
 #include "syncstate/codec.hpp"
 #include "syncstate/detail/model/frozen_state.hpp"
+#include "syncstate/detail/wire/large_entries.hpp"
 #include "syncstate/protocol/diff_source.hpp"
 
 namespace syncstate::detail {
@@ -71,40 +70,57 @@ inline void append_value_part(std::uint32_t ordinal, ByteView value, std::uint64
 
 /// An initial state as a source of the bytes that `upload` and `fetch` carry.
 ///
-/// An entry larger than a piece is encoded once by each who sends it; who send it at the same time share the bytes, own
-/// them together, and the bytes end with the last of them. Entries of strings are never encoded: their parts are copied from where they lie.
+/// An entry larger than a piece is encoded once for all cursors that are within it at the time; they own the bytes
+/// together, and the bytes end with the last of them. Other entries are never kept: one that does not fit the rest of a
+/// piece opens the next piece. Entries of strings are never encoded: their parts are copied from where they lie.
 template <class K, class V>
 class FrozenSource final : public protocol::InitialSource {
  public:
   explicit FrozenSource(std::shared_ptr<const FrozenState<K, V>> frozen) : frozen_(std::move(frozen)) {}
 
+  /// Complexity: O(budget), however many cursors are under way; and once for all cursors that are within an entry larger
+  ///             than the budget its encoding.
   bool encode_initial(protocol::InitialCursor& cursor, std::size_t budget, Bytes& out) const override {
     const std::size_t start = out.size();
+    std::uint32_t next_large = next_large_from(cursor.next_key);
     while (cursor.next_key < frozen_->size() && out.size() - start < budget) {
+      const bool is_large = cursor.next_key == next_large;
       const std::size_t room = budget - (out.size() - start);
-      if (!append_part(cursor, budget, room, out)) break;
+      if (!append_part(cursor, is_large, budget, room, out)) break;
       cursor.offset = 0;
       cursor.entry.reset();
       ++cursor.next_key;
+      if (is_large) next_large = next_large_from(cursor.next_key);
     }
     return out.size() != start;
   }
 
  private:
+  static constexpr bool is_all_bytes = is_byte_like<K> && is_byte_like<V>;
+
+  [[nodiscard]] std::uint32_t next_large_from(std::uint32_t ordinal) const {
+    return is_all_bytes ? LargeEntries::none : large_.next_from(ordinal);
+  }
+
   /// Appends what is left of the entry at the cursor, or as much as there is room for. Returns whether that was all.
-  bool append_part(protocol::InitialCursor& cursor, std::size_t budget, std::size_t room, Bytes& out) const {
-    if constexpr (is_byte_like<K> && is_byte_like<V>) {
+  bool append_part(protocol::InitialCursor& cursor, bool is_large, std::size_t budget, std::size_t room,
+                   Bytes& out) const {
+    if constexpr (is_all_bytes) {
       return append_bytes(cursor, room, out);
     } else {
-      if (!cursor.entry) {
+      if (!cursor.entry && is_large) {
+        cursor.entry = large_.share(cursor.next_key, [&] { return encoding_of(cursor.next_key); });
+      } else if (!cursor.entry) {
         const std::size_t entry_start = out.size();
         append_entry_of(cursor.next_key, out);
-        if (cursor.offset == 0 && out.size() - entry_start <= room) return true;
-        // It goes on in another piece: from here on its bytes are kept, where they are not some few.
-        auto entry =
-            std::make_shared<Bytes>(out.begin() + static_cast<std::ptrdiff_t>(entry_start), out.end());
+        const std::size_t size = out.size() - entry_start;
+        if (size <= room) return true;
+        if (size > budget) {
+          const auto begin = out.begin() + static_cast<std::ptrdiff_t>(entry_start);
+          cursor.entry = large_.share(cursor.next_key, [&] { return Bytes(begin, out.end()); });
+        }
         out.resize(entry_start);
-        cursor.entry = entry->size() > budget ? share(cursor.next_key, std::move(entry)) : std::move(entry);
+        if (!cursor.entry) return false;
       }
       return append_rest(cursor, ByteView(*cursor.entry), room, out);
     }
@@ -144,18 +160,16 @@ class FrozenSource final : public protocol::InitialSource {
     append_sized(frozen_->initial(ordinal), out);
   }
 
-  std::shared_ptr<const Bytes> share(std::uint32_t ordinal, std::shared_ptr<const Bytes> entry) const {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(shared_, [](const auto& known) { return known.second.expired(); });
-    std::weak_ptr<const Bytes>& known = shared_[ordinal];
-    if (auto other = known.lock()) return other;  // somebody else was faster
-    known = entry;
-    return entry;
+  /// Returns an entry's bytes, in no more room than they take.
+  [[nodiscard]] Bytes encoding_of(std::uint32_t ordinal) const {
+    Bytes bytes;
+    append_entry_of(ordinal, bytes);
+    bytes.shrink_to_fit();
+    return bytes;
   }
 
   std::shared_ptr<const FrozenState<K, V>> frozen_;
-  mutable std::mutex mutex_;
-  mutable std::map<std::uint32_t, std::weak_ptr<const Bytes>> shared_;  // large entries that are on their way
+  mutable LargeEntries large_;  // stays empty where keys and values are bytes
 };
 
 }  // namespace syncstate::detail
