@@ -253,7 +253,7 @@ const std::vector<Kind>& kinds() {
        }},
       {"half a frame of any kind, a byte to a record at its end",
        [](Flood& flood, const Target&) {
-         const ss::Bytes content(mebibyte - 100);
+         const ss::Bytes content(mebibyte_bytes - 100);
          ss::Bytes frame;
          protocol::append_frame(frame, protocol::EventPart{1, content});
          frame.resize(frame.size() - 1);
