@@ -276,7 +276,8 @@ TEST_CASE("wrong proofs bar an address for a minute", "[protocol][guarantee_9]")
 
 TEST_CASE("the proofs of a barred address are not told apart, and do not count", "[protocol][guarantee_9]") {
   using Standing = wire::ProofStanding;
-  LinkTable table{Limits()};
+  const Limits limits;
+  LinkTable table(limits);
   for (int i = 0; i < 10; ++i) CHECK(table.proof_checked(1, "a", Standing::wrong, t0));
   // Links of other threads were let go on with their proofs before the tenth of these was wrong.
   for (const Standing standing : {Standing::right, Standing::retired, Standing::wrong}) {

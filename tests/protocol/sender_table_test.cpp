@@ -9,6 +9,7 @@
 
 #include "support/allocated_bytes.hpp"
 #include "support/catch.hpp"
+#include "support/sanitized.hpp"
 #include "syncstate/detail/server/answer_room.hpp"
 #include "syncstate/detail/server/event_turns.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
@@ -296,7 +297,8 @@ TEST_CASE("what senders and their answers count for is the memory that they take
   CHECK(left == 0);
   INFO("taken " << taken << ", counted " << counted);
   CHECK(taken <= counted + counted / 50 + 2'048);
-  CHECK(counted <= taken + taken / 4);
+  // The allocator that AddressSanitizer has rounds nothing up, which is part of what is counted.
+  if (!support::is_sanitized) CHECK(counted <= taken + taken / 4);
 }
 
 TEST_CASE("answers that are forgotten give their room back", "[protocol][account]") {

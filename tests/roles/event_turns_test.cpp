@@ -145,6 +145,24 @@ TEST_CASE("events that wait count what they keep of their sender's certificate")
   CHECK(*stage.bytes == before);
 }
 
+TEST_CASE("events that still wait when their map goes are freed") {
+  SharedBytesCount bytes;
+  {
+    Stage stage;
+    bytes = stage.bytes;
+    const bool is_gone = GENERATE(false, true);
+    for (int i = 0; i < 3; ++i) {
+      const InletPtr inlet = stage.make_inlet();
+      const std::uint64_t sender = stage.hold(inlet, 0);
+      for (std::uint64_t number = 1; number <= 40; ++number) stage.send(inlet, sender, number);
+      if (is_gone) stage.turns.close(*inlet);
+    }
+    REQUIRE(stage.run_some(3));  // one of them has its turn
+    REQUIRE(*bytes > 0);
+  }
+  CHECK(*bytes == 0);
+}
+
 TEST_CASE("an event waits for one turn of each other link, however many events those links have sent") {
   Stage stage;
   constexpr std::size_t links = 16;

@@ -184,6 +184,16 @@ class EventTurns {
 
   /// `all` counts what waits for all maps of the server; `most` is its limit, in bytes.
   EventTurns(SharedBytesCount all, std::size_t most) : all_(std::move(all)), most_(most) {}
+  EventTurns(const EventTurns&) = delete;
+  EventTurns& operator=(const EventTurns&) = delete;
+  /// Drops what waits: a batch keeps its inlet, which keeps the queue that has the batch.
+  ~EventTurns() {
+    OwningChain<std::unique_ptr<EventBatch>> dropped;
+    if (current_) dropped.append(resolve(current_)->batches);
+    for (Queues* const waiting : {&live_, &gone_}) {
+      while (!waiting->is_empty()) dropped.append(waiting->pop_front()->batches);
+    }
+  }
 
   /// Gives a new inlet a queue of its own.
   void open(EventInlet& inlet) {
