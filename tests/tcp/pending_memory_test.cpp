@@ -148,7 +148,7 @@ TEST_CASE("a server's link keeps OpenSSL's buffers only once its client has prov
   CHECK(live_bytes - before > 16'000);
 }
 
-TEST_CASE("a link whose client does not read keeps one record that is sealed, and the rest of a piece") {
+TEST_CASE("a link whose client does not read keeps the rest of a piece, and at most 64 KiB that are sealed") {
   Pending t(0);
   SocketPair pair = connected_pair();
   RawPeer peer(std::move(pair.client), false);
@@ -177,7 +177,8 @@ TEST_CASE("a link whose client does not read keeps one record that is sealed, an
   // The account of the link is charged for the piece, see `ServerSession::produce`.
   const auto piece = static_cast<std::ptrdiff_t>(owner->frame_bytes);
   CHECK(taken > 16'000);
-  CHECK(taken <= piece + (20 << 10));
+  // One record, most of the time; how many depends on what the kernel took in between.
+  CHECK(taken <= piece + (64 << 10) + (20 << 10));
 }
 
 TEST_CASE("what begins with anything else than a handshake is refused with its first byte") {

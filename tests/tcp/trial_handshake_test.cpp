@@ -161,7 +161,11 @@ TEST_CASE("authorities that can vouch for no client are refused, and nothing cha
     Server server(options_with(tls));
     const std::string detail = refusal([&] { server.start(); });
     if (detail != "not refused") {
-      CHECK(refusal([&] { running.reload_tls(tls); }) == detail);
+      // The clock goes on between the two.
+      const auto until_clock = [](const std::string& text) {
+        return text.substr(0, text.find(", and the clock"));
+      };
+      CHECK(until_clock(refusal([&] { running.reload_tls(tls); })) == until_clock(detail));
       CHECK_THAT(detail, contains_text("file '" + files.authority + "'"));
     }
     return detail;
