@@ -75,12 +75,17 @@ enum class Privacy {
   public_  ///< nobody else may change it
 };
 
-/// Refuses an open file or folder that another user owns, or that others may read or change more than they should.
-/// A file of root's may be readable by a group, as services have it.
-inline void check_privacy(int file, const std::string& path, Privacy privacy) {
+/// What an open file or folder is, whose it is, and its mode.
+inline struct stat stat_of(int file, const std::string& path) {
   struct stat info {};
   if (::fstat(file, &info) != 0)
     refuse_file(path, std::string("can't be looked at: ") + std::strerror(errno));
+  return info;
+}
+
+/// Refuses an open file or folder that another user owns, or that others may read or change more than they should.
+/// A file of root's may be readable by a group, as services have it.
+inline void check_privacy(const struct stat& info, const std::string& path, Privacy privacy) {
   const bool is_folder = S_ISDIR(info.st_mode);
   const bool is_roots = info.st_uid == 0 && ::geteuid() != 0;
   if (info.st_uid != ::geteuid() && (is_folder || !is_roots)) {
@@ -128,7 +133,7 @@ inline Descriptor open_private_folder(const std::string& folder, bool makes) {
   }
   Descriptor opened(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!opened.is_open()) fail();
-  check_privacy(opened.get(), path, Privacy::public_);
+  check_privacy(stat_of(opened.get(), path), path, Privacy::public_);
   if (is_new && ::fchmod(opened.get(), 0700) != 0) fail();  // the umask may have taken our own rights, too
   return opened;
 }
@@ -169,13 +174,11 @@ inline std::string read_private_file(const PrivateFile& from, Privacy privacy) {
     refuse_file(from.path, std::string("can't be read: ") +
                                (errno == ELOOP ? "it is a symbolic link" : std::strerror(errno)));
   }
-  struct stat info {};
+  const struct stat info = stat_of(file.get(), from.path);
   // Before its mode is judged: the mode of a device or a folder is not to be changed for our sake.
-  if (::fstat(file.get(), &info) == 0 && !S_ISREG(info.st_mode) &&
-      !(from.folder < 0 && S_ISFIFO(info.st_mode))) {
+  if (!S_ISREG(info.st_mode) && !(from.folder < 0 && S_ISFIFO(info.st_mode)))
     refuse_file(from.path, "is no file");
-  }
-  check_privacy(file.get(), from.path, privacy);
+  check_privacy(info, from.path, privacy);
   return read_all(file.get(), from.path);
 }
 

@@ -86,6 +86,20 @@ void open_for_events(Flood& flood, protocol::ChannelId channel, const ss::MapHas
   flood.send(protocol::EventType{channel, ss::type_name<Set>()});
 }
 
+/// Sends an event this many times on a channel that is open for events.
+void send_events(Flood& flood, protocol::ChannelId channel, const Event& event, std::uint64_t count) {
+  const ss::Bytes content = event.serialize();
+  for (std::uint64_t i = 1; i <= count && !flood.is_over(); ++i)
+    flood.send(protocol::EventMessage{channel, i, content});
+}
+
+/// Sends an event this many times to the map that the server always hosts.
+void send_home(Flood& flood, const Target& target, const Event& event, std::uint64_t count) {
+  open_for_events(flood, 1, target.home_hash());
+  flood.read();
+  send_events(flood, 1, event, count);
+}
+
 /// Sends events for a map in whose hooks the first of them waits.
 void send_to_waiting_hooks(Flood& flood, std::size_t value_bytes) {
   const InitialState held = initial_state({{"held", "the hook waits"}});
@@ -95,9 +109,7 @@ void send_to_waiting_hooks(Flood& flood, std::size_t value_bytes) {
   flood.send(protocol::UploadEnd{1});
   REQUIRE(flood.wait_for<protocol::Opened>());
   open_for_events(flood, 2, held.map.hash());
-  const ss::Bytes content = Event{{"held", std::string(value_bytes, 'x')}}.serialize();
-  for (std::uint64_t i = 1; i <= many && !flood.is_over(); ++i)
-    flood.send(protocol::EventMessage{2, i, content});
+  send_events(flood, 2, Event{{"held", std::string(value_bytes, 'x')}}, many);
 }
 
 /// Sends initial states, each in frames of `frame`, for as long as the server wants any.
@@ -168,20 +180,12 @@ const std::vector<Kind>& kinds() {
        [](Flood& flood, const Target&) { send_to_waiting_hooks(flood, 1); }},
       {"event, of a MiB, that runs at once",
        [](Flood& flood, const Target& target) {
-         open_for_events(flood, 1, target.home_hash());
-         flood.read();
-         const ss::Bytes content = Event{{"a", std::string(mebibyte_bytes - 200, 'x')}}.serialize();
-         for (std::uint64_t i = 1; i <= 100 && !flood.is_over(); ++i)
-           flood.send(protocol::EventMessage{1, i, content});
+         send_home(flood, target, Event{{"a", std::string(mebibyte_bytes - 200, 'x')}}, 100);
        },
        false, true},
       {"event, that fails with a long text",
        [](Flood& flood, const Target& target) {
-         open_for_events(flood, 1, target.home_hash());
-         flood.read();
-         const ss::Bytes content = Event{{std::string(100'000, 'x'), ""}}.serialize();
-         for (std::uint64_t i = 1; i <= 1'000 && !flood.is_over(); ++i)
-           flood.send(protocol::EventMessage{1, i, content});
+         send_home(flood, target, Event{{std::string(100'000, 'x'), ""}}, 1'000);
        }},
       {"upload, of values that are not whole",
        [](Flood& flood, const Target&) {

@@ -310,7 +310,7 @@ TEST_CASE("fetches in flight share the encoding of a large initial value, howeve
   CHECK(side.encoded_large == 2);
   CHECK(side.states.size() == 2 * fetches);
   for (const auto& [request, bytes] : side.states) CHECK(bytes == side.expected);
-  // Nobody sends it any more, so the memory is gone, and another fetch makes it anew.
+  // No link sends it any more, so the memory is gone, and another fetch encodes it once more.
   side.encoded_large = 0;
   side.fetch(1);
   side.take_all();

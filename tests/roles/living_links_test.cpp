@@ -245,7 +245,7 @@ TEST_CASE("set_password while a connection is being made proves the new password
 
 // recheck
 
-TEST_CASE("recheck stops the diffs of whoever may not follow any longer, and gives them back") {
+TEST_CASE("recheck stops the diffs of a client that may not follow any longer, and gives them back") {
   Rights rights;
   World world(rights.options());
   const Handle handle = world.host();
@@ -504,7 +504,7 @@ TEST_CASE("a follower that is refused in the middle of a transfer stages nothing
   }
 }
 
-TEST_CASE("recheck takes an upload from whoever may not bring maps any longer, and asks the next one") {
+TEST_CASE("recheck takes an upload from a client that may not bring maps any longer, and asks the next one") {
   Rights rights;
   World world(rights.options());
   const protocol::Open open = open_of(make_master(4).hash());
@@ -576,7 +576,8 @@ TEST_CASE("a map that comes while a right to it goes is not opened") {
   CHECK(guest->find<protocol::Refused>());
 }
 
-TEST_CASE("a map that another client brings is not opened for who lost the right to it while it came") {
+TEST_CASE(
+    "a map that another client brings is not opened for a client that lost the right to it while it came") {
   Rights rights;
   World world(rights.options());
   const Map brought = make_master(4);
@@ -599,10 +600,7 @@ TEST_CASE("a map that another client brings is not opened for who lost the right
     out.put_sized(key);
     out.put_sized(value);
   }
-  protocol::Upload upload;
-  upload.channel = 1;
-  upload.bytes = state;
-  owner->send(upload);
+  owner->send(upload_of(state));
   owner->send(protocol::UploadEnd{1});
   world.time.run_ready();
   CHECK(owner->find<protocol::Opened>());

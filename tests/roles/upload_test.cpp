@@ -53,10 +53,7 @@ struct Trickler {
     ByteWriter out(entry);
     out.put_sized("key" + std::to_string(1'000'000 + ++sent));
     out.put_sized(std::string(sent == 1 ? first : 1, 'v'));
-    protocol::Upload upload;
-    upload.channel = 1;
-    upload.bytes = entry;
-    peer->send(upload);
+    peer->send(upload_of(entry));
   }
 
   std::size_t first;
@@ -158,10 +155,7 @@ TEST_CASE("an upload that comes to nothing gives its bytes back") {
     ByteWriter out(entry);
     out.put_sized(std::string_view("key"));
     out.put_sized(std::string(value_bytes, 'v'));
-    protocol::Upload upload;
-    upload.channel = 1;
-    upload.bytes = entry;
-    loser->send(upload);
+    loser->send(upload_of(entry));
     world.time.run_ready();
     CHECK_FALSE(loser->find<protocol::Refused>());
     if (end == End::channel_closed) loser->send(protocol::CloseChannel{1});
@@ -194,10 +188,7 @@ TEST_CASE("a map that a client brought counts while it is hosted") {
     const auto peer = connect_raw(world.time, *world.port, password);
     peer->send(open_of(map.hash()));
     world.time.run_ready();
-    protocol::Upload upload;
-    upload.channel = 1;
-    upload.bytes = entry;
-    peer->send(upload);
+    peer->send(upload_of(entry));
     peer->send(protocol::UploadEnd{1});
     world.time.run_ready();
     const auto refused = peer->find<protocol::Refused>();
@@ -309,10 +300,7 @@ TEST_CASE("owners of a large map that all bring it slowly do not make way for ea
       ByteWriter out(entry);
       out.put_sized(key_name(owner.next++));
       out.put_sized(std::string_view("brought"));
-      protocol::Upload upload;
-      upload.channel = 1;
-      upload.bytes = entry;
-      owner.peer->send(upload);
+      owner.peer->send(upload_of(entry));
     }
     world.time.advance(1s);
   }

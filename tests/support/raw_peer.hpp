@@ -162,6 +162,14 @@ inline protocol::Open open_of(const MapHash& hash, protocol::ChannelId channel =
   return open;
 }
 
+/// Entries of an initial state, which must outlive the message.
+inline protocol::Upload upload_of(ByteView entries, protocol::ChannelId channel = 1) {
+  protocol::Upload upload;
+  upload.channel = channel;
+  upload.bytes = entries;
+  return upload;
+}
+
 /// A client that has proved itself.
 inline std::shared_ptr<RawPeer> connect_raw(inproc::VirtualTime& time, inproc::Port& port,
                                             const std::string& word,

@@ -203,7 +203,7 @@ TEST_CASE(
   CHECK(server.disconnect(has_former_name) == 0);
 }
 
-TEST_CASE("a remote and a server read their files anew", "[tcp]") {
+TEST_CASE("a remote and a server read their files again when they are told to", "[tcp]") {
   struct Folder {
     Folder() {
       std::string name = (std::filesystem::temp_directory_path() / "syncstate-XXXXXX").string();

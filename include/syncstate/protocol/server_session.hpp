@@ -374,7 +374,7 @@ class ServerSession {
     return ready;
   }
 
-  /// Refuses the requests whose answers are not wholly sent, and whose map `is_refused` is true for.
+  /// Refuses the requests whose answers are not wholly sent and for whose map `is_refused` returns true.
   /// Complexity: O(requests), and a call for each.
   template <std::predicate<const MapHash&> F>
   void refuse_requests(StateErrc reason, F&& is_refused) {

@@ -107,7 +107,7 @@ class TcpStateRemote final : public RemoteClient {
     done.get_future().wait();
   }
 
-  /// Trusts, and shows, what `tls` says from the next connection on; a link that is live goes on. Files are read anew, also
+  /// From the next connection on, trusts and shows what `tls` says; a link that is live goes on. Files are read again, also
   /// where `tls` is what the remote was made with. Unless a link is live, the remote connects at once.
   /// Errors: `invalid_option` for a certificate, key or trusted certificates that can't be used; nothing has changed then.
   void reload_tls(ClientTls tls) {
@@ -117,7 +117,7 @@ class TcpStateRemote final : public RemoteClient {
     core().retry_now();
   }
 
-  /// Reads the files anew that the certificate, key and trusted certificates in use came from.
+  /// Reads the files of the certificate, key and trusted certificates in use again.
   /// Errors: as above.
   void reload_tls() {
     const std::lock_guard lock(tls_mutex_);

@@ -167,7 +167,7 @@ class TcpStateServer {
     options_.tls = std::move(tls);
   }
 
-  /// Reads the files anew that the certificate, key and authorities in use came from.
+  /// Reads the files of the certificate, key and authorities in use again.
   /// Errors: as above.
   void reload_tls() {
     const std::lock_guard lock(tls_mutex_);
@@ -190,7 +190,7 @@ class TcpStateServer {
   ///
   /// ```cpp
   /// server.set_passwords({fresh}, {old});
-  /// server.disconnect([](const ss::Peer&) { return true; });  // each client proves itself anew, within a second
+  /// server.disconnect([](const ss::Peer&) { return true; });  // each client proves itself again within a second
   /// ```
   template <std::predicate<const Peer&> F>
   std::size_t disconnect(F is_meant) {

@@ -111,8 +111,8 @@ class ServerLink final : public LinkOwner,
   void end(StateErrc reason, const std::string& detail) { session_.fail(reason, detail, sink()); }
   void end(const protocol::CloseSession& why) { session_.fail(why, sink()); }
 
-  /// Ends the session so that its client comes back and proves itself anew. The reason is none of those that clients take
-  /// for a refusal: a client with a right password is back within a second, and to any other its next proof tells more.
+  /// Ends the session so that its client connects again and proves itself once more. Clients do not take the reason for a
+  /// refusal: one with a right password is back within a second, and any other learns more from its next proof.
   void disconnect() {
     end(StateErrc::link_closed,
         "the server ended this link; a client that may still come in connects again by itself");
@@ -315,7 +315,6 @@ class ServerLink final : public LinkOwner,
     if (found == maps_.end()) return;
     OpenMap& open = found->second;
     LinkSender& mine = senders_[open.map->hash()];
-    charge_peer();
     if (mine.is_held) {
       return end(StateErrc::protocol_error,
                  "this link has a sender for this map on another channel: send its events there");

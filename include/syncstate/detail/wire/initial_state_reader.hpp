@@ -58,7 +58,7 @@ class InitialStateReader {
     return held_bytes() + size() * (sizeof(V) + index_bytes) + owned_bytes_;
   }
 
-  /// Returns what `feed` of so many bytes may take besides what is held, also while it moves what there is to a larger room.
+  /// Returns what `feed` of this many bytes may take besides what is held, also while it moves its contents to more room.
   /// What the decoded values own is not part of it.
   /// Units: bytes.
   /// Complexity: O(1).
