@@ -78,6 +78,44 @@ TEST_CASE("each side proves that it knows the password, the client first", "[pro
   CHECK(client.log.lines == std::vector<std::string>{"authenticated"});
 }
 
+TEST_CASE("a proof is the HMAC-SHA-256 of role and channel binding that every implementation computes",
+          "[protocol][guarantee_9]") {
+  Bytes binding(32);
+  for (std::size_t i = 0; i < binding.size(); ++i) binding[i] = static_cast<std::byte>(i);
+  const auto proof = [&](std::string_view password, wire::ProofRole role) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    std::string text;
+    for (const std::byte byte : wire::make_proof(password, role, binding)) {
+      const auto number = std::to_integer<unsigned>(byte);
+      text += {digits[number >> 4], digits[number & 0xf]};
+    }
+    return text;
+  };
+  // What OpenSSL prints for these, the password in hexadecimal digits:
+  //   { printf client; printf %b "$(printf '\\x%02x' $(seq 0 31))"; } |
+  //     openssl mac -digest SHA256 -macopt hexkey:736563726574 HMAC
+  CHECK(proof("secret", wire::ProofRole::client) ==
+        "19bf57800fc7f50893f96f9f4cef5d4944a61cfe1d56cbd5b49c575925dd263a");
+  CHECK(proof("secret", wire::ProofRole::server) ==
+        "4e6f5f868599bde89b07746b7490bc354a99d6c54b60042af0242e33879e5567");
+  // All bytes of a password count, a NUL and those above 0x7f too, and so do those beyond a block of SHA-256.
+  const std::string odd("pass\0word\xff", 10);
+  CHECK(proof(odd, wire::ProofRole::client) ==
+        "b692a3106e82b7d70df5eb085aa74c9a79c03bfff9ee129bbaa6972b418c5c21");
+  CHECK(proof(odd, wire::ProofRole::server) ==
+        "0b5da19838162ec3877d705a62fb5b57deeeb5ad5c9e4202a3d9ea192a52ff02");
+  const std::string longer(65, 'k');
+  CHECK(proof(longer, wire::ProofRole::client) ==
+        "a0b0d8ba065a3b8598d2397a1f0e29cb0bf9ea7ad01f7631b5d9cb153a28525b");
+  CHECK(proof(longer, wire::ProofRole::server) ==
+        "eaf02d7ebdb847958a46c292a354a7cf31b7c56b8f4a8ebbf61f9010d08ba88a");
+  // An empty password, with mutual TLS, is a key like any other, and not the one of the call before.
+  CHECK(proof("", wire::ProofRole::client) ==
+        "aa44e554e85c2fc9248dd21d85e4793aa95e3a6e67325eafd9f23de113f20656");
+  CHECK(proof("", wire::ProofRole::server) ==
+        "34eb69a5c5395109ee103ea2490e98f448b60097f49aaaac8bffa3cbdfe5abe5");
+}
+
 TEST_CASE("a proof that does not hold gets a goodbye and no proof", "[protocol][guarantee_9]") {
   ServerSide server;
   server.session.on_open(passwords(), test_binding(), false, t0);

@@ -129,16 +129,44 @@ TEST_CASE("a user's context that asks for less does not weaken the check of the 
           "expected 'localhost'", "127.0.0.1");
 }
 
-TEST_CASE("a wildcard stands for one whole label") {
-  const Certificate wild = make_certificate({.alternative_names = "DNS:*.example.com"});
-  accepts(server_of(wild), TlsContext(trusting(wild)), "a.example.com");
-  accepts(server_of(wild), TlsContext(trusting(wild)), "A.EXAMPLE.COM.");
-  refuses(server_of(wild), TlsContext(trusting(wild)), "expected 'example.com'", "example.com");
-  refuses(server_of(wild), TlsContext(trusting(wild)), "expected 'a.b.example.com'", "a.b.example.com");
-  const Certificate part = make_certificate({.alternative_names = "DNS:a*.example.com"});
-  refuses(server_of(part), TlsContext(trusting(part)), "expected 'ab.example.com'", "ab.example.com");
-  const Certificate top = make_certificate({.alternative_names = "DNS:*"});
-  refuses(server_of(top), TlsContext(trusting(top)), "expected 'localhost'");
+TEST_CASE("a wildcard stands for one whole label, the first of three or more") {
+  const bool is_own_context = GENERATE(false, true);
+  const auto connect = [&](const std::string& pattern, const std::string& host, bool is_good) {
+    INFO("'" << pattern << "', own context " << is_own_context);
+    const Certificate wild = make_certificate({.alternative_names = "DNS:" + pattern});
+    std::shared_ptr<SSL_CTX> own = own_context(false, wild, nullptr);
+    // The flags of the user's own context do not count.
+    X509_VERIFY_PARAM_set_hostflags(
+        SSL_CTX_get0_param(own.get()),
+        X509_CHECK_FLAG_MULTI_LABEL_WILDCARDS | X509_CHECK_FLAG_SINGLE_LABEL_SUBDOMAINS);
+    const TlsContext client(is_own_context ? ClientTls::from_context(own.get()) : trusting(wild));
+    is_good ? accepts(server_of(wild), client, host)
+            : refuses(server_of(wild), client, "expected '" + host + "'", host);
+  };
+  connect("*.example.com", "a.example.com", true);
+  connect("*.EXAMPLE.com", "a.example.com", true);
+  connect("*.a.example.com", "b.a.example.com", true);
+  connect("*.example.com", "example.com", false);
+  connect("*.example.com", "a.b.example.com", false);
+  connect("*.example.com", "a.example.org", false);
+  // A part of a label.
+  connect("f*.example.com", "foo.example.com", false);
+  connect("*o.example.com", "foo.example.com", false);
+  connect("f*o.example.com", "foo.example.com", false);
+  connect("xn--*.example.com", "xn--foo.example.com", false);
+  // Not the first label, or more than one.
+  connect("foo.*.com", "foo.example.com", false);
+  connect("foo.example.*", "foo.example.com", false);
+  connect("*.*.com", "foo.example.com", false);
+  connect("**.example.com", "foo.example.com", false);
+  // Too much at once.
+  connect("*.com", "example.com", false);
+  connect("*.", "localhost", false);
+  connect("*", "localhost", false);
+  // A name that begins with a dot stands for no other name, and an address is no name.
+  connect(".example.com", "foo.example.com", false);
+  connect("*.0.0.1", "127.0.0.1", false);
+  connect("127.0.0.1", "127.0.0.1", false);
 }
 
 TEST_CASE("an extended key usage must include serverAuth where a server shows the certificate") {
@@ -246,6 +274,50 @@ TEST_CASE(
   CHECK(links.server_owner->opened == 0);
   CHECK(links.server_owner->reason == StateErrc::tls_failed);
   CHECK_THAT(links.server_owner->detail, contains_text("it holds 257 names"));
+}
+
+TEST_CASE("a server tells nothing of a client's certificate that was not verified") {
+  const Certificate authority = make_certificate({.common_name = "authority"});
+  const Certificate server = make_certificate({});
+  const auto make_client = [](const Certificate* issuer, const std::string& usage, const std::string& until) {
+    return make_certificate({.common_name = "alice",
+                             .alternative_names = "DNS:alice.example.com",
+                             .not_after = until,
+                             .issuer = issuer,
+                             .is_authority = false,
+                             .extended_key_usage = usage});
+  };
+  const std::string later = "21260101000000Z";
+  // The user's callback accepts every certificate, and leaves OpenSSL's finding as it is.
+  const auto lax = own_context(true, authority, &server);
+  SSL_CTX_set_verify(lax.get(), SSL_VERIFY_PEER, [](int, X509_STORE_CTX*) { return 1; });
+  const auto told = [&](const Certificate& own) {
+    asio::io_context io;
+    LinkPair links(io, TlsContext(ServerTls::from_context(lax.get())),
+                   TlsContext(trusting(server).with_certificate_pem(own.pem, own.key_pem)));
+    REQUIRE(run_until(io, [&] { return links.is_open(); }));
+    return links.server_owner->info.peer;
+  };
+  const auto check_untold = [&](const Certificate& own) {
+    const ss::Peer peer = told(own);
+    CHECK(peer.address == "10.0.0.1");
+    CHECK(peer.certificate_subject.empty());
+    CHECK(peer.certificate_serial.empty());
+    CHECK(peer.certificate_names.empty());
+  };
+  SECTION("verified") {
+    const ss::Peer peer = told(make_client(&authority, "clientAuth", later));
+    CHECK(peer.certificate_subject == "CN=alice");
+    CHECK(!peer.certificate_serial.empty());
+    CHECK(peer.certificate_names == std::vector<std::string>{"DNS:alice.example.com"});
+  }
+  SECTION("signed by itself") { check_untold(make_client(nullptr, "clientAuth", later)); }
+  SECTION("of another authority with the same name") {
+    const Certificate other = make_certificate({.common_name = "authority"});
+    check_untold(make_client(&other, "clientAuth", later));
+  }
+  SECTION("expired") { check_untold(make_client(&authority, "clientAuth", "20210101000000Z")); }
+  SECTION("for servers only") { check_untold(make_client(&authority, "serverAuth", later)); }
 }
 
 TEST_CASE("what a client's certificate says is bounded in all") {
