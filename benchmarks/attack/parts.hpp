@@ -72,7 +72,7 @@ class Honest {
  public:
   explicit Honest(const ChildProcess& server, const Identity& identity = {})
       : remote_(connect_to(server, identity)), map_(fill(Map(remote_), attack_keys)) {
-    remote_->on_status([lost = lost_](const ss::Status& status) {
+    remote_->on_status([lost = lost_](const ss::LinkStatus& status) {
       if (status.state == ss::LinkState::stale) ++*lost;
     });
   }

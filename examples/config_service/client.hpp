@@ -73,7 +73,7 @@ inline std::shared_ptr<Remote> make_remote(const ClientOptions& options) {
       .backoff = {.first = std::chrono::milliseconds(100), .most = std::chrono::seconds(2)}});
 }
 
-inline std::string describe(const syncstate::Status& status) {
+inline std::string describe(const syncstate::LinkStatus& status) {
   std::string text(to_string(status.state));
   if (status.reason == syncstate::StateErrc::unavailable && !status.detail.empty()) {
     return text + ": " + printable(status.detail);
@@ -89,16 +89,16 @@ inline void wait_until_live(const std::shared_ptr<Remote>& remote, const ClientO
   struct Latest {
     std::mutex mutex;
     std::condition_variable changed;
-    syncstate::Status status;
+    syncstate::LinkStatus status;
   };
   const auto latest = std::make_shared<Latest>();
-  remote->on_status([latest](const syncstate::Status& status) {
+  remote->on_status([latest](const syncstate::LinkStatus& status) {
     const std::lock_guard lock(latest->mutex);
     latest->status = status;
     latest->changed.notify_all();
   });
   using syncstate::LinkState;
-  const auto is_over = [](const syncstate::Status& s) {
+  const auto is_over = [](const syncstate::LinkStatus& s) {
     return s.state == LinkState::live || s.state == LinkState::failed;
   };
   std::unique_lock lock(latest->mutex);
@@ -106,7 +106,7 @@ inline void wait_until_live(const std::shared_ptr<Remote>& remote, const ClientO
     latest->status = remote->status();
   latest->changed.wait_for(lock, std::chrono::duration<double>(options.timeout_seconds),
                            [&] { return is_over(latest->status); });
-  const syncstate::Status& status = latest->status;
+  const syncstate::LinkStatus& status = latest->status;
   if (status.state == LinkState::live) return;
 
   const bool is_refused = status.state == LinkState::failed;

@@ -60,7 +60,8 @@ class Watch {
       printer_->advance(*replica, &diff, &before);
       if (printer_->is_done()) asio::post(context_, [this] { end(); });
     });
-    replica_->on_status([this, replica = replica_.get()](const syncstate::Status&) { hear_status(replica); });
+    replica_->on_status(
+        [this, replica = replica_.get()](const syncstate::LinkStatus&) { hear_status(replica); });
     hear_status(replica_.get());
     // What came before the callback was there.
     printer_->advance(*replica_);
@@ -73,7 +74,7 @@ class Watch {
     });
   }
 
-  void status_changed(const syncstate::Status& status) {
+  void status_changed(const syncstate::LinkStatus& status) {
     using syncstate::LinkState;
     if (last_status_ == status) return;
     last_status_ = status;
@@ -129,7 +130,7 @@ class Watch {
   std::shared_ptr<Remote> remote_;
   std::optional<ChangePrinter> printer_;
   std::unique_ptr<Replica> replica_;  // last: its callbacks use what is above
-  std::optional<syncstate::Status> last_status_;
+  std::optional<syncstate::LinkStatus> last_status_;
   bool is_live_ = false;
 };
 

@@ -27,7 +27,7 @@ template <std::uniform_random_bit_generator Rng>
 std::chrono::milliseconds backoff(const BackoffOptions& options, unsigned attempt, Rng& rng) {
   auto cap = options.first;
   for (unsigned i = 0; i < attempt && cap < options.most; ++i) cap *= 2;
-  cap = std::min(cap, options.most);
+  cap = (std::min)(cap, options.most);
   std::uniform_int_distribution<std::chrono::milliseconds::rep> wait(
       0, std::max<decltype(cap.count())>(cap.count(), 0));
   return std::chrono::milliseconds(wait(rng));

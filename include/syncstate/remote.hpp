@@ -82,7 +82,7 @@ class DiffSink {
   /// As of `when`, what was accepted last is the head.
   virtual void on_current(TimePoint when) = 0;
   /// How the link is doing.
-  virtual void on_status(const Status& status) = 0;
+  virtual void on_status(const LinkStatus& status) = 0;
   /// What was accepted so far; the next diff starts there, or before.
   [[nodiscard]] virtual Position position() const = 0;
   /// True if diffs must not be merged as long as the master's log reaches.

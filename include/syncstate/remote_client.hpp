@@ -207,10 +207,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   }
 
   /// How the link is doing.
-  [[nodiscard]] Status status() const { return core_->status(); }
+  [[nodiscard]] LinkStatus status() const { return core_->status(); }
 
   /// Calls `f(status)` on the remote's own thread whenever the status changes; it must not block.
-  template <std::invocable<const Status&> F>
+  template <std::invocable<const LinkStatus&> F>
   void on_status(F f) {
     core_->on_status(std::move(f));
   }
@@ -246,7 +246,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     Executor& executor = core_->executor();
     const bool has_ended = executor.wait_until(executor.now() + limit, [&] { return done->is_finished(); });
     if (!has_ended) {
-      const Status now = core_->status();
+      const LinkStatus now = core_->status();
       done->give_up(now.reason ? now.reason.message() + (now.detail.empty() ? "" : ": " + now.detail) : "");
     }
     return done->result();

@@ -123,14 +123,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     post([](RemoteCore& self) { self.connect_anew(); });
   }
 
-  [[nodiscard]] Status status() const {
+  [[nodiscard]] LinkStatus status() const {
     const std::lock_guard lock(mutex_);
     return status_;
   }
 
   /// Calls `f(status)` on the executor whenever the link's status changes. It must not block.
-  void on_status(UniqueFunction<void(const Status&)> f) {
-    post([f = std::make_shared<UniqueFunction<void(const Status&)>>(std::move(f))](RemoteCore& self) {
+  void on_status(UniqueFunction<void(const LinkStatus&)> f) {
+    post([f = std::make_shared<UniqueFunction<void(const LinkStatus&)>>(std::move(f))](RemoteCore& self) {
       self.status_callbacks_.push_back(f);
     });
   }
@@ -145,7 +145,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       }
       Entry& entry = self.enter(std::move(identity));
       if (entry.is_open) return self.finish(*done, {});
-      if (const Status& s = self.status_; s.state == LinkState::failed)
+      if (const LinkStatus& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
       entry.openers.push_back(std::move(done));
       self.watch(entry);
@@ -158,7 +158,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     post([identity = std::move(identity), receiver = std::move(receiver)](RemoteCore& self) mutable {
       if (const auto clash = self.find_clash(identity)) {
         receiver->on_status(
-            Status{LinkState::failed, self.executor_->now(), StateErrc::type_mismatch, *clash});
+            LinkStatus{LinkState::failed, self.executor_->now(), StateErrc::type_mismatch, *clash});
         return;
       }
       Entry& entry = self.enter(std::move(identity));
@@ -192,7 +192,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         return self.finish(*done, StateErrc::type_mismatch, *clash);
       }
       Entry& entry = self.enter(std::move(identity));
-      if (const Status& s = self.status_; s.state == LinkState::failed)
+      if (const LinkStatus& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
       self.open_anew(entry);
       self.ask(Request{.done = done, .entry = &entry, .receiver = std::move(receiver), .upto = upto});
@@ -207,7 +207,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                        return self.finish(*done, StateErrc::type_mismatch, *clash);
                      }
                      Entry& entry = self.enter(std::move(identity));
-                     if (const Status& s = self.status_; s.state == LinkState::failed)
+                     if (const LinkStatus& s = self.status_; s.state == LinkState::failed)
                        return self.finish(*done, s.reason, s.detail);
                      self.open_anew(entry);
                      self.ask(Request{.done = done, .entry = &entry, .head = std::move(head)});
@@ -219,7 +219,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                    std::shared_ptr<StateCollector> collector, std::shared_ptr<Operation> done) {
     post_operation(done, [hash, types = std::make_pair(std::move(key_type), std::move(value_type)),
                           collector = std::move(collector), done](RemoteCore& self) mutable {
-      if (const Status& s = self.status_; s.state == LinkState::failed)
+      if (const LinkStatus& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
       self.ask(Request{.done = std::move(done),
                        .hash = hash,
@@ -231,7 +231,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Asks which maps the server hosts.
   void list(std::shared_ptr<std::vector<protocol::HostedMapInfo>> maps, std::shared_ptr<Operation> done) {
     post_operation(done, [maps = std::move(maps), done](RemoteCore& self) mutable {
-      if (const Status& s = self.status_; s.state == LinkState::failed)
+      if (const LinkStatus& s = self.status_; s.state == LinkState::failed)
         return self.finish(*done, s.reason, s.detail);
       self.ask(Request{.done = std::move(done), .maps = std::move(maps)});
     });
@@ -624,7 +624,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void let_go_of_dead_maps() {
     constexpr std::size_t at_a_time = 64;
     auto at = entries_.size() <= at_a_time ? entries_.begin() : entries_.upper_bound(last_looked_at_);
-    for (std::size_t count = std::min(entries_.size(), at_a_time); count > 0 && !entries_.empty(); --count) {
+    for (std::size_t count = (std::min)(entries_.size(), at_a_time); count > 0 && !entries_.empty();
+         --count) {
       if (at == entries_.end()) at = entries_.begin();
       last_looked_at_ = at->first;
       Entry& entry = at->second;
@@ -662,7 +663,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   // Status.
 
   void set_status(LinkState state, std::error_code reason = {}, const std::string& detail = {}) {
-    Status status;
+    LinkStatus status;
     {
       const std::lock_guard lock(mutex_);
       if (status_.state != state) status_.since = executor_->now();
@@ -678,11 +679,13 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     tell_followers();
   }
 
-  static Status status_of(const RemoteRefusal& refusal) {
-    return Status{LinkState::failed, refusal.since, refusal.reason, refusal.detail};
+  static LinkStatus status_of(const RemoteRefusal& refusal) {
+    return LinkStatus{LinkState::failed, refusal.since, refusal.reason, refusal.detail};
   }
 
-  Status status_for(const Entry& entry) const { return entry.refusal ? status_of(*entry.refusal) : status_; }
+  LinkStatus status_for(const Entry& entry) const {
+    return entry.refusal ? status_of(*entry.refusal) : status_;
+  }
 
   void tell_followers() {
     for (auto& [hash, entry] : entries_) {
@@ -691,7 +694,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void tell_follower(const Entry& entry, Follower& follower) {
-    const Status status =
+    const LinkStatus status =
         follower.refusal && !entry.refusal ? status_of(*follower.refusal) : status_for(entry);
     // A live link on which the map is not open yet does not follow it.
     if (status.state == LinkState::live && !follower.is_open) return;
@@ -919,7 +922,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         finish(*event.call, StateErrc::not_hosted,
                "this remote does not know the map: freeze or attach it first");
       } else if (entry->refusal || status_.state == LinkState::failed) {
-        const Status status = status_for(*entry);
+        const LinkStatus status = status_for(*entry);
         finish(*event.call, status.reason, status.detail);
       } else {
         entry->events.push_back(PendingEvent{std::move(event.call), deadline, 0});
@@ -1250,7 +1253,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   std::mt19937_64 rng_;
 
   mutable std::mutex mutex_;  // guards these three, which other threads use
-  Status status_;
+  LinkStatus status_;
   bool is_stopped_ = false;
   std::shared_ptr<AskedEvents>
       asked_;  // those that the executor has not come to, if nothing was posted since
@@ -1276,7 +1279,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   std::size_t events_in_flight_ = 0;
   std::size_t event_bytes_in_flight_ = 0;
   bool has_answers_ = false;  // came with the bytes that are being taken
-  std::vector<std::shared_ptr<UniqueFunction<void(const Status&)>>> status_callbacks_;
+  std::vector<std::shared_ptr<UniqueFunction<void(const LinkStatus&)>>> status_callbacks_;
 };
 
 }  // namespace detail

@@ -137,7 +137,7 @@ class Replica {
 
   /// Calls `callback(status)` when the status changes; one that was soon replaced may be left out.
   template <class F>
-    requires std::invocable<std::decay_t<F>&, const Status&>
+    requires std::invocable<std::decay_t<F>&, const LinkStatus&>
   void on_status(F&& callback) {
     core_->add_status_callback(typename Core::StatusCallback(std::forward<F>(callback)));
   }
@@ -165,7 +165,7 @@ class Replica {
     return call;
   }
 
-  [[nodiscard]] Status status() const { return core_->status(); }
+  [[nodiscard]] LinkStatus status() const { return core_->status(); }
 
   /// How long ago the state shown was known to be the master's newest; `Duration::max()` if it never was.
   [[nodiscard]] Duration age() const { return core_->age(); }

@@ -402,7 +402,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     // What was decoded takes other room than its bytes: small values more, JSON many times as much. So a frame is decoded in
     // pieces, and the rest of it not at all once there is no room.
     while (has_room && !bytes.empty()) {
-      const ByteView piece = bytes.first(std::min(bytes.size(), upload_piece_bytes));
+      const ByteView piece = bytes.first((std::min)(bytes.size(), upload_piece_bytes));
       bytes = bytes.subspan(piece.size());
       has_room = upload->share.take(upload->reader.growth_bytes(piece.size()), most);
       if (!has_room) break;

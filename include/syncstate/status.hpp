@@ -30,13 +30,13 @@ constexpr std::string_view to_string(LinkState state) {
 }
 
 /// What `status()` tells, and what a status callback is given.
-struct Status {
+struct LinkStatus {
   LinkState state = LinkState::connecting;
   TimePoint since{};       ///< when this state began, on the executor's clock
   std::error_code reason;  ///< why it is not live; empty when it is, or when nothing failed yet
   std::string detail;      ///< what was said besides the code; may be empty
 
-  friend bool operator==(const Status&, const Status&) = default;
+  friend bool operator==(const LinkStatus&, const LinkStatus&) = default;
 };
 
 }  // namespace syncstate

@@ -212,7 +212,7 @@ TEST_CASE("a transfer without an end takes bounded memory", "[guarantee_10]") {
   const double before = memory.resident_bytes();
   std::promise<void> too_large;  // outlives the remote
   const auto remote = connect(server.endpoint(), limits);
-  remote->on_status([&, is_told = false](const ss::Status& status) mutable {
+  remote->on_status([&, is_told = false](const ss::LinkStatus& status) mutable {
     if (status.reason == ss::StateErrc::too_large && !std::exchange(is_told, true)) too_large.set_value();
   });
   Map map = make_map(remote);

@@ -98,7 +98,7 @@ class Target {
   explicit Target(TargetOptions options = {})
       : limits_(options.limits), server_([&](support::ChildDuty& duty) { serve(duty, options); }) {
     honest_ = connect();
-    honest_->on_status([lost = lost_](const ss::Status& status) {
+    honest_->on_status([lost = lost_](const ss::LinkStatus& status) {
       if (status.state != ss::LinkState::live) ++*lost;
     });
     Map map = home(honest_);

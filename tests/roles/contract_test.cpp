@@ -212,7 +212,7 @@ struct CountingSink final : DiffSink<std::string, std::string> {
     return {};
   }
   void on_current(TimePoint) override { ++calls; }
-  void on_status(const Status&) override { ++calls; }
+  void on_status(const LinkStatus&) override { ++calls; }
   Position position() const override { return at; }
   bool every_step() const override { return false; }
   EpochPolicy epoch_policy() const override { return EpochPolicy::accept; }

@@ -496,7 +496,7 @@ TEST_CASE("status callbacks hear every change, on the remote's own thread, where
   std::vector<LinkState> states;
   std::vector<std::error_code> refused;
   const std::weak_ptr<Remote> weak = remote;
-  remote->on_status([&, weak](const Status& status) {
+  remote->on_status([&, weak](const LinkStatus& status) {
     states.push_back(status.state);
     const auto self = weak.lock();
     CHECK(self->status() == status);

@@ -154,8 +154,8 @@ TEST_CASE("what a status callback throws goes to the remote's on_error, and the 
   options.on_error = reports.handler();
   const auto remote = world.connect(std::move(options));
   int calls = 0;
-  remote->on_status([](const Status&) { throw std::runtime_error("status"); });
-  remote->on_status([&](const Status&) { ++calls; });
+  remote->on_status([](const LinkStatus&) { throw std::runtime_error("status"); });
+  remote->on_status([&](const LinkStatus&) { ++calls; });
   REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
   CHECK(calls == 1);
   CHECK(reports.texts == std::vector<std::string>{"status"});

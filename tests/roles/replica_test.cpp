@@ -471,7 +471,7 @@ TEST_CASE("under hold a replica keeps its state and says so") {
   std::error_code wait_code;
   replica.on_reached(9, [&](std::error_code code) { wait_code = code; });
   std::vector<ss::LinkState> told;
-  replica.on_status([&](const ss::Status& status) { told.push_back(status.state); });
+  replica.on_status([&](const ss::LinkStatus& status) { told.push_back(status.state); });
 
   CHECK(world.give(world.full_diff_of_new_master({{"key2", 2}})) == StateErrc::epoch_changed);
   world.remote->sink->on_status(
@@ -555,7 +555,7 @@ TEST_CASE("waiting where the wait could not end is refused") {
     in_callback = code_of([&] { replica.wait_for(diff.upto_update_id() + 1, 1s); });
     reached_already = replica.wait_for(diff.upto_update_id(), 1s);
   });
-  replica.on_status([&](const ss::Status&) { in_status = code_of([&] { replica.wait_for(99, 1s); }); });
+  replica.on_status([&](const ss::LinkStatus&) { in_status = code_of([&] { replica.wait_for(99, 1s); }); });
   replica.on_reached(1, [&](std::error_code) { in_reached = code_of([&] { replica.wait_for(99, 1s); }); });
   world.remote->own_executor->post([&] {
     on_remote = code_of([&] { replica.wait_for(99, 1s); });
@@ -578,14 +578,15 @@ TEST_CASE("waiting where the wait could not end is refused") {
 TEST_CASE("status is told when it changes") {
   World world;
   Replica replica(world.replica_map());
-  std::vector<ss::Status> told;
-  replica.on_status([&](const ss::Status& status) { told.push_back(status); });
-  const ss::Status live{.state = ss::LinkState::live, .since = world.time.now(), .reason = {}, .detail = {}};
+  std::vector<ss::LinkStatus> told;
+  replica.on_status([&](const ss::LinkStatus& status) { told.push_back(status); });
+  const ss::LinkStatus live{
+      .state = ss::LinkState::live, .since = world.time.now(), .reason = {}, .detail = {}};
   for (int i = 0; i < 2; ++i) {
     world.remote->sink->on_status(live);
     world.time.run_ready();
   }
-  CHECK(told == std::vector<ss::Status>{live});
+  CHECK(told == std::vector<ss::LinkStatus>{live});
   CHECK(replica.status() == live);
 }
 

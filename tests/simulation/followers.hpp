@@ -120,7 +120,7 @@ class Ear final : public DiffSink<std::string, std::string> {
     return {};
   }
   void on_current(TimePoint) override {}
-  void on_status(const Status& status) override { is_live_ = status.state == LinkState::live; }
+  void on_status(const LinkStatus& status) override { is_live_ = status.state == LinkState::live; }
   [[nodiscard]] Position position() const override { return at_; }
   [[nodiscard]] bool every_step() const override { return false; }
   [[nodiscard]] EpochPolicy epoch_policy() const override { return EpochPolicy::accept; }

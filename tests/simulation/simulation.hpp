@@ -407,7 +407,7 @@ class Simulation {
     for (const auto& replica : client.replicas()) {
       if (replica->has_ended() || replica->hash() != hash) continue;
       const auto view = replica->replica().view();
-      const Status status = replica->replica().status();
+      const LinkStatus status = replica->replica().status();
       if (replica->holds() && view.epoch() != head.epoch && status.reason == StateErrc::epoch_changed)
         continue;
       if (view.position() != head) {

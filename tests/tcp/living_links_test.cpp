@@ -75,7 +75,7 @@ bool wait(const std::shared_ptr<Source>& source, F is_reached) {
     unsigned count = 0;
   };
   const auto changes = std::make_shared<Changes>();  // called back for as long as the source lives
-  source->on_status([changes](const ss::Status&) {
+  source->on_status([changes](const ss::LinkStatus&) {
     {
       const std::lock_guard lock(changes->mutex);
       ++changes->count;
@@ -93,10 +93,10 @@ bool wait(const std::shared_ptr<Source>& source, F is_reached) {
   }
 }
 bool waits_until_live(const std::shared_ptr<Remote>& remote) {
-  return wait(remote, [](const ss::Status& status) { return status.state == ss::LinkState::live; });
+  return wait(remote, [](const ss::LinkStatus& status) { return status.state == ss::LinkState::live; });
 }
 bool waits_until_refused(const std::shared_ptr<Remote>& remote) {
-  return wait(remote, [](const ss::Status& status) { return status.state == ss::LinkState::failed; });
+  return wait(remote, [](const ss::LinkStatus& status) { return status.state == ss::LinkState::failed; });
 }
 
 std::error_code freeze_error(const std::shared_ptr<Remote>& remote) {
@@ -196,7 +196,7 @@ TEST_CASE(
            peer.certificate_names.end();
   };
   CHECK(server.disconnect(has_former_name) == 1);
-  REQUIRE(wait(remote, [](const ss::Status& status) { return status.state != ss::LinkState::live; }));
+  REQUIRE(wait(remote, [](const ss::LinkStatus& status) { return status.state != ss::LinkState::live; }));
   remote->reload_tls(client_tls(client_certificate(next, "DNS:next")));
   REQUIRE(waits_until_live(remote));
   CHECK_FALSE(freeze_error(remote));
@@ -249,7 +249,7 @@ TEST_CASE("a remote and a server read their files again when they are told to", 
   };
   const ss::TimePoint before = remote->status().since;
   CHECK(server.disconnect(has_name("DNS:former")) == 1);
-  REQUIRE(wait(remote, [before](const ss::Status& status) {
+  REQUIRE(wait(remote, [before](const ss::LinkStatus& status) {
     return status.state == ss::LinkState::live && status.since > before;
   }));
   CHECK(server.disconnect(has_name("DNS:next")) == 1);
@@ -280,7 +280,7 @@ TEST_CASE("a remote takes another password while it runs, and tries it at once",
   const ss::TimePoint former = remote->status().since;
   server.set_passwords({"the next one"}, {"a password"});
   CHECK(server.disconnect([](const ss::Peer& peer) { return peer.password_index == 0; }) == 1);
-  REQUIRE(wait(remote, [former](const ss::Status& status) {
+  REQUIRE(wait(remote, [former](const ss::LinkStatus& status) {
     return status.state == ss::LinkState::live && status.since > former;
   }));
 }
@@ -311,7 +311,7 @@ TEST_CASE("recheck and disconnect reach links of every thread", "[tcp]") {
   }
   const auto all_are = [&](ss::LinkState state) {
     return std::all_of(replicas.begin(), replicas.end(), [&](const auto& replica) {
-      return wait(replica, [state](const ss::Status& status) { return status.state == state; });
+      return wait(replica, [state](const ss::LinkStatus& status) { return status.state == state; });
     });
   };
   REQUIRE(all_are(ss::LinkState::live));

@@ -444,7 +444,7 @@ TEST_CASE("a remote reconnects by itself, and its replica resumes with what chan
 
   std::promise<void> went_stale;
   std::atomic<bool> has_told = false;
-  remote->on_status([&](const ss::Status& status) {
+  remote->on_status([&](const ss::LinkStatus& status) {
     if (status.state == ss::LinkState::stale && !has_told.exchange(true)) went_stale.set_value();
   });
   proxy.set_closed(true);
@@ -870,7 +870,7 @@ TEST_CASE("servers, remotes, maps and replicas end in any order", "[tcp]") {
     std::promise<void> ready;
     auto is_ready = ready.get_future().share();
     bool has_told = false;
-    remote->on_status([&, is_ready](const ss::Status&) {
+    remote->on_status([&, is_ready](const ss::LinkStatus&) {
       is_ready.wait();
       if (std::exchange(has_told, true)) return;
       remote.reset();

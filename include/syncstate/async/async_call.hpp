@@ -19,8 +19,8 @@ namespace syncstate::detail {
 /// Whether a handler says where it is to run; else that is up to the operation.
 template <class Handler>
 inline constexpr bool has_own_executor = [] {
-  struct None {};
-  return !std::is_same_v<asio::associated_executor_t<Handler, None>, None>;
+  struct NoExecutor {};
+  return !std::is_same_v<asio::associated_executor_t<Handler, NoExecutor>, NoExecutor>;
 }();
 
 /// Lets `cancel()` be called when the token's slot asks for it. Before anything can complete: completing clears the

@@ -44,9 +44,9 @@ inline CborItem read_cbor_item(ByteReader& in, std::uint64_t most_items) {
     --owed;
     ++items;
     const unsigned first = in.read_u8();
-    const unsigned major = first >> 5;
+    const unsigned major_type = first >> 5;
     const std::uint64_t argument = read_cbor_argument(in, first & 0x1f);
-    switch (major) {
+    switch (major_type) {
       case 1:
         if (argument > static_cast<std::uint64_t>(INT64_MAX))
           ByteReader::fail("a CBOR integer beyond 64 bits");
@@ -55,7 +55,7 @@ inline CborItem read_cbor_item(ByteReader& in, std::uint64_t most_items) {
       case 3: in.read_bytes(argument); break;
       case 4:
       case 5: {
-        const std::uint64_t per_entry = major == 4 ? 1 : 2;
+        const std::uint64_t per_entry = major_type == 4 ? 1 : 2;
         if (argument > in.remaining() / per_entry) ByteReader::fail("more CBOR items than bytes for them");
         owed += argument * per_entry;
         break;

@@ -57,12 +57,12 @@ template <class T>
 T from_varint(std::uint64_t raw) {
   if constexpr (std::is_signed_v<T>) {
     const std::int64_t v = unzigzag(raw);
-    if (v < std::numeric_limits<T>::min() || v > std::numeric_limits<T>::max()) {
+    if (v < (std::numeric_limits<T>::min)() || v > (std::numeric_limits<T>::max)()) {
       ByteReader::fail("a number beyond its type");
     }
     return static_cast<T>(v);
   } else {
-    if (raw > std::numeric_limits<T>::max()) ByteReader::fail("a number beyond its type");
+    if (raw > (std::numeric_limits<T>::max)()) ByteReader::fail("a number beyond its type");
     return static_cast<T>(raw);
   }
 }

@@ -34,7 +34,7 @@ class Waiters {
         return done;
       }
       while (wakes_ == seen && !is_late) {
-        if (limit == TimePoint::max()) {
+        if (limit == (TimePoint::max)()) {
           changed_.wait(lock);
         } else {
           is_late = changed_.wait_until(lock, limit) == std::cv_status::timeout;

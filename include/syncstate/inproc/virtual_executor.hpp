@@ -35,7 +35,7 @@ class VirtualQueue {
 
   void add(TimePoint when, std::shared_ptr<VirtualLane> lane, Task task) {
     if (is_stopped_ || lane->is_stopped) return;  // destroys the task
-    tasks_.emplace(Key{std::max(when, now_), next_sequence_++}, Entry{std::move(lane), std::move(task)});
+    tasks_.emplace(Key{(std::max)(when, now_), next_sequence_++}, Entry{std::move(lane), std::move(task)});
   }
 
   /// Runs the first task that is due by `limit`, moving the time up to it; false when there is none.
@@ -43,7 +43,7 @@ class VirtualQueue {
   bool run_one(TimePoint limit, const VirtualLane* only = nullptr) {
     for (auto it = tasks_.begin(); it != tasks_.end() && it->first.first <= limit; ++it) {
       if (it->second.lane->is_running || (only != nullptr && it->second.lane.get() != only)) continue;
-      now_ = std::max(now_, it->first.first);
+      now_ = (std::max)(now_, it->first.first);
       const auto entry = tasks_.extract(it);
       run(*entry.mapped().lane, entry.mapped().task);
       return true;
@@ -65,7 +65,7 @@ class VirtualQueue {
 
   /// Nothing was due: the time goes on to `limit`, unless that is "for ever".
   void move_to(TimePoint limit) {
-    if (limit != TimePoint::max()) now_ = std::max(now_, limit);
+    if (limit != (TimePoint::max)()) now_ = (std::max)(now_, limit);
   }
 
   bool wait_until(TimePoint limit, syncstate::detail::UniqueFunction<bool()>& is_done) {

@@ -20,7 +20,7 @@ namespace syncstate::inproc {
 
 /// How a wire treats what it carries; may be changed while it does.
 struct WireFaults {
-  std::size_t read_bytes = std::numeric_limits<std::size_t>::max();  ///< what one read brings at most
+  std::size_t read_bytes = (std::numeric_limits<std::size_t>::max)();  ///< what one read brings at most
   std::size_t buffer_bytes = std::size_t{128} << 10;  ///< in flight one way before the sender has to wait
   bool is_client_deaf = false;                        ///< the client reads nothing
   bool is_server_deaf = false;                        ///< the server reads nothing
@@ -132,7 +132,7 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
   void read() {
     const auto owner = owner_;
     if (!owner || is_deaf() || inbox_.empty()) return;
-    const std::size_t size = std::min(inbox_.size(), std::max<std::size_t>(faults_->read_bytes, 1));
+    const std::size_t size = (std::min)(inbox_.size(), std::max<std::size_t>(faults_->read_bytes, 1));
     const Bytes piece(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(size));
     inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(size));
     owner->on_bytes(piece);

@@ -674,7 +674,7 @@ class ClientSession {
   }
 
   static UpdateId advanced(UpdateId from, UpdateId advance) {
-    if (advance > std::numeric_limits<UpdateId>::max() - from) break_off("an update id beyond 64 bits");
+    if (advance > (std::numeric_limits<UpdateId>::max)() - from) break_off("an update id beyond 64 bits");
     return from + advance;
   }
 
@@ -818,7 +818,7 @@ class ClientSession {
     message.number = task.number;
     message.bytes = rest;
     append_frame(out, message);
-    channel.highest_number = std::max(channel.highest_number, task.number);
+    channel.highest_number = (std::max)(channel.highest_number, task.number);
     ++channel.unanswered_events;
     --channel.queued_events;
     events_.pop_front();

@@ -98,7 +98,7 @@ void append_frame(Bytes& out, const Message& message) {
 /// Appends bytes to what will not be larger than `most`: grows by doubling, but not beyond that.
 inline void append_within(Bytes& to, ByteView bytes, std::size_t most) {
   const std::size_t size = to.size() + bytes.size();
-  if (size > to.capacity()) to.reserve(std::max(size, std::min(2 * to.capacity(), most)));
+  if (size > to.capacity()) to.reserve((std::max)(size, (std::min)(2 * to.capacity(), most)));
   to.insert(to.end(), bytes.begin(), bytes.end());
 }
 

@@ -52,7 +52,7 @@ class LinkAccount {
   /// `server` may be null: the link is then bounded by its own limit alone.
   LinkAccount(const Limits& limits, std::shared_ptr<ServerAccount> server)
       : most_(limits.link_bytes),
-        own_(std::min(limits.own_link_bytes, limits.link_bytes)),
+        own_((std::min)(limits.own_link_bytes, limits.link_bytes)),
         covered_(own_),
         server_(std::move(server)) {}
   LinkAccount(const LinkAccount&) = delete;
@@ -65,7 +65,7 @@ class LinkAccount {
   /// Charges bytes that are about to be held.
   /// Errors: `busy`, and nothing is charged, beyond `Limits::link_bytes` or `Limits::all_link_bytes`.
   void take(std::size_t bytes) {
-    if (bytes_ + bytes > std::min(covered_, most_)) cover(bytes);
+    if (bytes_ + bytes > (std::min)(covered_, most_)) cover(bytes);
     bytes_ += bytes;
   }
 
@@ -126,7 +126,7 @@ class LinkAccount {
   }
 
   void uncover() {
-    const std::size_t kept = std::max(own_, bytes_ + step_bytes);
+    const std::size_t kept = (std::max)(own_, bytes_ + step_bytes);
     if (server_) server_->give_back(covered_ - kept);
     covered_ = kept;
     is_beyond_all_ = false;

@@ -706,7 +706,7 @@ struct Answer {
     m.update_id = in.read_varint();
     if (in.is_at_end()) return m;
     m.more = in.read_varint();
-    const std::uint64_t room = ~std::max(m.number, m.update_id);
+    const std::uint64_t room = ~(std::max)(m.number, m.update_id);
     if (m.more == 0 || m.more > room) ByteReader::fail("an impossible number of answers");
     return m;
   }

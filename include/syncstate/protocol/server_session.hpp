@@ -739,7 +739,7 @@ class ServerSession {
       Channel& channel = *at;
       if (!channel.upload_wanted_at) {
         channel.upload_wanted_at = now;
-        channel.upload_heard_at = std::max(channel.upload_heard_at, now);
+        channel.upload_heard_at = (std::max)(channel.upload_heard_at, now);
         channel.upload_went_on_at = now;
       }
       const bool is_slow = now - channel.upload_heard_at >= limits_->upload_silence ||
@@ -946,7 +946,7 @@ class ServerSession {
 
   void queue_answer(const EventTicket& event, PendingAnswers answer) {
     if (is_over_) return;
-    event_bytes_in_flight_ -= std::min(event_bytes_in_flight_, event.bytes);  // it has run, and is gone
+    event_bytes_in_flight_ -= (std::min)(event_bytes_in_flight_, event.bytes);  // it has run, and is gone
     const auto found = channels_.find(event.channel);
     if (found == channels_.end()) {
       --events_in_flight_;
@@ -1059,7 +1059,7 @@ class ServerSession {
       if (!at->stream) continue;
       const Position position = at->stream->at();
       const bool is_of_epoch = position.epoch == at->source->head().epoch;
-      reached = std::min(reached, is_of_epoch ? position.update_id : 0);
+      reached = (std::min)(reached, is_of_epoch ? position.update_id : 0);
     }
     return reached;
   }

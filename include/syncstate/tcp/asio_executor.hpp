@@ -110,7 +110,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
 
   bool wait_until(TimePoint limit, syncstate::detail::UniqueFunction<bool()> is_done) override {
     if (spin_ > spin_.zero()) {
-      const TimePoint until = std::min(limit, now() + spin_);
+      const TimePoint until = (std::min)(limit, now() + spin_);
       do {
         if (is_done()) return true;
         std::this_thread::yield();
@@ -285,7 +285,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   void on_timer() {
     {
       const std::lock_guard lock(mutex_);
-      armed_for_ = TimePoint::max();
+      armed_for_ = (TimePoint::max)();
       if (is_stopped_ || is_scheduled_) return;  // whoever is scheduled looks at the time, too
       is_scheduled_ = true;
     }
@@ -301,7 +301,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   std::vector<Task> spare_;     // no task: room for the next ones
   std::vector<Timed> timed_;    // a heap
   std::uint64_t timed_count_ = 0;
-  TimePoint armed_for_ = TimePoint::max();
+  TimePoint armed_for_ = (TimePoint::max)();
   std::weak_ptr<asio::steady_timer> timer_;
   bool is_scheduled_ = false;
   std::atomic<int> scheduling_{0};       // threads that wake the context right now

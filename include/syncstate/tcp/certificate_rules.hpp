@@ -38,8 +38,9 @@ struct PeerCheck {
 
 inline int peer_check_index() {
   static const int index = SSL_get_ex_new_index(
-      0, nullptr, nullptr, nullptr,
-      [](void*, void* check, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<PeerCheck*>(check); });
+      0, nullptr, nullptr, nullptr, [](void*, void* peer_check, CRYPTO_EX_DATA*, int, long, void*) {
+        delete static_cast<PeerCheck*>(peer_check);
+      });
   return index;
 }
 
@@ -95,7 +96,7 @@ inline std::string description_fault(const X509& certificate) noexcept {
 inline int check_peer_certificate(int is_good, X509_STORE_CTX* checked) {
   SSL* const ssl =
       static_cast<SSL*>(X509_STORE_CTX_get_ex_data(checked, SSL_get_ex_data_X509_STORE_CTX_idx()));
-  auto* const check = static_cast<PeerCheck*>(SSL_get_ex_data(ssl, peer_check_index()));
+  auto* const peer_check = static_cast<PeerCheck*>(SSL_get_ex_data(ssl, peer_check_index()));
   // The one that is checked: the peer's own at depth 0, where it is trusted itself the copy that is.
   X509* const certificate = X509_STORE_CTX_get_current_cert(checked);
   const bool is_leaf = X509_STORE_CTX_get_error_depth(checked) == 0 && certificate != nullptr;
@@ -104,12 +105,12 @@ inline int check_peer_certificate(int is_good, X509_STORE_CTX* checked) {
     X509_STORE_CTX_set_error(checked, X509_V_OK);
     is_good = 1;
   }
-  if (is_leaf && is_good == 1 && !allows(certificate, check->shower)) {
+  if (is_leaf && is_good == 1 && !allows(certificate, peer_check->shower)) {
     X509_STORE_CTX_set_error(checked, X509_V_ERR_INVALID_PURPOSE);
     is_good = 0;
   }
   std::string excess;
-  if (is_leaf && is_good == 1 && check->shower == Shower::client) {
+  if (is_leaf && is_good == 1 && peer_check->shower == Shower::client) {
     excess = description_fault(*certificate);
     if (!excess.empty()) {
       X509_STORE_CTX_set_error(checked, X509_V_ERR_INVALID_EXTENSION);
@@ -120,17 +121,18 @@ inline int check_peer_certificate(int is_good, X509_STORE_CTX* checked) {
     const int error = X509_STORE_CTX_get_error(checked);
     const bool is_about_name =
         error == X509_V_ERR_HOSTNAME_MISMATCH || error == X509_V_ERR_IP_ADDRESS_MISMATCH;
-    check->fault.clear();
+    peer_check->fault.clear();
     if (is_about_name && is_leaf && !names_a_host(certificate)) {
-      check->fault = "it has no subject alternative name, and the common name does not count";
-    } else if (error == X509_V_ERR_INVALID_PURPOSE && is_leaf && !allows(certificate, check->shower)) {
-      check->fault = check->shower == Shower::server ? "its extended key usage does not include serverAuth"
-                                                     : "its extended key usage does not include clientAuth";
+      peer_check->fault = "it has no subject alternative name, and the common name does not count";
+    } else if (error == X509_V_ERR_INVALID_PURPOSE && is_leaf && !allows(certificate, peer_check->shower)) {
+      peer_check->fault = peer_check->shower == Shower::server
+                              ? "its extended key usage does not include serverAuth"
+                              : "its extended key usage does not include clientAuth";
     } else if (!excess.empty()) {
-      check->fault = std::move(excess);
+      peer_check->fault = std::move(excess);
     }
   }
-  return check->next != nullptr ? check->next(is_good, checked) : is_good;
+  return peer_check->next != nullptr ? peer_check->next(is_good, checked) : is_good;
 }
 
 /// Has the certificate that the peer shows checked for what `shower` needs, in addition to its chain.
@@ -138,13 +140,13 @@ inline int check_peer_certificate(int is_good, X509_STORE_CTX* checked) {
 /// callback set in that context still decides last.
 inline void check_peer(SSL* ssl, Shower shower, int mode) {
   const bool is_server = shower == Shower::server;
-  auto check = std::make_unique<PeerCheck>(PeerCheck{shower, SSL_get_verify_callback(ssl), {}});
+  auto peer_check = std::make_unique<PeerCheck>(PeerCheck{shower, SSL_get_verify_callback(ssl), {}});
   if (SSL_set_purpose(ssl, is_server ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT) != 1 ||
       SSL_set_trust(ssl, is_server ? X509_TRUST_SSL_SERVER : X509_TRUST_SSL_CLIENT) != 1 ||
-      SSL_set_ex_data(ssl, peer_check_index(), check.get()) != 1) {
+      SSL_set_ex_data(ssl, peer_check_index(), peer_check.get()) != 1) {
     throw StateError(StateErrc::tls_failed, "checks of the peer's certificate: " + take_openssl_message());
   }
-  (void)check.release();  // freed with `ssl`
+  (void)peer_check.release();  // freed with `ssl`
   SSL_set_verify(ssl, mode, check_peer_certificate);
 }
 
@@ -181,8 +183,8 @@ inline std::string certificate_fault(const SSL* ssl, std::string_view expected_n
              error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY) {
     text += ", and none of those that are trusted here";
   }
-  const auto* check = static_cast<const PeerCheck*>(SSL_get_ex_data(ssl, peer_check_index()));
-  if (check != nullptr && !check->fault.empty()) text += ": " + check->fault;
+  const auto* peer_check = static_cast<const PeerCheck*>(SSL_get_ex_data(ssl, peer_check_index()));
+  if (peer_check != nullptr && !peer_check->fault.empty()) text += ": " + peer_check->fault;
   return text;
 }
 

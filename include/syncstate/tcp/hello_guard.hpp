@@ -31,7 +31,7 @@ class HelloGuard {
         record_left_ = record_.number(3, 2);
         continue;
       }
-      const ByteView part = bytes.first(std::min(bytes.size(), record_left_));
+      const ByteView part = bytes.first((std::min)(bytes.size(), record_left_));
       bytes = bytes.subspan(part.size());
       record_left_ -= part.size();
       if (record_.number(0, 1) == handshake && !passes_messages(part)) return false;
@@ -72,7 +72,7 @@ class HelloGuard {
 
   bool passes_messages(ByteView bytes) {
     while (!bytes.empty()) {
-      const std::size_t part = std::min(bytes.size(), message_left_);
+      const std::size_t part = (std::min)(bytes.size(), message_left_);
       bytes = bytes.subspan(part);
       message_left_ -= part;
       if (part > 0 && message_left_ == 0) has_message_ = true;

@@ -73,7 +73,7 @@ class SocketIo {
       if (gathered_.size() >= most) return Gathered::too_large;
       ssize_t size = 0;
       do {
-        size = ::recv(handle_, part.data(), std::min(part.size(), most - gathered_.size()), 0);
+        size = ::recv(handle_, part.data(), (std::min)(part.size(), most - gathered_.size()), 0);
       } while (size < 0 && errno == EINTR);
       if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Gathered::more;
       if (size <= 0) {
@@ -93,7 +93,7 @@ class SocketIo {
   Read read(char* data, std::size_t size, std::size_t& got) {
     got = 0;
     if (!gathered_.empty()) {
-      got = std::min(size, gathered_.size() - gathered_begin_);
+      got = (std::min)(size, gathered_.size() - gathered_begin_);
       std::memcpy(data, gathered_.data() + gathered_begin_, got);
       gathered_begin_ += got;
       if (gathered_begin_ < gathered_.size()) return Read::some;
@@ -109,7 +109,7 @@ class SocketIo {
     if (result > 0) {
       got = static_cast<std::size_t>(result);
       is_drained_ = got < size;
-      share_ -= std::min(share_, got);
+      share_ -= (std::min)(share_, got);
       if (guard_ && !guard_->passes(as_byte_view(std::string_view(data, got)))) {
         is_at_end_ = true;
         got = 0;

@@ -181,9 +181,9 @@ class TcpStateRemote final : public RemoteClient {
     for (const std::string& more : options.more_endpoints) endpoints.push_back(parse_endpoint(more));
     TlsLinkOptions& link = options.connect.link;  // both are bounds, so the smaller one holds
     link.key_updates_per_minute =
-        std::min(link.key_updates_per_minute, options.limits.key_updates_per_minute);
+        (std::min)(link.key_updates_per_minute, options.limits.key_updates_per_minute);
     link.certificate_chain_bytes =
-        std::min(link.certificate_chain_bytes, options.limits.certificate_chain_bytes);
+        (std::min)(link.certificate_chain_bytes, options.limits.certificate_chain_bytes);
     return std::make_shared<TlsConnector>(executor, std::move(endpoints), make_usable_context(options.tls),
                                           options.connect);
   }

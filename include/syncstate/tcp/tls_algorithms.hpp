@@ -30,7 +30,7 @@ struct TlsAlgorithms {
 template <class Use>
 void for_each_name(std::string_view list, Use use) {
   for (std::size_t begin = 0; begin <= list.size();) {
-    const std::size_t end = std::min(list.find(':', begin), list.size());
+    const std::size_t end = (std::min)(list.find(':', begin), list.size());
     use(std::string(list.substr(begin, end - begin)));
     begin = end + 1;
   }

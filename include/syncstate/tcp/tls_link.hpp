@@ -440,7 +440,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
         if (SSL_get_error(ssl_.get(), result) != SSL_ERROR_WANT_READ) fail(held, result);
         return;
       }
-      total += std::max(size, least_record_bytes);
+      total += (std::max)(size, least_record_bytes);
       if (state_ == State::open) held->owner->on_bytes(ByteView(record.data(), size));
       if (state_ == State::closed || moves_on_) return;
       if (io_.is_drained() && SSL_has_pending(ssl_.get()) == 0) return;  // asking again would only be told so

@@ -208,23 +208,23 @@ inline std::string fault_of_authorities(SSL_CTX* context) {
   std::string fault;
   for (int i = 0; i < sk_X509_num(authorities.get()); ++i) {
     X509* const authority = sk_X509_value(authorities.get(), i);
-    const std::unique_ptr<X509_STORE_CTX, void (*)(X509_STORE_CTX*)> check(X509_STORE_CTX_new(),
-                                                                           X509_STORE_CTX_free);
-    if (!check ||
-        X509_STORE_CTX_init(check.get(), SSL_CTX_get_cert_store(context), authority, nullptr) != 1) {
+    const std::unique_ptr<X509_STORE_CTX, void (*)(X509_STORE_CTX*)> verification(X509_STORE_CTX_new(),
+                                                                                  X509_STORE_CTX_free);
+    if (!verification ||
+        X509_STORE_CTX_init(verification.get(), SSL_CTX_get_cert_store(context), authority, nullptr) != 1) {
       throw std::bad_alloc();
     }
-    X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(check.get()),
+    X509_VERIFY_PARAM_set_auth_level(X509_STORE_CTX_get0_param(verification.get()),
                                      SSL_CTX_get_security_level(context));
     // Trusted itself, it is checked for its times and the strength of its key.
-    const bool is_strong = X509_verify_cert(check.get()) == 1;
+    const bool is_strong = X509_verify_cert(verification.get()) == 1;
     // As an authority, or as the certificate that a client shows.
     const bool is_for_clients = X509_check_purpose(authority, X509_PURPOSE_SSL_CLIENT, 1) == 1 ||
                                 X509_check_purpose(authority, X509_PURPOSE_SSL_CLIENT, 0) == 1;
     if (is_strong && is_for_clients) return {};
     fault = is_strong ? "it is for other purposes than to vouch for clients"
-                      : X509_verify_cert_error_string(X509_STORE_CTX_get_error(check.get()));
-    const int error = X509_STORE_CTX_get_error(check.get());
+                      : X509_verify_cert_error_string(X509_STORE_CTX_get_error(verification.get()));
+    const int error = X509_STORE_CTX_get_error(verification.get());
     if (error == X509_V_ERR_CERT_HAS_EXPIRED || error == X509_V_ERR_CERT_NOT_YET_VALID) {
       fault += ": " + text_of_validity(authority);
     }

@@ -159,12 +159,12 @@ class ChangeSet {
     }
   }
 
-  void grow(std::size_t count) { changes_.reserve(std::max(count, 2 * changes_.capacity())); }
+  void grow(std::size_t count) { changes_.reserve((std::max)(count, 2 * changes_.capacity())); }
 
   void build_index() {
-    const std::size_t slots = std::max(std::bit_ceil(2 * (changes_.size() + 1)), index_.size());
+    const std::size_t slot_count = (std::max)(std::bit_ceil(2 * (changes_.size() + 1)), index_.size());
     if (2 * (changes_.size() + 1) > index_.size()) {
-      std::vector<std::uint32_t>(2 * slots, empty_slot).swap(index_);
+      std::vector<std::uint32_t>(2 * slot_count, empty_slot).swap(index_);
     } else {
       std::fill(index_.begin(), index_.end(), empty_slot);
     }

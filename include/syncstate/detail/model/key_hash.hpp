@@ -189,10 +189,10 @@ class KeyTable {
   }
 
  private:
-  KeyTable(HashSeed seed, std::size_t slots) : seed_(seed), slots_(slots, npos) {
+  KeyTable(HashSeed seed, std::size_t slot_count) : seed_(seed), slots_(slot_count, npos) {
     // Half of the slots stay empty, so an index is less than half of what its bits could say: no slot in use
     // looks like npos. Beyond 2^32 slots there are no bits left for a tag.
-    const auto bits = static_cast<unsigned>(std::countr_zero(slots));
+    const auto bits = static_cast<unsigned>(std::countr_zero(slot_count));
     shift_ = 64 - bits;
     tag_mask_ = bits >= 32 ? 0 : ~((std::uint32_t{1} << bits) - 1);
   }

@@ -40,7 +40,7 @@ ByteView key_bytes(const K& key) {
 }
 
 inline bool is_less(ByteView a, ByteView b) {
-  const std::size_t common = std::min(a.size(), b.size());
+  const std::size_t common = (std::min)(a.size(), b.size());
   const int order = common == 0 ? 0 : std::memcmp(a.data(), b.data(), common);
   return order != 0 ? order < 0 : a.size() < b.size();
 }

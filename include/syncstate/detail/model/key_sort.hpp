@@ -40,7 +40,7 @@ void sort_by_bytes(const DenseArray<K>& keys, KeyPlace* first, KeyPlace* last, s
     std::size_t agreed = sample.size();
     for (KeyPlace* place = first + 1; place != last; ++place) {
       const ByteView key = bytes_of(*place);
-      const std::size_t limit = std::min(agreed, key.size());
+      const std::size_t limit = (std::min)(agreed, key.size());
       agreed = depth;
       while (agreed < limit && key[agreed] == sample[agreed]) ++agreed;
     }

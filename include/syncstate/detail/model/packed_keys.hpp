@@ -55,7 +55,7 @@ class PackedKeys {
   void prepare(const std::vector<K>& keys) {
     std::size_t total = 0;
     for (const K& key : keys) total += content_view(key).size();
-    if (total > keys.size() * most_bytes_a_key || total > std::numeric_limits<std::uint32_t>::max()) return;
+    if (total > keys.size() * most_bytes_a_key || total > (std::numeric_limits<std::uint32_t>::max)()) return;
     starts_.reserve(keys.size() + 1);
     bytes_.reserve(total);
     starts_.push_back(0);

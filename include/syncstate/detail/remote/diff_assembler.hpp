@@ -101,7 +101,7 @@ class DiffAssembler : public DiffReceiver {
     const std::size_t beyond = std::size_t{(staged_.end() - 1)->first} + 1;
     const double share = static_cast<double>(have) / static_cast<double>(beyond);
     const auto all = static_cast<std::size_t>(share * 1.05 * frozen_->size());
-    staged_.reserve(std::min({all, std::size_t{frozen_->size()}, most_room_factor * have}));
+    staged_.reserve((std::min)({all, std::size_t{frozen_->size()}, most_room_factor * have}));
   }
 
   static constexpr std::size_t most_room_factor = 64;
@@ -126,7 +126,7 @@ class SinkReceiver final : public DiffAssembler<K, V> {
   void on_current(TimePoint when) override {
     if (!has_ended_) sink_->on_current(when);
   }
-  void on_status(const Status& status) override {
+  void on_status(const LinkStatus& status) override {
     if (!has_ended_) sink_->on_status(status);
   }
 

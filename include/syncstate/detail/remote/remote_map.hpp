@@ -81,7 +81,7 @@ class DiffReceiver {
   [[nodiscard]] virtual Position position() const = 0;
   [[nodiscard]] virtual bool every_step() const { return false; }
   virtual void on_current(TimePoint) {}
-  virtual void on_status(const Status&) {}
+  virtual void on_status(const LinkStatus&) {}
 };
 
 }  // namespace syncstate::detail

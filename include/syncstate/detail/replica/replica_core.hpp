@@ -54,7 +54,7 @@ template <class K, class V>
 class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_this<ReplicaCore<K, V>> {
  public:
   using UpdateCallback = UniqueFunction<void(const Diff<K, V>&, const View<K, V>&)>;
-  using StatusCallback = UniqueFunction<void(const Status&)>;
+  using StatusCallback = UniqueFunction<void(const LinkStatus&)>;
   using WaitFunction = PendingWaits::Function;
 
   // How far `every_step` lets callbacks fall behind before the newest diffs are merged.
@@ -86,7 +86,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     std::unique_lock lock(mutex_);
     if (is_closed_) return StateErrc::stopped;
     Ended ended;
-    std::error_code result = check(diff);
+    std::error_code result = fault_of(diff);
     if (!result && !is_old(diff)) {
       const Position to{diff.epoch(), diff.upto_update_id()};
       const bool is_other_life = accepted_.epoch != 0 && accepted_.epoch != to.epoch;
@@ -108,11 +108,11 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   void on_current(TimePoint when) override {
     const std::lock_guard lock(mutex_);
-    accepted_head_at_ = std::max(accepted_head_at_.value_or(when), when);
+    accepted_head_at_ = (std::max)(accepted_head_at_.value_or(when), when);
     if (staged_.empty()) shown_head_at_ = accepted_head_at_;
   }
 
-  void on_status(const Status& status) override {
+  void on_status(const LinkStatus& status) override {
     const std::lock_guard lock(mutex_);
     remote_status_ = status;
     publish_status();
@@ -135,15 +135,15 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     return ThreadExecutor::steady_now();
   }
 
-  [[nodiscard]] Status status() const {
+  [[nodiscard]] LinkStatus status() const {
     const std::lock_guard lock(mutex_);
     return status_;
   }
 
   [[nodiscard]] Duration age() const {
     const std::lock_guard lock(mutex_);
-    if (!shown_head_at_) return Duration::max();
-    return std::max(now() - *shown_head_at_, Duration::zero());
+    if (!shown_head_at_) return (Duration::max)();
+    return (std::max)(now() - *shown_head_at_, Duration::zero());
   }
 
   void add_update_callback(UpdateCallback callback) { add_callback(update_callbacks_, std::move(callback)); }
@@ -189,10 +189,10 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
       return outcome->code.has_value();
     };
     const TimePoint start = now();
-    const TimePoint until = limit < TimePoint::max() - start ? start + limit : TimePoint::max();
+    const TimePoint until = limit < (TimePoint::max)() - start ? start + limit : (TimePoint::max)();
     if (!wait_until(until, is_done) && remove_wait(id, function)) return false;
     // Taken out of the list but not called yet: the call is on its way, on another thread.
-    if (!is_done()) wait_until(TimePoint::max(), is_done);
+    if (!is_done()) wait_until((TimePoint::max)(), is_done);
     if (!outcome->code)
       throw StateError(StateErrc::would_deadlock);  // that call is further up this very stack
     if (*outcome->code) throw StateError(*outcome->code);
@@ -287,7 +287,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   // --- Taking a diff. All under the lock.
 
-  std::error_code check(const Diff<K, V>& diff) const {
+  std::error_code fault_of(const Diff<K, V>& diff) const {
     if (!is_same_map(frozen_, MapAccess::frozen(diff))) return StateErrc::hash_mismatch;
     if (diff.epoch() == accepted_.epoch) {
       const bool has_gap = !diff.is_full() && diff.from_update_id() > accepted_.update_id;
@@ -399,7 +399,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
         break;
       }
       staged_.pop_front();
-      staged_bytes_ -= std::min(staged_bytes_, bytes);
+      staged_bytes_ -= (std::min)(staged_bytes_, bytes);
     }
     if (staged_.empty()) {
       shown_head_at_ = accepted_head_at_;
@@ -552,7 +552,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   }
 
   void try_publish_status() {
-    Status next = remote_status_;
+    LinkStatus next = remote_status_;
     if (refused_) {
       next.state = LinkState::failed;
       next.reason = refused_;
@@ -573,7 +573,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     has_status_posted_ = false;
     if (is_closed_ || status_callbacks_ == nullptr) return;
     const auto callbacks = status_callbacks_;
-    const Status status = status_;
+    const LinkStatus status = status_;
     call_out(lock, [&] {
       for (const auto& callback : *callbacks) {
         if (is_closed()) break;
@@ -619,8 +619,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   Callbacks<UpdateCallback> update_callbacks_;
   Callbacks<StatusCallback> status_callbacks_;
   bool has_status_posted_ = false;
-  Status remote_status_;
-  Status status_;
+  LinkStatus remote_status_;
+  LinkStatus status_;
   std::error_code refused_;  // why the last diff was not taken
   Call* calls_ = nullptr;
   bool is_closed_ = false;

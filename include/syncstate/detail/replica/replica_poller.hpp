@@ -85,7 +85,7 @@ class ReplicaPoller final : public std::enable_shared_from_this<ReplicaPoller<K,
   StateMap<K, V> map_;  // where we are, for the remote; its values are what the core was given
   const std::weak_ptr<ReplicaCore<K, V>> core_;
   const Duration every_;
-  Status status_;
+  LinkStatus status_;
 };
 
 }  // namespace syncstate::detail

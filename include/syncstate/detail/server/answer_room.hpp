@@ -90,9 +90,10 @@ class AnswerRoom {
       by_bytes.pop_back();
       // Down to the size of the next one and below, so that each turn makes progress.
       const std::size_t next = by_bytes.empty() ? 0 : by_bytes.front().first;
-      const std::size_t surplus = std::max(bytes() - std::min(bytes(), enough), step_bytes_);
-      const std::size_t wanted = before - std::min(before, surplus);
-      largest->shrink_to(std::min(std::max(next - next / 8, wanted), before - std::min(before, step_bytes_)));
+      const std::size_t surplus = (std::max)(bytes() - (std::min)(bytes(), enough), step_bytes_);
+      const std::size_t wanted = before - (std::min)(before, surplus);
+      largest->shrink_to(
+          (std::min)((std::max)(next - next / 8, wanted), before - (std::min)(before, step_bytes_)));
       const std::size_t after = largest->taken_bytes();
       if (after >= before) continue;  // nothing is left that it can forget
       by_bytes.emplace_back(after, largest);

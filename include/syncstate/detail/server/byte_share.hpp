@@ -27,7 +27,7 @@ class ByteShare {
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
   /// Counts `bytes` more. Returns false if all shares together are then more than `most`.
-  bool take(std::size_t bytes, std::size_t most = std::numeric_limits<std::size_t>::max()) {
+  bool take(std::size_t bytes, std::size_t most = (std::numeric_limits<std::size_t>::max)()) {
     bytes_ += bytes;
     return (*all_ += bytes) <= most;
   }

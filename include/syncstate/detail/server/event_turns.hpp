@@ -99,7 +99,7 @@ class EventBatch {
     const std::size_t needed = in.size() + more;
     const std::size_t before = in.capacity();
     if (needed <= before) return true;
-    const std::size_t room = std::max({needed, before + before / 2, least_bytes / sizeof(T)});
+    const std::size_t room = (std::max)({needed, before + before / 2, least_bytes / sizeof(T)});
     const std::size_t bytes = (room - before) * sizeof(T);
     if (!share_.take(bytes, most)) {
       share_.give_back(bytes);
@@ -286,7 +286,7 @@ class EventTurns {
   [[nodiscard]] bool finish(std::unique_ptr<EventBatch> batch, std::size_t count, bool is_turn_over) {
     const auto inlet = batch->from();  // freed without the lock, like the batch
     const std::lock_guard lock(mutex_);
-    turn_left_ -= std::min(turn_left_, count);
+    turn_left_ -= (std::min)(turn_left_, count);
     const bool was_merged = current_->merged_into != nullptr;
     if (batch->remaining() != 0) {
       resolve(current_)->batches.push_front(std::move(batch));

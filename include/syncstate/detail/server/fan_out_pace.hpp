@@ -22,7 +22,7 @@ class FanOutPace {
 
   /// A round begins, with the commits since the last one.
   void begin(TimePoint now, UpdateId commits) {
-    const std::chrono::duration<double> since_last = began_ ? now - *began_ : Duration::max();
+    const std::chrono::duration<double> since_last = began_ ? now - *began_ : (Duration::max)();
     // Two at the same time, after a clock that stood still, tell nothing.
     commits_per_second_ = since_last.count() > 0 ? static_cast<double>(commits) / since_last.count() : 0;
     began_ = now;

@@ -196,8 +196,8 @@ class HostedSlot final : public HostedBase,
       const std::size_t before = batch->remaining();
       std::size_t most = turns_.turn_left();
       do {
-        run_together(*batch, std::min(most, together), now);
-        together = std::min(2 * together, most_together);
+        run_together(*batch, (std::min)(most, together), now);
+        together = (std::min)(2 * together, most_together);
         most = most_together;
       } while (batch->remaining() > 0 && now < until && turns_.is_alone());
       const std::size_t count = before - batch->remaining();
@@ -208,7 +208,7 @@ class HostedSlot final : public HostedBase,
 
   /// Runs up to `most` events of a batch, and answers them. `now` is when that began, and then when it ended.
   void run_together(EventBatch& batch, std::size_t most, TimePoint& now) {
-    const std::size_t count = std::min(batch.remaining(), cautious_ > 0 ? 1 : most);
+    const std::size_t count = (std::min)(batch.remaining(), cautious_ > 0 ? 1 : most);
     const UpdateId before = map_->head().update_id;
     std::vector<EventAnswer> answers;
     answers.reserve(count);
@@ -229,7 +229,7 @@ class HostedSlot final : public HostedBase,
     batch.from()->lane->answer(batch.from()->link, std::move(answers), has_committed ? map_.get() : nullptr,
                                std::move(end));
     const TimePoint ended = serial_->now();
-    cautious_ -= std::min(cautious_, count);
+    cautious_ -= (std::min)(cautious_, count);
     if (ended - now >= slow) cautious_ = cautious_for;
     now = ended;
   }

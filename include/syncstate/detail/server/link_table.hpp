@@ -65,7 +65,7 @@ class LinkTable {
     const std::string* const address = pending_.address_of(link);
     if (address == nullptr) return;
     double& unproven = addresses_[*address].unproven.level;
-    unproven = std::max(0.0, unproven - 1);
+    unproven = (std::max)(0.0, unproven - 1);
     pending_.remove(link);
   }
 
@@ -140,7 +140,7 @@ class LinkTable {
     void fall(TimePoint now, std::size_t by_in_a_minute) {
       if (now <= as_of) return;
       const std::chrono::duration<double, std::ratio<60>> minutes = now - as_of;
-      level = std::max(0.0, level - minutes.count() * static_cast<double>(by_in_a_minute));
+      level = (std::max)(0.0, level - minutes.count() * static_cast<double>(by_in_a_minute));
       as_of = now;
     }
   };
@@ -192,7 +192,7 @@ class LinkTable {
     address.given_back.fall(now, limits_->unproven_links_per_minute);
     if (address.given_back.level + 1 > static_cast<double>(limits_->unproven_links_per_minute)) return;
     ++address.given_back.level;
-    address.unproven.level = std::max(0.0, address.unproven.level - 1);
+    address.unproven.level = (std::max)(0.0, address.unproven.level - 1);
   }
 
   [[nodiscard]] bool has_credit(Address& address, TimePoint now) const {

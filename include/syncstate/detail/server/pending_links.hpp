@@ -87,7 +87,7 @@ class PendingLinks {
   using Ranks = std::map<Rank, Crowds::iterator>;
 
   static std::uint64_t oldest(const Links& links) {
-    return std::numeric_limits<std::uint64_t>::max() - links.front().number;
+    return (std::numeric_limits<std::uint64_t>::max)() - links.front().number;
   }
   static Rank rank_of(const Links& links) { return {links.size(), oldest(links)}; }
 

@@ -338,8 +338,8 @@ class SenderTable final : AnswerRoom::Holder {
       // Down to the next owner's size, and below, so that each turn gets somewhere.
       const std::size_t next = by_bytes.empty() ? 0 : by_bytes.front().first;
       const std::size_t surplus = bytes_ - enough;
-      const std::size_t wanted = largest.bytes() - std::min(largest.bytes(), surplus);
-      const bool has_more = shrink(largest, std::max(next - next / 8, wanted), kept);
+      const std::size_t wanted = largest.bytes() - (std::min)(largest.bytes(), surplus);
+      const bool has_more = shrink(largest, (std::max)(next - next / 8, wanted), kept);
       if (has_more) {
         by_bytes.emplace_back(largest.bytes(), &largest);
         std::push_heap(by_bytes.begin(), by_bytes.end(), is_smaller);

@@ -24,7 +24,7 @@ class LargeEntries {
   using Encoding = std::shared_ptr<const Bytes>;
 
   /// What `next_from` returns where no large entry is known.
-  static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+  static constexpr std::uint32_t none = (std::numeric_limits<std::uint32_t>::max)();
 
   /// Returns the first ordinal, from `ordinal` on, whose entry is known to be large.
   /// Complexity: O(log large entries).
