@@ -24,7 +24,8 @@ namespace syncstate {
 /// A full diff is relative to the initial state: a key it does not name has its initial value. It can be
 /// applied anywhere.
 /// Threads : like a standard container.
-/// Lifetime: holds its values, and shares the keys with its map; independent of the map otherwise.
+/// Lifetime: holds its values, and shares the keys with its map; independent of the map otherwise. A diff that was
+///           moved from may only be assigned to or destroyed.
 template <class K, class V>
 class Diff {
  public:
@@ -60,7 +61,7 @@ class Diff {
   /// Errors: `unfrozen` if `like` is; `wrong_position` if `upto` lies before `from`.
   Diff(const StateMap<K, V>& like, Epoch epoch, UpdateId from, UpdateId upto, bool is_full = false)
       : Diff(detail::MapAccess::frozen(like), epoch, from, upto, is_full, detail::ChangeSet<V>()) {
-    if (frozen_ == nullptr) throw StateError(StateErrc::unfrozen);
+    (void)like.frozen_ref();
     if (upto < from) throw StateError(StateErrc::wrong_position, "a diff can't lead backwards");
   }
 

@@ -20,7 +20,8 @@ class StateMap;
 /// Collects changes to a master's map, which shows none of them before `commit`. Destroyed without it, it
 /// changes nothing.
 ///
-/// Lifetime: the map must outlive it and stay where it is.
+/// Lifetime: the map must outlive it and stay where it is. A modification that was moved from may only be assigned
+///           to or destroyed.
 /// Threads : as the map.
 template <class K, class V>
 class Modification {

@@ -18,6 +18,7 @@
 #include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/detail/model/dense_array.hpp"
 #include "syncstate/detail/model/diff_log.hpp"
+#include "syncstate/detail/model/diff_verdict.hpp"
 #include "syncstate/detail/model/entry_draft.hpp"
 #include "syncstate/detail/model/frozen_state.hpp"
 #include "syncstate/detail/model/key_order.hpp"
@@ -53,7 +54,8 @@ struct MapOptions {
 ///
 /// Threads : like a standard container; distinct maps are independent, a shared one needs the caller's lock.
 /// Lifetime: keys and values are copied in; what `get` points at lasts until the map next changes. A map that
-///           was moved from may only be assigned to or destroyed.
+///           was moved from may only be assigned to or destroyed. Moving out of an open transaction leaves the
+///           source as it is and gives a map without a state.
 /// Errors  : a member that throws has changed nothing.
 template <class K, class V>
 class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
@@ -81,6 +83,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   /// The copy of a replica keeps its position and its remote; the copy of a master is a master with a fresh
   /// epoch. What an open transaction has set is not copied.
+  /// Errors: `in_transaction` if `other` was moved out of an open transaction.
   StateMap(const StateMap& other)
       : detail::ReadInterface<StateMap, K, V>(other),
         role_(other.role_),
@@ -93,17 +96,27 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
         log_(other.log_),
         epoch_(other.role_ == Role::master && other.frozen_ != nullptr ? detail::random_nonzero_u64()
                                                                        : other.epoch_),
-        update_id_(other.update_id_) {}
+        update_id_(other.update_id_) {
+    other.require_state();
+  }
 
-  /// Errors: `in_transaction` if `other` is an open transaction; so it is not `noexcept`.
-  StateMap(StateMap&& other) : StateMap(other.role_, other.options_) {
-    other.require_no_transaction();
-    take(other);
+  /// Takes everything, so that a standard container that grows moves its maps and every master keeps its epoch.
+  ///
+  /// An open transaction stays what and where it is, because the code that commits it refers to `other`. The new map
+  /// then has no state: every member but the destructor and assignment throws `in_transaction`.
+  StateMap(StateMap&& other) noexcept
+      : detail::ReadInterface<StateMap, K, V>(),
+        role_(other.role_),
+        has_no_state_(other.has_no_state_ || other.transaction_ != nullptr),
+        options_(other.options_),
+        draft_(std::move(other.draft_)),  // of an open transaction it is empty
+        log_(other.options_.log_diffs, other.options_.log_bytes) {
+    if (!has_no_state_) take_all_but_draft(other);
   }
 
   /// Errors: `in_transaction`.
   StateMap& operator=(const StateMap& other) {
-    require_no_transaction();
+    if (transaction_ != nullptr) throw StateError(StateErrc::in_transaction);
     if (this != &other) {
       StateMap copy(other);
       take(copy);
@@ -113,7 +126,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   /// Errors: `in_transaction`, for either map.
   StateMap& operator=(StateMap&& other) {
-    require_no_transaction();
+    if (transaction_ != nullptr) throw StateError(StateErrc::in_transaction);
     other.require_no_transaction();
     if (this != &other) take(other);
     return *this;
@@ -126,6 +139,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// Complexity: O(1) on average.
   void push(K key, V initial_value) {
     if (frozen_ != nullptr) throw StateError(StateErrc::frozen);
+    require_state();
     draft_.push(std::move(key), std::move(initial_value));
   }
 
@@ -150,17 +164,27 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     if (remote_ != nullptr && timeout > Duration::zero()) remote_->init(*this, timeout);
   }
 
-  [[nodiscard]] bool is_frozen() const { return frozen_ != nullptr; }
+  [[nodiscard]] bool is_frozen() const {
+    if (frozen_ == nullptr) require_state();
+    return frozen_ != nullptr;
+  }
 
   /// The life of the master this state belongs to; 0 before a replica heard of one, and before `freeze`.
-  [[nodiscard]] Epoch epoch() const { return epoch_; }
+  [[nodiscard]] Epoch epoch() const {
+    require_state();
+    return epoch_;
+  }
 
   /// How many commits this state holds.
-  [[nodiscard]] UpdateId update_id() const { return update_id_; }
+  [[nodiscard]] UpdateId update_id() const {
+    require_state();
+    return update_id_;
+  }
 
   /// The key's value, or null if there is no such key. Works before `freeze` too.
   [[nodiscard]] const V* get(Key key) const {
     if (frozen_ == nullptr) [[unlikely]] {
+      require_state();
       const std::uint32_t at = draft_.find(key);
       return at == FrozenState::npos ? nullptr : &draft_.values()[at];
     }
@@ -172,7 +196,12 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   [[nodiscard]] bool contains(Key key) const { return get(key) != nullptr; }
 
   /// Works before `freeze` too.
-  [[nodiscard]] std::size_t size() const { return frozen_ != nullptr ? frozen_->size() : draft_.size(); }
+  [[nodiscard]] std::size_t size() const {
+    if (frozen_ != nullptr) [[likely]]
+      return frozen_->size();
+    require_state();
+    return draft_.size();
+  }
 
   /// Changes one value: a commit of its own, or part of the open transaction. Returns the map's update id
   /// then.
@@ -209,10 +238,11 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   /// Applies all of a diff, or nothing. Returns whether the map has moved.
   ///
-  /// A diff of the map's own epoch must begin at or before the map's update id, unless it is full; one that
-  /// also ends there changes nothing. Any epoch will do for a map at its initial state with epoch 0, if the
-  /// diff begins there. A diff of another epoch must be full; then every key it does not name has its initial
-  /// value again. A master takes nothing that would change it.
+  /// A diff of the map's own epoch must begin at or before the map's update id, unless it is full. If it also ends
+  /// there, it changes nothing. A map at its initial state with epoch 0 takes any epoch, if the diff begins there or
+  /// is full. A diff of another epoch must be full; then every key that it does not name has its initial value
+  /// again. A diff that names changes and ends at update id 0 is refused. A master takes nothing that would change
+  /// it. A `Replica` takes and refuses the same diffs.
   ///
   /// Errors    : `unfrozen`; `in_transaction`; `hash_mismatch` for another map's diff; `wrong_position`;
   ///             `wrong_epoch` for another epoch's diff that is not full, or on a master; `epoch_changed` for
@@ -224,23 +254,15 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     if (!detail::is_same_map(frozen_, detail::MapAccess::frozen(diff))) {
       throw StateError(StateErrc::hash_mismatch, "the diff is of another map");
     }
-    const bool is_own_epoch = diff.epoch() == epoch_;
-    const bool is_fresh = epoch_ == 0 && update_id_ == 0;
-    if (!diff.is_full() && diff.from_update_id() > update_id_ && (is_own_epoch || is_fresh)) {
-      throw StateError(StateErrc::wrong_position);
+    if (role_ == Role::master && diff.epoch() != epoch_) {
+      throw StateError(StateErrc::wrong_epoch, "a master takes no diffs");
     }
-    if (is_own_epoch) {
-      if (diff.upto_update_id() <= update_id_) return false;
-      if (role_ == Role::master) throw StateError(StateErrc::frozen, "a master takes no diffs");
-    } else {
-      if (!diff.is_full() && !is_fresh) throw StateError(StateErrc::wrong_epoch);
-      if (role_ == Role::master) throw StateError(StateErrc::wrong_epoch, "a master takes no diffs");
-      if (!is_fresh && policy == EpochPolicy::hold) throw StateError(StateErrc::epoch_changed);
-      if (diff.upto_update_id() == 0 && !diff.is_empty()) {
-        throw StateError(StateErrc::wrong_position,
-                         "update id 0 is the initial state: nothing can have changed");
-      }
+    const detail::DiffVerdict verdict = detail::judge(diff, Position{epoch_, update_id_}, policy);
+    if (verdict.effect == detail::DiffEffect::refused) {
+      throw StateError(verdict.error, verdict.detail != nullptr ? verdict.detail : "");
     }
+    if (verdict.effect == detail::DiffEffect::none) return false;
+    if (role_ == Role::master) throw StateError(StateErrc::frozen, "a master takes no diffs");
 
     detail::ChangeSet<V> changes = detail::MapAccess::diff_ordinals(diff);
     const std::size_t named = changes.size();
@@ -249,10 +271,10 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
         if (changes.find(at) == nullptr) changes.set(at, frozen_->initial(at));
       }
     }
-    if (is_own_epoch || is_fresh) {
-      install(changes, diff.upto_update_id());
-    } else {
+    if (verdict.effect == detail::DiffEffect::starts_over) {
       start_over(changes, named, diff.upto_update_id());
+    } else {
+      install(changes, diff.upto_update_id());
     }
     epoch_ = diff.epoch();
     return true;
@@ -298,8 +320,10 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   friend struct detail::MapAccess;
 
   [[nodiscard]] const FrozenState& frozen_ref() const {
-    if (frozen_ == nullptr) [[unlikely]]
+    if (frozen_ == nullptr) [[unlikely]] {
+      require_state();
       throw StateError(StateErrc::unfrozen);
+    }
     return *frozen_;
   }
 
@@ -310,8 +334,16 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return values_[ordinal];
   }
 
+  /// Errors: `in_transaction` if this map was moved out of an open transaction.
+  void require_state() const {
+    if (has_no_state_) [[unlikely]]
+      throw StateError(StateErrc::in_transaction,
+                       "this map was moved out of an open transaction, so it has no state");
+  }
+
   void require_no_transaction() const {
     if (transaction_ != nullptr) throw StateError(StateErrc::in_transaction);
+    require_state();
   }
 
   void require_writable() const {
@@ -336,10 +368,15 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   }
 
   void take(StateMap& other) noexcept {
+    draft_ = std::move(other.draft_);
+    take_all_but_draft(other);
+  }
+
+  void take_all_but_draft(StateMap& other) noexcept {
     role_ = other.role_;
+    has_no_state_ = false;
     options_ = other.options_;
     remote_ = std::move(other.remote_);
-    draft_ = std::move(other.draft_);
     frozen_ = std::move(other.frozen_);
     values_ = std::move(other.values_);
     recency_ = std::move(other.recency_);
@@ -512,6 +549,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   static constexpr std::size_t log_overhead_bytes = detail::DiffLog<V>::entry_overhead_bytes;
 
   Role role_;
+  bool has_no_state_ = false;  // made by a move out of an open transaction, and not assigned to since
   MapOptions options_;
   std::shared_ptr<detail::AnyRemote<K, V>> remote_;
   detail::EntryDraft<K, V> draft_;  // empty once frozen

@@ -1,10 +1,13 @@
 // The public behaviour of a map, and every misuse refused by name with the map unchanged.
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -336,7 +339,7 @@ TEST_CASE("apply is all or nothing, and refuses by name") {
   Map map = make_map(Role::replica);
   CHECK_REFUSED(map, wrong_position, map.apply(master.diff(1, 2)));  // fresh, but not from the beginning
   CHECK(map.apply(master.diff(0, 2)));
-  CHECK_REFUSED(map, wrong_position, map.apply(master.diff(3, 4)));
+  CHECK_REFUSED(map, wrong_position, map.apply(master.diff(3, 4)));  // one commit too late
   CHECK_FALSE(map.apply(master.diff(0, 1)));
   CHECK_FALSE(map.apply(master.diff(1, 2)));
   CHECK_FALSE(map.apply(master.diff(2, 2)));
@@ -373,6 +376,17 @@ TEST_CASE("apply is all or nothing, and refuses by name") {
   CHECK_REFUSED(master, wrong_epoch, master.apply(TextDiff::full(restarted)));
 }
 
+TEST_CASE("a diff names its keys in ascending order, below the head too") {
+  Map master = make_map(Role::master);
+  for (const char* key : {"c", "a", "b", "a", "c"}) master.set(key, std::string(key) + "!");
+  CHECK(printed(master.diff(0, 3)) == "diff 0..3 {a: a!, b: b!, c: c!}");
+  CHECK(printed(master.diff(0, 2)) == "diff 0..2 {a: a!, c: c!}");
+  CHECK(printed(master.diff(1, 4)) == "diff 1..4 {a: a!, b: b!}");
+  CHECK(printed(master.diff(0, 5)) == "diff 0..5 {a: a!, b: b!, c: c!}");
+  CHECK(printed(master.diff(3, 5)) == "diff 3..5 {a: a!, c: c!}");
+  CHECK(printed(TextDiff::full(master)) == "full diff 0..5 {a: a!, b: b!, c: c!}");
+}
+
 TEST_CASE("diffs of one's own: set, merge, compress") {
   Map map = make_map(Role::replica);
   CHECK(error_of([&] { TextDiff(map, 1, 3, 2); }) == StateErrc::wrong_position);
@@ -391,6 +405,7 @@ TEST_CASE("diffs of one's own: set, merge, compress") {
   CHECK(printed(diff) == "diff 0..1 {a: y, c: z}");
   diff.merge(TextDiff(map, 1, 0, 3).set("b", "w").set("c", "v"));
   CHECK(printed(diff.compress()) == "diff 0..3 {a: y, b: w, c: v}");
+  CHECK(error_of([&] { diff.merge(TextDiff(map, 1, 4, 5)); }) == StateErrc::wrong_position);  // one too late
   diff.merge(TextDiff(map, 1, 1, 2).set("b", "older"));
   CHECK(printed(diff) == "diff 0..3 {a: y, b: w, c: v}");
   diff.merge(TextDiff(map, 2, 0, 1, true).set("b", "u"));
@@ -432,7 +447,7 @@ TEST_CASE("a transaction shows its own writes and hides them from everyone else 
   CHECK_REFUSED(map, in_transaction, map.apply(other.diff(0, 0)));
   CHECK_REFUSED(map, in_transaction, map = other);
   CHECK_REFUSED(map, in_transaction, map = make_map(Role::master));
-  CHECK_REFUSED(map, in_transaction, Map(std::move(map)));
+  CHECK_REFUSED(map, in_transaction, Map(std::move(map)).size());
   CHECK_REFUSED(map, in_transaction, other = std::move(map));
   CHECK_REFUSED(map, in_transaction, MapAccess::begin_transaction(map));
   CHECK_REFUSED(map, frozen, map.push("d", "4"));
@@ -481,6 +496,159 @@ TEST_CASE("copies and moves") {
   Map open_copy = open;
   open_copy.push("l", "w");
   CHECK((open.size() == 1 && open_copy.size() == 2));
+}
+
+TEST_CASE("a container that grows moves its maps, so that masters keep their epochs") {
+  std::vector<Map> maps;
+  std::vector<Epoch> epochs;
+  for (int i = 0; i < 20; ++i) {
+    maps.push_back(make_map(Role::master));
+    maps.back().set("a", std::to_string(i));
+    epochs.push_back(maps.back().epoch());
+  }
+  for (std::size_t i = 0; i < maps.size(); ++i) {
+    CHECK(maps[i].epoch() == epochs[i]);
+    CHECK(*maps[i].get("a") == std::to_string(i));
+    CHECK(maps[i].diff(0, 1).size() == 1);
+    CHECK(maps[i].set("b", "next") == 2);
+  }
+  maps.erase(maps.begin(), maps.begin() + 5);
+  CHECK(maps.front().epoch() == epochs[5]);
+
+  Map open(Role::master);
+  open.push("b", "2");
+  Map moved = std::move(open);
+  moved.push("a", "1");
+  moved.freeze();
+  CHECK(printed(moved) == "{a: 1, b: 2}");
+
+  static_assert(std::is_nothrow_move_constructible_v<Map> && std::is_nothrow_swappable_v<TextDiff>);
+  static_assert(std::is_nothrow_move_constructible_v<TextDiff> &&
+                std::is_nothrow_move_assignable_v<TextDiff>);
+  using Changes = Modification<std::string, std::string>;
+  static_assert(std::is_nothrow_move_constructible_v<Changes> && std::is_nothrow_move_assignable_v<Changes>);
+  using TextEvent = Event<std::string>;
+  static_assert(std::is_nothrow_move_constructible_v<TextEvent> &&
+                std::is_nothrow_move_assignable_v<TextEvent>);
+  static_assert(std::is_nothrow_move_constructible_v<SerializedEvent> &&
+                std::is_nothrow_move_assignable_v<SerializedEvent>);
+  static_assert(std::is_nothrow_move_constructible_v<Subscription> &&
+                std::is_nothrow_move_assignable_v<Subscription>);
+  static_assert(std::is_nothrow_copy_constructible_v<MapHash> &&
+                std::is_nothrow_copy_constructible_v<Ordinal>);
+}
+
+TEST_CASE("a map moved out of an open transaction refuses everything but its end and assignment") {
+  Map master = make_map(Role::master);
+  master.set("a", "committed");
+  const Epoch epoch = master.epoch();
+  MapAccess::begin_transaction(master);
+  master.set("a", "pending");
+  Map moved = std::move(master);
+  Map again = std::move(moved);
+
+  // The source is what and where it was: still the same open transaction.
+  CHECK(MapAccess::in_transaction(master));
+  CHECK((*master.get("a") == "pending" && master.epoch() == epoch && master.update_id() == 1));
+  CHECK(MapAccess::commit_transaction(master) == 2);
+  CHECK(printed(master.diff(0, 2)) == "diff 0..2 {a: pending}");
+
+  for (Map* map : {&moved, &again}) {
+    const auto refuses = [&](auto f) {
+      return error_of([&] { (void)f(*map); }) == StateErrc::in_transaction;
+    };
+    CHECK(refuses([](Map& m) {
+      m.push("d", "4");
+      return 0;
+    }));
+    CHECK(refuses([](Map& m) {
+      m.freeze();
+      return 0;
+    }));
+    CHECK(refuses([](Map& m) { return m.is_frozen(); }));
+    CHECK(refuses([](Map& m) { return m.epoch(); }));
+    CHECK(refuses([](Map& m) { return m.update_id(); }));
+    CHECK(refuses([](Map& m) { return m.get("a"); }));
+    CHECK(refuses([](Map& m) { return m.at("a"); }));
+    CHECK(refuses([](Map& m) { return m.at(Ordinal(0)); }));
+    CHECK(refuses([](Map& m) { return m[Ordinal(0)]; }));
+    CHECK(refuses([](Map& m) { return m.contains("a"); }));
+    CHECK(refuses([](Map& m) { return m.size(); }));
+    CHECK(refuses([](Map& m) { return m.key("a"); }));
+    CHECK(refuses([](Map& m) { return m.hash(); }));
+    CHECK(refuses([](Map& m) { return m.begin(); }));
+    CHECK(refuses([](Map& m) { return m.end(); }));
+    CHECK(refuses([](Map& m) { return printed(m); }));
+    CHECK(refuses([](Map& m) { return m.set("a", "x"); }));
+    CHECK(refuses([](Map& m) { return m.begin_modification().commit(); }));
+    CHECK(refuses([](Map& m) { return m.set_update_id(1); }));
+    CHECK(refuses([](Map& m) { return m.sync(); }));
+    CHECK(refuses([&](Map& m) { return m.apply(master.diff(0, 2)); }));
+    CHECK(refuses([](Map& m) { return m.diff(0, 1); }));
+    CHECK(refuses([](Map& m) { return TextDiff::full(m); }));
+    CHECK(refuses([](Map& m) { return TextDiff(m, 1, 0, 1); }));
+    CHECK(refuses([](Map& m) { return Map(m); }));
+    CHECK(refuses([](Map& m) {
+      Map to(Role::master);
+      to = m;
+      return 0;
+    }));
+    CHECK(refuses([](Map& m) {
+      Map to(Role::master);
+      to = std::move(m);
+      return 0;
+    }));
+  }
+
+  moved = make_map(Role::master);
+  CHECK((moved.is_frozen() && moved.set("a", "new") == 1 && *moved.get("a") == "new"));
+  const Map copied_to = moved;
+  again = copied_to;
+  CHECK((again.size() == 3 && *again.get("a") == "new"));
+}
+
+TEST_CASE("braces mean a key, also where a key is one number") {
+  struct Seat {
+    int number = 0;
+    auto operator<=>(const Seat&) const = default;
+  };
+  struct Guest {
+    std::string name;
+    int age = 0;
+  };
+  StateMap<Seat, Guest> map(Role::master);
+  map.push({2}, {"Ann", 30});
+  map.push({1}, {"Ben", 40});
+  map.push({}, {});
+  map.freeze();
+  CHECK(map.at({2}).name == "Ann");
+  CHECK(map.at({}).name.empty());
+  CHECK(map.get({1})->name == "Ben");
+  CHECK((map.contains({2}) && !map.contains({3})));
+  CHECK(map.key({2}).index() == 2);
+  CHECK(map[map.key({1})].age == 40);
+  CHECK(map[Ordinal{1}].age == 40);
+  CHECK(map.at(Ordinal{1}).age == 40);
+  const Ordinal kept = map.key({1});
+  CHECK(map.at(kept).age == 40);
+  CHECK(map.set({2}, {"Cid", 50}) == 1);
+  auto modification = map.begin_modification();
+  modification.set({1}, {"Dee", 60}).set({}, {});
+  CHECK(modification.get({1})->name == "Dee");
+  CHECK(modification.commit() == 2);
+  Diff<Seat, Guest> diff(map, map.epoch(), 2, 3);
+  diff.set({2}, {"Eve", 70});
+  CHECK(diff.size() == 1);
+
+  StateMap<std::optional<std::uint32_t>, int> optional_keys(Role::master);
+  optional_keys.push({2U}, 20);
+  optional_keys.push({}, 10);
+  optional_keys.freeze();
+  CHECK((optional_keys.at({2U}) == 20 && optional_keys.at({}) == 10));
+  StateMap<std::uint32_t, int> numbers(Role::master);
+  numbers.push(7, 70);
+  numbers.freeze();
+  CHECK((numbers.at(7) == 70 && numbers.at(Ordinal(0)) == 70));
 }
 
 TEST_CASE("a value that can't be copied leaves the map as it was") {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -272,6 +273,7 @@ TEST_CASE("diffs that do not fit change nothing") {
   REQUIRE_FALSE(world.step("key1", 1));
   for (int i = 2; i < 5; ++i) world.master.set("key1", i);
   CHECK(world.give(3, 4) == StateErrc::wrong_position);
+  CHECK(world.give(2, 4) == StateErrc::wrong_position);  // one commit too late
   CHECK(replica.status().state == ss::LinkState::failed);
   CHECK(replica.status().reason == StateErrc::wrong_position);
 
@@ -368,6 +370,139 @@ TEST_CASE("callbacks run once per diff, after it is visible, with the view it re
   world.time.run_ready();
   CHECK(calls == std::vector<std::string>{"0..1", "1..2"});
   CHECK(*move_only == 2);
+}
+
+TEST_CASE("a map and a replica give the same verdict on any diff, and the right one") {
+  constexpr ss::Epoch own = 7;
+  constexpr ss::Epoch other = 8;
+  const std::vector<ss::Position> positions{{0, 0}, {0, 2}, {own, 0}, {own, 1}, {own, 2}, {own, 3}};
+  constexpr ss::UpdateId last = 4;
+  int taken = 0;
+  int refused = 0;
+  int passed_over = 0;
+
+  for (const ss::Position at : positions) {
+    for (const ss::Epoch epoch : {ss::Epoch{0}, own, other}) {
+      for (ss::UpdateId from = 0; from <= last; ++from) {
+        for (ss::UpdateId upto = from; upto <= last; ++upto) {
+          for (const bool is_full : {false, true}) {
+            for (const bool has_keys : {false, true}) {
+              for (const ss::EpochPolicy policy : {ss::EpochPolicy::accept, ss::EpochPolicy::hold}) {
+                INFO("at " << at.epoch << "/" << at.update_id << ", diff " << epoch << ": " << from << ".."
+                           << upto << (is_full ? ", full" : "") << (has_keys ? ", with keys" : "")
+                           << (policy == ss::EpochPolicy::hold ? ", hold" : ""));
+                World world;
+                Map map = world.replica_map();
+                if (at != ss::Position{}) map.apply(Diff(map, at.epoch, 0, at.update_id));
+                Diff diff(map, epoch, from, upto, is_full);
+                if (has_keys) diff.set("key1", 9);
+                Replica replica(Map(map), {.epoch_policy = policy});
+                REQUIRE(replica.view().position() == at);
+
+                // What the documentation says, one sentence a line.
+                const bool has_no_history = at == ss::Position{};
+                std::error_code expected;
+                bool moves = true;
+                if (epoch == at.epoch && !is_full && from > at.update_id)
+                  expected = StateErrc::wrong_position;
+                if (epoch == at.epoch && !expected && upto <= at.update_id) moves = false;
+                if (epoch != at.epoch && has_no_history && !is_full && from > 0)
+                  expected = StateErrc::wrong_position;
+                if (epoch != at.epoch && !has_no_history && !is_full) expected = StateErrc::wrong_epoch;
+                if (epoch != at.epoch && !has_no_history && is_full && policy == ss::EpochPolicy::hold)
+                  expected = StateErrc::epoch_changed;
+                if (epoch != at.epoch && !expected && upto == 0 && has_keys)
+                  expected = StateErrc::wrong_position;
+                if (expected) moves = false;
+
+                bool has_moved = false;
+                const std::error_code of_map = code_of([&] { has_moved = map.apply(diff, policy); });
+                const std::error_code of_replica = world.give(diff);
+                REQUIRE(of_map == expected);
+                REQUIRE(of_replica == expected);
+                REQUIRE(has_moved == moves);
+                const ss::Position expected_position = moves ? ss::Position{epoch, upto} : at;
+                REQUIRE(map.epoch() == expected_position.epoch);
+                REQUIRE(map.update_id() == expected_position.update_id);
+                REQUIRE(replica.view().position() == expected_position);
+                REQUIRE(world.remote->sink->position() == expected_position);
+                const int expected_value = moves && has_keys ? 9 : 0;
+                REQUIRE(map.at("key1") == expected_value);
+                REQUIRE(replica.view().at("key1") == expected_value);
+                if (expected) REQUIRE(replica.status().reason == expected);
+                ++(expected ? refused : moves ? taken : passed_over);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  CHECK((taken > 100 && refused > 100 && passed_over > 100));  // the table has all kinds
+}
+
+TEST_CASE("the diff of a callback begins where `before` stands, however it came") {
+  World world;
+  world.master.set("key0", 1);
+  Replica replica(world.replica_map());
+  struct Seen {
+    ss::UpdateId before;
+    ss::UpdateId from;
+    ss::UpdateId upto;
+    bool is_full;
+    std::map<std::string, int> changes;
+    bool operator==(const Seen&) const = default;
+  };
+  std::vector<Seen> seen;
+  replica.on_update([&](const Diff& diff, const View& before) {
+    Seen call{before.update_id(), diff.from_update_id(), diff.upto_update_id(), diff.is_full(), {}};
+    for (const auto& [key, value] : diff.changes()) call.changes.emplace(key, value);
+    CHECK(call.changes.size() == diff.size());
+    CHECK(diff.epoch() == world.master.epoch());
+    seen.push_back(std::move(call));
+  });
+  const auto change = [&](const std::string& key, int value) { world.master.set(key, value); };
+  const auto take = [&] { return std::exchange(seen, {}); };
+  using Calls = std::vector<Seen>;
+
+  REQUIRE_FALSE(world.give(0, 1));
+  world.time.run_ready();
+  CHECK(take() == Calls{{0, 0, 1, false, {{"key0", 1}}}});
+
+  change("key1", 2);
+  change("key2", 3);
+  REQUIRE_FALSE(world.give(0, 3));  // a merged diff that begins before the replica's position
+  world.time.run_ready();
+  CHECK(take() == Calls{{1, 1, 3, false, {{"key0", 1}, {"key1", 2}, {"key2", 3}}}});
+
+  change("key3", 4);
+  REQUIRE_FALSE(world.give(Diff::full(world.master)));  // a full one, in the same epoch
+  world.time.run_ready();
+  CHECK(take() == Calls{{3, 3, 4, false, {{"key0", 1}, {"key1", 2}, {"key2", 3}, {"key3", 4}}}});
+
+  // A full diff may begin anywhere.
+  REQUIRE_FALSE(world.give(Diff(world.master, world.master.epoch(), 9, 10, true).set("key3", 5)));
+  world.time.run_ready();
+  CHECK(take() == Calls{{4, 4, 10, false, {{"key0", 0}, {"key1", 0}, {"key2", 0}, {"key3", 5}}}});
+
+  // What is staged while callbacks are due is merged, and begins where the first of it ended.
+  const ss::Epoch epoch = world.master.epoch();
+  REQUIRE_FALSE(world.give(Diff(world.master, epoch, 10, 11).set("key0", 6)));
+  REQUIRE_FALSE(world.give(Diff(world.master, epoch, 9, 12).set("key1", 7)));
+  REQUIRE_FALSE(world.give(Diff(world.master, epoch, 12, 13).set("key2", 8)));
+  world.time.run_ready();
+  CHECK(take() == Calls{{10, 10, 11, false, {{"key0", 6}}}, {11, 11, 13, false, {{"key1", 7}, {"key2", 8}}}});
+  REQUIRE_FALSE(world.give(Diff(world.master, epoch, 13, 14).set("key0", 9)));
+  REQUIRE_FALSE(world.give(Diff(world.master, epoch, 14, 15).set("key1", 10)));
+  REQUIRE_FALSE(world.give(Diff(world.master, epoch, 0, 16, true).set("key0", 9)));
+  world.time.run_ready();
+  CHECK(take() == Calls{{13, 13, 14, false, {{"key0", 9}}},
+                        {14, 14, 16, false, {{"key0", 9}, {"key1", 0}, {"key2", 0}, {"key3", 0}}}});
+
+  // Into another epoch it leads from 0, because the old update ids mean nothing there.
+  REQUIRE_FALSE(world.give(world.full_diff_of_new_master({{"key2", 11}})));
+  world.time.run_ready();
+  CHECK(take() == Calls{{16, 0, 1, false, {{"key0", 0}, {"key2", 11}}}});
 }
 
 TEST_CASE("diffs that come while callbacks run are merged") {

@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_DETAIL_MODEL_READ_INTERFACE_HPP
 #define SYNCSTATE_DETAIL_MODEL_READ_INTERFACE_HPP
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -74,9 +75,10 @@ class ReadInterface {
     return *value;
   }
 
-  /// The value at an ordinal of this key set.
+  /// The value at an ordinal of this key set. A template, so that braces always mean a key: `map.at({2})`.
   /// Errors: `key_not_found` if there are fewer keys.
-  const V& at(Ordinal ordinal) const {
+  template <std::same_as<Ordinal> O>
+  const V& at(O ordinal) const {
     if (ordinal.index() >= self().frozen_ref().size()) throw StateError(StateErrc::key_not_found);
     return self().value_ref(ordinal.index());
   }

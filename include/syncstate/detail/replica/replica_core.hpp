@@ -22,6 +22,7 @@
 #include "syncstate/codec.hpp"
 #include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/detail/model/dense_array.hpp"
+#include "syncstate/detail/model/diff_verdict.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/replica/pending_waits.hpp"
 #include "syncstate/detail/replica/view_store.hpp"
@@ -86,8 +87,11 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     std::unique_lock lock(mutex_);
     if (is_closed_) return StateErrc::stopped;
     Ended ended;
-    std::error_code result = fault_of(diff);
-    if (!result && !is_old(diff)) {
+    const DiffVerdict verdict = verdict_on(diff);
+    std::error_code result;
+    if (verdict.effect == DiffEffect::refused) {
+      result = verdict.error;
+    } else if (verdict.effect != DiffEffect::none) {
       const Position to{diff.epoch(), diff.upto_update_id()};
       const bool is_other_life = accepted_.epoch != 0 && accepted_.epoch != to.epoch;
       result = catch_all([&] { has_open_round_ || !staged_.empty() ? stage(std::move(diff)) : show(diff); });
@@ -287,21 +291,11 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   // --- Taking a diff. All under the lock.
 
-  std::error_code fault_of(const Diff<K, V>& diff) const {
-    if (!is_same_map(frozen_, MapAccess::frozen(diff))) return StateErrc::hash_mismatch;
-    if (diff.epoch() == accepted_.epoch) {
-      const bool has_gap = !diff.is_full() && diff.from_update_id() > accepted_.update_id;
-      return has_gap ? make_error_code(StateErrc::wrong_position) : std::error_code();
+  DiffVerdict verdict_on(const Diff<K, V>& diff) const {
+    if (!is_same_map(frozen_, MapAccess::frozen(diff))) {
+      return {DiffEffect::refused, StateErrc::hash_mismatch};
     }
-    if (accepted_.epoch == 0 && accepted_.update_id == 0 && diff.from_update_id() == 0) return {};
-    if (!diff.is_full()) return StateErrc::wrong_epoch;
-    const bool is_held = accepted_.epoch != 0 && options_.epoch_policy == EpochPolicy::hold;
-    return is_held ? make_error_code(StateErrc::epoch_changed) : std::error_code();
-  }
-
-  /// A repeat: nothing in it is newer than what is here.
-  [[nodiscard]] bool is_old(const Diff<K, V>& diff) const {
-    return diff.epoch() == accepted_.epoch && diff.upto_update_id() <= accepted_.update_id;
+    return judge(diff, accepted_, options_.epoch_policy);
   }
 
   void stage(Diff<K, V> diff) {
