@@ -31,10 +31,16 @@ struct EventContext {
 ///
 /// 1. Callable as `hook(state, event)` or `hook(state, event, context)`; the result is ignored.
 /// 2. Move-constructible; it need not be copyable.
-/// 3. May throw: nothing of this event is kept, and its sender learns `hook_failed` with the message.
+/// 3. May throw: nothing of this event is kept, and its sender learns `hook_failed` with what the exception says. A
+/// `StateError` keeps its code and detail if the code says something about the event or the map, as `forbidden`,
+/// `key_not_found` and `busy` do. A code that the sender would take for a fault of its own link or server
+/// (`unavailable`, `unauthorized`, `outcome_unknown`, ...) is told as `hook_failed`, with the text of the `StateError`.
+/// A text is cut to 512 bytes. Of nested exceptions the sender learns the outermost one; `on_error` gets all of them.
 /// 4. `state`, `event` and `context` die when the call returns (meaning: the compiler cannot check this one).
 /// 5. Runs serially for one map, at the same time for different maps: what hooks share outside the map needs
 /// a lock.
+/// 6. Must not wait for an event of its own map, nor for a change of it by `modify`: these run after the hook. Such a
+/// wait is refused with `would_deadlock` (see docs/guarantees.md for the waits that are not recognised).
 ///
 /// ```cpp
 /// server.add_hook([](Map& state, const ss::Event<MyEvent>& event, const ss::EventContext& from) {
@@ -51,7 +57,8 @@ concept Hook = std::move_constructible<std::decay_t<H>> &&
 ///
 /// 1. Callable as `hook(handle)` with a `MasterHandle<K, V>`; the result is ignored. It may keep the handle.
 /// 2. Move-constructible; it need not be copyable.
-/// 3. May throw: the map is not hosted, and `freeze` of the client that brought it reports `init_failed`.
+/// 3. May throw: the map is not hosted, and `host`, or `freeze` of the clients that wait for the map, report `init_failed`
+/// with what the exception says, cut to 512 bytes.
 ///
 /// ```cpp
 /// server.add_init_hook([](ss::MasterHandle<std::string, std::string> state) {

@@ -43,9 +43,9 @@ class MasterHandle {
   /// Runs `change(StateMap<K, V>&)` between events, as one transaction, committed and pushed like an event's.
   ///
   /// Blocks until it has run. Returns the update id it committed as, or the head when it set nothing.
-  /// Errors: what `change` throws, and then nothing of it is kept; `would_deadlock` from a hook of the same
-  ///         map, or wherever the wait could never end; `stopped` after `stop()` or a failed init hook;
-  ///         `too_large`.
+  /// Errors: what `change` throws, unchanged, and then nothing of it is kept; `would_deadlock` from a hook or another
+  ///         `modify` of the same map (an init hook may call it, but not inside another `modify`), or wherever the wait
+  ///         could never end; `stopped` after `stop()` or a failed init hook; `too_large`.
   template <std::invocable<StateMap<K, V>&> F>
   UpdateId modify(F&& change) const {
     return map_->modify([&change](StateMap<K, V>& map) { change(map); });

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/model/key_text.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/remote/diff_assembler.hpp"
@@ -182,9 +183,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   ///
   /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the
   /// effect: `replica.wait_for(id, limit)` does.
-  /// Errors: `hook_failed` with the hook's message, `too_large`, `type_mismatch`, `busy` where the server has no room,
-  ///         `not_hosted` for a map that this remote has neither frozen nor attached; `would_deadlock` on the remote's own
-  ///         thread; `stopped`. While the server refuses this client: `unauthorized`, `forbidden`, `certificate_rejected`.
+  /// Errors: `hook_failed` with the text of what the hook threw, or the code and detail of a `StateError` that it threw (see
+  ///         `Hook`); `too_large`, `type_mismatch`, `busy` if the server has no room, `not_hosted` for a map that this remote
+  ///         has neither frozen nor attached; `would_deadlock` on the remote's own thread, and on a thread that runs a hook,
+  ///         init hook or `modify` of this very map; `stopped`. While the server refuses this client: `unauthorized`, `forbidden`, `certificate_rejected`.
   ///         `unavailable`: no link came in time. After all of these it has certainly not run, or its hook took it back.
   ///         `outcome_unknown`: no answer came, it may have run.
   template <class E>
@@ -194,6 +196,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   UpdateId send_event(const MapHash& hash, const SerializedEvent& event) {
     refuse_own_thread();
     const auto done = std::make_shared<detail::EventCall>(event);
+    done->wait_on_this_thread();
     start_event(hash, event.bytes.size(), done);
     // The core ends it at its deadline; a little later nobody is there to do so.
     return await(done, core_->options().event_timeout + std::chrono::seconds(1));
@@ -230,7 +233,9 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   /// Errors: `too_large`.
   void start_event(const MapHash& hash, std::size_t bytes, std::shared_ptr<detail::EventCall> call) {
     if (bytes > core_->options().limits.event_bytes) {
-      throw StateError(StateErrc::too_large, "an event beyond Limits::event_bytes");
+      throw StateError(StateErrc::too_large,
+                       detail::beyond_limit(detail::of_bytes("an event", bytes), "event_bytes",
+                                            core_->options().limits.event_bytes));
     }
     core_->send_event(hash, std::move(call));
   }

@@ -40,8 +40,8 @@ namespace syncstate {
 /// What a remote core is made with.
 struct RemoteCoreOptions {
   std::string password{};
-  /// How long an event waits for its answer: then it ends with `unavailable`, or `outcome_unknown` if it was
-  /// sent.
+  /// How long an event waits for its answer, asynchronous or not: then it ends with `unavailable`, or `outcome_unknown` if
+  /// it was sent.
   std::chrono::milliseconds event_timeout{10'000};
   /// How long a blocking request (`sync`, `set_update_id`, `attach`, `hosted`) waits before it is
   /// `unavailable`.
@@ -96,7 +96,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     });
   }
 
-  /// Ends everything: what waits ends with `stopped`. Never waits for the network.
+  /// Ends everything: what waits ends with `stopped`, and an event that was sent and has no answer with
+  /// `outcome_unknown`, because it may have run. Never waits for the network.
   void stop() {
     {
       const std::lock_guard lock(mutex_);
@@ -924,6 +925,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       } else if (entry->refusal || status_.state == LinkState::failed) {
         const LinkStatus status = status_for(*entry);
         finish(*event.call, status.reason, status.detail);
+      } else if (entry->is_open && event.call->waits_in_hook_of(event.hash, entry->sender_epoch)) {
+        refuse_deadlock(*event.call);
       } else {
         entry->events.push_back(PendingEvent{std::move(event.call), deadline, 0});
         watch(*entry);
@@ -931,6 +934,26 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     }
     if (entry != nullptr) send_events(*entry);
     wake();
+  }
+
+  void refuse_deadlock(EventCall& call) {
+    finish(call, StateErrc::would_deadlock,
+           "this thread runs a hook of the map that the event is for, and the event could run only after "
+           "that hook: "
+           "change the map that the hook was given, or do not wait for the answer (async_send_event)");
+  }
+
+  /// The map is open now, and its epoch known: ends the events that wait for a hook that waits for them. They were never
+  /// sent.
+  void refuse_deadlocks(Entry& entry) {
+    bool is_any = false;
+    for (const PendingEvent& event : entry.events) {
+      if (event.number != 0 || !event.call->waits_in_hook_of(entry.identity.hash, entry.sender_epoch))
+        continue;
+      refuse_deadlock(*event.call);
+      is_any = true;
+    }
+    if (is_any) entry.erase_events_if([](const PendingEvent& e) { return e.call->is_finished(); });
   }
 
   void send_events(Entry& entry) {
@@ -1027,6 +1050,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     }
     entry->is_open = true;
     if (entry->sender_epoch != action.head.epoch) adopt_sender(*entry, 0, action.head.epoch);
+    refuse_deadlocks(*entry);
     for (const auto& opener : std::exchange(entry->openers, {})) finish(*opener, {});
     for (Follower& each : entry->followers) {
       if (each.is_open) tell_follower(*entry, each);

@@ -20,6 +20,7 @@
 #include "syncstate/authorizer.hpp"
 #include "syncstate/codec.hpp"
 #include "syncstate/detail/check_limits.hpp"
+#include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/hosted_slot.hpp"
@@ -86,10 +87,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
   /// Adds a hook; hooks run in the order added.
-  /// Errors: `already_started`.
+  /// Errors: `already_started`; `stopped`.
   template <Hook<K, V, E> H>
   void add_hook(H hook) {
     const std::lock_guard lock(mutex_);
+    expect_running("add_hook");
     if (is_started_) throw StateError(StateErrc::already_started, "add hooks before start()");
     if constexpr (std::invocable<H&, Map&, const Event<E>&, const EventContext&>) {
       hooks_->push_back(std::move(hook));
@@ -100,10 +102,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   }
 
   /// Adds code to run once for each map that comes to live here, before anyone can see it.
-  /// Errors: `already_started`, also once a map is hosted: it would have missed this hook.
+  /// Errors: `already_started`, also once a map is hosted: it would have missed this hook; `stopped`.
   template <InitHook<K, V> H>
   void add_init_hook(H hook) {
     const std::lock_guard lock(mutex_);
+    expect_running("add_init_hook");
     if (is_started_ || !entries_.empty()) {
       throw StateError(StateErrc::already_started, "add init hooks before start() and before host()");
     }
@@ -118,7 +121,9 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     detail::MapAccess::become_master(map);
     for (const auto& [key, value] : map) {
       if (whole_size(value) > options_.limits.value_bytes) {
-        throw StateError(StateErrc::too_large, "an initial value beyond Limits::value_bytes");
+        throw StateError(StateErrc::too_large,
+                         detail::beyond_limit(detail::of_bytes("an initial value", whole_size(value)),
+                                              "value_bytes", options_.limits.value_bytes));
       }
     }
     const MapHash hash = map.hash();
@@ -126,8 +131,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       const std::lock_guard lock(mutex_);
       if (is_stopped_) throw StateError(StateErrc::stopped);
       if (entries_.contains(hash)) throw StateError(StateErrc::already_hosted, hash.hex());
-      if (entries_.size() >= options_.limits.maps)
-        throw StateError(StateErrc::busy, "no more maps: Limits::maps");
+      if (entries_.size() >= options_.limits.maps) throw StateError(StateErrc::busy, no_more_maps());
       entries_[hash].is_found = true;
     }
     std::shared_ptr<Slot> slot;
@@ -165,12 +169,13 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// To replace one without a gap: set both as current, give every client the new one, then set the new one alone as
   /// current and the old one as retired. A proof of a retired password is `unauthorized` too, but is not held against its
   /// address: so a client that was forgotten does not keep out other clients of its address.
-  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password where that is not allowed; nothing
-  ///             has changed then.
+  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password where that is not allowed; `stopped`
+  ///             after `stop`; nothing has changed then.
   /// Complexity: each proof is tried with each password of both lists, one HMAC-SHA-256 each.
   void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
     auto taken = protocol::keep_passwords(std::move(current), std::move(retired));
     const std::lock_guard lock(mutex_);
+    expect_running("set_passwords");
     expect_usable(*taken);
     passwords_ = std::move(taken);
   }
@@ -185,7 +190,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// Threads   : `is_meant` is called on this thread, and later perhaps on those of links that prove themselves, on several
   ///             at once. It may call the server.
   /// Errors    : what `is_meant` throws here; no link is ended then. What it throws later ends that link, and is passed to
-  ///             `on_error`.
+  ///             `on_error`. `stopped` after `stop`, which ends all links.
   /// Complexity: O(links).
   ///
   /// ```cpp
@@ -194,6 +199,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// ```
   template <std::predicate<const Peer&> F>
   std::size_t disconnect(F is_meant) {
+    expect_not_stopped("disconnect");
     const auto found = links_.find(detail::PeerTest(std::move(is_meant)));
     for (const auto& link : found) {
       on_lane_of(link, [](detail::ServerLink& l) { l.disconnect(); });
@@ -210,14 +216,25 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// `BackoffOptions::most`; nobody tells it earlier that a right was given back.
   ///
   /// Threads   : the authorizer is called on each link's own thread, soon after this returns.
+  /// Errors    : `stopped` after `stop`.
   /// Complexity: O(links), and for each link O(open channels + requests), on its thread.
   void recheck() {
+    expect_not_stopped("recheck");
     for (const auto& link : links_.all()) {
       on_lane_of(link, [](detail::ServerLink& l) { l.recheck(); });
     }
   }
 
+  /// Throws `stopped` if `stop` was called: `call` would change nothing.
+  void expect_not_stopped(const char* call) const {
+    const std::lock_guard lock(mutex_);
+    expect_running(call);
+  }
+
   /// Ends every session with `stopped`, and lets no hook start any more; waits for those that run.
+  ///
+  /// A client whose event was sent and not answered learns `outcome_unknown`: a hook that runs now is waited for, and its
+  /// answer is not sent any more.
   void stop() {
     std::vector<std::shared_ptr<detail::Lane>> lanes;
     {
@@ -385,7 +402,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
     if (entries_.size() >= options_.limits.maps) {
       lock.unlock();
-      return link->refuse(open.channel, StateErrc::busy, "this server hosts as many maps as it may");
+      return link->refuse(open.channel, StateErrc::busy, no_more_maps());
     }
     Entry& entry = entries_[open.hash];
     entry.number = ++last_entry_;
@@ -410,7 +427,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       has_room = upload->share.set(upload->reader.hosted_bytes(), most);
     }
     if (has_room) return;
-    link.refuse(channel, StateErrc::busy, "all maps together are as large as they may be");
+    link.refuse(channel, StateErrc::busy,
+                detail::beyond_limit("the maps of this server take " + std::to_string(map_bytes()) +
+                                         " bytes of memory with as much of this one as came",
+                                     "all_map_bytes", most));
     channel_closed(link, channel);
   }
 
@@ -591,6 +611,13 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
   }
 
+  /// With the mutex held.
+  void expect_running(const char* call) const {
+    if (!is_stopped_) return;
+    throw StateError(StateErrc::stopped,
+                     std::string(call) + ": this server was stopped, and does not start again");
+  }
+
   /// A pending link gives its room to a newcomer.
   void evict(std::uint64_t link) {
     std::shared_ptr<detail::ServerLink> old;
@@ -611,6 +638,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   [[nodiscard]] std::string describe_types(const std::string& key_type, const std::string& value_type) const {
     return "the server's map is {" + key_type_ + ": " + value_type_ + "}, the client's {" + key_type + ": " +
            value_type + "}";
+  }
+
+  [[nodiscard]] std::string no_more_maps() const {
+    return detail::beyond_limit("this server hosts as many maps as it may", "maps", options_.limits.maps);
   }
 
   template <class F>
@@ -802,9 +833,9 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     try {
       throw;
     } catch (const StateError& error) {
-      return Failure{protocol::reason_of(error), error.detail()};
+      return Failure{protocol::reason_of(error), std::string(protocol::beginning_of(error.detail()))};
     } catch (const std::exception& error) {
-      return Failure{otherwise, error.what()};
+      return Failure{otherwise, protocol::text_of(error)};
     } catch (...) {
       return Failure{otherwise, {}};
     }

@@ -783,6 +783,91 @@ TEST_CASE("async_send_event takes any completion token, and can be cancelled", "
   }
 }
 
+TEST_CASE("an asynchronous event that was sent ends as outcome_unknown, cancelled or too late", "[tcp]") {
+  const bool is_cancelled = GENERATE(true, false);
+  CAPTURE(is_cancelled);
+  std::promise<void> runs;
+  std::promise<void> may_end;
+  Server server(server_options());
+  server.add_hook([&](Map& map, const Event& event) {
+    runs.set_value();
+    may_end.get_future().wait();
+    map.set(event.content.key, event.content.value);
+  });
+  server.start();
+  auto options = remote_options(server.endpoint());
+  if (!is_cancelled) options.event_timeout = 500ms;
+  const auto remote = std::make_shared<Remote>(options);
+  Map map = small_map(remote);
+  map.freeze(patience);
+  asio::io_context context;
+  asio::cancellation_signal signal;
+  std::error_code result;
+  remote->async_send_event(
+      map.hash(), Event{{"a", "held"}},
+      asio::bind_cancellation_slot(
+          signal.slot(), asio::bind_executor(context.get_executor(),
+                                             [&](std::error_code error, ss::UpdateId) { result = error; })));
+  const bool has_run = runs.get_future().wait_for(patience) == std::future_status::ready;
+  if (is_cancelled) signal.emit(asio::cancellation_type::terminal);
+  if (has_run) context.run_for(patience);
+  may_end.set_value();
+  CHECK(has_run);
+  CHECK(result == ss::StateErrc::outcome_unknown);
+}
+
+TEST_CASE("a hook that waits for an event of its own map, over TCP, is refused", "[tcp]") {
+  auto options = server_options();
+  options.hooks_on_io_threads = GENERATE(false, true);
+  CAPTURE(options.hooks_on_io_threads);
+  Server server(std::move(options));
+  std::shared_ptr<Remote> inner;
+  std::error_code code;
+  server.add_hook([&](Map& map, const Event& event) {
+    map.set(event.content.key, event.content.value);
+    if (event.content.key == "b") return;
+    try {
+      inner->send_event(map.hash(), Event{{"b", "never"}});
+    } catch (const ss::StateError& error) {
+      code = error.code();
+    }
+  });
+  server.start();
+  const auto outer = connect(server);
+  Map map = small_map(outer);
+  map.freeze(patience);
+  auto inner_options = remote_options(server.endpoint());
+  inner_options.event_timeout = 5s;  // where it is not refused, it ends as outcome_unknown then
+  inner = std::make_shared<Remote>(inner_options);
+  Map copy = small_map(inner);
+  copy.freeze(patience);
+  CHECK(outer->send_event(map.hash(), Event{{"a", "outer"}}) == 1);
+  CHECK(code == ss::StateErrc::would_deadlock);
+  map.sync();
+  CHECK(map.update_id() == 1);
+  CHECK(map.at("b") == "first b");
+}
+
+TEST_CASE("a server that was stopped takes no new certificate, and says so", "[tcp]") {
+  const auto server = start_server();
+  CHECK_NOTHROW(server->reload_tls());
+  server->stop();
+  const auto code_of = [](auto&& call) {
+    try {
+      call();
+    } catch (const ss::StateError& error) {
+      return error.code();
+    }
+    return std::error_code();
+  };
+  CHECK(code_of([&] { server->reload_tls(); }) == ss::StateErrc::stopped);
+  CHECK(code_of([&] { server->reload_tls(server_options().tls); }) == ss::StateErrc::stopped);
+  CHECK(code_of([&] { server->set_passwords({"another"}); }) == ss::StateErrc::stopped);
+  CHECK(code_of([&] { server->recheck(); }) == ss::StateErrc::stopped);
+  CHECK(code_of([&] { server->disconnect([](const ss::Peer&) { return true; }); }) == ss::StateErrc::stopped);
+  CHECK(code_of([&] { server->start(); }) == ss::StateErrc::stopped);
+}
+
 TEST_CASE("a map of 200 MB reaches three replicas while a writer changes it", "[tcp][large]") {
 #if defined(__SANITIZE_THREAD__)
   constexpr int keys = 200;  // a race shows with a tenth as well, and this build is many times slower

@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "syncstate/detail/limit_text.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
@@ -139,7 +140,7 @@ class ClientSession {
  public:
   ClientSession(const Limits& limits, TimePoint now)
       : limits_(&limits),
-        frames_(limits.frame_bytes_before_authentication),
+        frames_(limits.frame_bytes_before_authentication, "frame_bytes_before_authentication"),
         opened_at_(now),
         last_heard_(now),
         last_heartbeat_(now) {}
@@ -721,7 +722,10 @@ class ClientSession {
   void on_value_part(const ValuePart& m, Sink& sink) {
     Stream* stream = known_stream(m.stream);
     if (stream == nullptr) return;
-    if (m.total > limits_->value_bytes) throw StateError(StateErrc::too_large, "a value is beyond the limit");
+    if (m.total > limits_->value_bytes) {
+      throw StateError(StateErrc::too_large, detail::beyond_limit(detail::of_bytes("a value", m.total),
+                                                                  "value_bytes", limits_->value_bytes));
+    }
     if (m.offset == 0) {
       drop_partial(*stream);
       stream->partial = PartialValue{m.ordinal, m.total, {}};

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "syncstate/bytes.hpp"
+#include "syncstate/detail/limit_text.hpp"
 
 namespace syncstate::protocol {
 
@@ -107,9 +108,14 @@ inline void append_within(Bytes& to, ByteView bytes, std::size_t most) {
 /// Memory: what arrived and is not a whole frame yet, up to twice while it grows, never what a length claims.
 class FrameReader {
  public:
-  explicit FrameReader(std::size_t max_frame_bytes) : max_frame_bytes_(max_frame_bytes) {}
+  /// `limit` is the member of `Limits` that `max_frame_bytes` comes from, for error texts.
+  explicit FrameReader(std::size_t max_frame_bytes, const char* limit = "frame_bytes")
+      : max_frame_bytes_(max_frame_bytes), limit_(limit) {}
 
-  void set_max_frame_bytes(std::size_t bytes) { max_frame_bytes_ = bytes; }
+  void set_max_frame_bytes(std::size_t bytes, const char* limit = "frame_bytes") {
+    max_frame_bytes_ = bytes;
+    limit_ = limit;
+  }
 
   /// Calls `on_frame(Frame)` for every whole frame in what came so far and `in`, until it returns false.
   /// Errors: `too_large` for a length beyond the limit, `protocol_error` for an empty frame or a bad length.
@@ -166,18 +172,26 @@ class FrameReader {
     for (std::size_t i = 0; i < in.size(); ++i) {
       const auto b = std::to_integer<std::uint8_t>(in[i]);
       // Five bytes say 34 bits, far beyond any limit: what goes on is an attack or not our protocol.
-      if (i == 5) throw StateError(StateErrc::too_large, "a frame's length is beyond any limit");
+      if (i == 5) {
+        throw StateError(
+            StateErrc::too_large,
+            detail::beyond_limit("the length of a frame has more than 5 bytes", limit_, max_frame_bytes_));
+      }
       length |= static_cast<std::uint64_t>(b & 0x7f) << (7 * i);
       if ((b & 0x80) != 0) continue;
       if (b == 0 && i != 0) throw StateError(StateErrc::protocol_error, "a frame's length is not canonical");
       if (length == 0) throw StateError(StateErrc::protocol_error, "an empty frame");
-      if (length > max_frame_bytes_) throw StateError(StateErrc::too_large, "a frame is beyond the limit");
+      if (length > max_frame_bytes_) {
+        throw StateError(StateErrc::too_large,
+                         detail::beyond_limit(detail::of_bytes("a frame", length), limit_, max_frame_bytes_));
+      }
       return Head{i + 1, static_cast<std::size_t>(length)};
     }
     return std::nullopt;
   }
 
   std::size_t max_frame_bytes_;
+  const char* limit_;
   Bytes pending_;
 };
 

@@ -18,6 +18,7 @@
 
 #include "syncstate/detail/chain.hpp"
 #include "syncstate/detail/lazy_queue.hpp"
+#include "syncstate/detail/limit_text.hpp"
 #include "syncstate/executor.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/protocol/diff_stream.hpp"
@@ -122,7 +123,7 @@ class ServerSession {
   ServerSession(const Limits& limits, TimePoint accepted_at, std::shared_ptr<ServerAccount> account = nullptr)
       : limits_(&limits),
         account_(limits, std::move(account)),
-        frames_(limits.frame_bytes_before_authentication),
+        frames_(limits.frame_bytes_before_authentication, "frame_bytes_before_authentication"),
         accepted_at_(accepted_at),
         last_heard_(accepted_at),
         last_heartbeat_(accepted_at) {}
@@ -592,7 +593,10 @@ class ServerSession {
     }
     // Whatever is answered at once waits here for a peer that does not read.
     if (control_.size() > limits_->frame_bytes) {
-      throw StateError(StateErrc::busy, "too many answers wait for this client to read them");
+      throw StateError(
+          StateErrc::busy,
+          detail::beyond_limit(detail::of_bytes("this client has not read answers", control_.size()),
+                               "frame_bytes", limits_->frame_bytes));
     }
     switch (frame.kind) {
       case FrameKind::heartbeat: return on_heartbeat(frame.body);
@@ -686,7 +690,9 @@ class ServerSession {
     expect_new_id(open.channel);
     expect_possible(open.position);
     if (channels_.size() >= limits_->maps) {
-      refuse(open.channel, StateErrc::busy, "too many maps open on this link");
+      refuse(open.channel, StateErrc::busy,
+             detail::beyond_limit(std::to_string(channels_.size()) + " maps are open on this link", "maps",
+                                  limits_->maps));
       return;
     }
     if (is_too_long(open.key_type) || is_too_long(open.value_type)) {
@@ -861,7 +867,9 @@ class ServerSession {
   /// Requests that are not answered yet are bounded.
   void expect_room_for_request() const {
     if (requests_.size() >= limits_->requests_in_flight) {
-      throw StateError(StateErrc::busy, "too many requests in flight on this link");
+      throw StateError(StateErrc::busy,
+                       detail::beyond_limit("one more request than may wait for its answer on this link",
+                                            "requests_in_flight", limits_->requests_in_flight));
     }
   }
 
@@ -903,12 +911,17 @@ class ServerSession {
   /// The events of a link that are not whole share the room of one: a client sends them one after the other.
   void append_event(Channel& channel, ByteView bytes) {
     if (bytes.size() > limits_->event_bytes - partial_event_bytes_) {
-      throw StateError(StateErrc::too_large, "an event is beyond the limit");
+      refuse_event(partial_event_bytes_ + bytes.size());
     }
     const std::size_t before = channel.event_bytes.capacity();
     append_within(channel.event_bytes, bytes, limits_->event_bytes);
     account_.add(channel.event_bytes.capacity() - before);
     partial_event_bytes_ += bytes.size();
+  }
+
+  [[noreturn]] void refuse_event(std::size_t bytes) const {
+    throw StateError(StateErrc::too_large, detail::beyond_limit(detail::of_bytes("an event", bytes),
+                                                                "event_bytes", limits_->event_bytes));
   }
 
   template <class Sink>
@@ -918,10 +931,11 @@ class ServerSession {
     if (channel->sender_state != SenderState::given)
       break_off("an event on a channel that has no sender yet");
     if (events_in_flight_ >= limits_->events_in_flight) {
-      throw StateError(StateErrc::busy, "too many events in flight on this link");
+      throw StateError(StateErrc::busy,
+                       detail::beyond_limit("one more event than may wait for its answer on this link",
+                                            "events_in_flight", limits_->events_in_flight));
     }
-    if (event.bytes.size() > limits_->event_bytes)
-      throw StateError(StateErrc::too_large, "an event is beyond the limit");
+    if (event.bytes.size() > limits_->event_bytes) refuse_event(event.bytes.size());
     // The channel may be gone when the sink returns, so what the action shows lives here.
     const std::shared_ptr<const std::string> type = channel->event_type;
     Bytes whole;
@@ -935,7 +949,10 @@ class ServerSession {
     }
     if (event_bytes_in_flight_ != 0 &&
         event_bytes_in_flight_ + bytes.size() > limits_->event_bytes_in_flight) {
-      throw StateError(StateErrc::busy, "too many bytes of events in flight on this link");
+      throw StateError(StateErrc::busy,
+                       detail::beyond_limit(detail::of_bytes("events that wait for their hooks on this link",
+                                                             event_bytes_in_flight_ + bytes.size()),
+                                            "event_bytes_in_flight", limits_->event_bytes_in_flight));
     }
     ++events_in_flight_;
     ++channel->unfinished;

@@ -31,10 +31,10 @@ inline CloseSession close_for_exception() {
     throw;
   } catch (const StateError& error) {
     const auto* const with_cause = dynamic_cast<const std::nested_exception*>(&error);
-    return CloseSession{reason_of(error), error.detail(),
+    return CloseSession{reason_of(error), std::string(beginning_of(error.detail())),
                         with_cause != nullptr ? with_cause->nested_ptr() : nullptr};
   } catch (const std::exception& error) {
-    return CloseSession{StateErrc::protocol_error, error.what(), std::current_exception()};
+    return CloseSession{StateErrc::protocol_error, text_of(error), std::current_exception()};
   } catch (...) {
     return CloseSession{StateErrc::protocol_error, "something that is no std::exception was thrown",
                         std::current_exception()};

@@ -113,14 +113,14 @@ class TcpStateServer {
 
   /// Adds a hook, called as `hook(state, event)` or `hook(state, event, context)` for every event, in the
   /// order added.
-  /// Errors: `already_started`.
+  /// Errors: `already_started`; `stopped`.
   template <Hook<K, V, E> H>
   void add_hook(H hook) {
     core_->add_hook(std::move(hook));
   }
 
   /// Adds code to run once for each map that comes to live here, before anyone can see it.
-  /// Errors: `already_started`, also once a map is hosted.
+  /// Errors: `already_started`, also once a map is hosted; `stopped`.
   template <InitHook<K, V> H>
   void add_init_hook(H hook) {
     core_->add_init_hook(std::move(hook));
@@ -154,8 +154,10 @@ class TcpStateServer {
   /// Shows this certificate to everybody who connects from now on; links that are open go on. Files are read anew, also
   /// where `tls` is what the server was made with.
   /// Errors: `invalid_option` for a certificate or key that can't be used (as for `start`), or where clients had to show
-  ///         certificates and would not have to any more, for that takes a new server; nothing has changed then.
+  ///         certificates and would not have to any more, for that takes a new server; `stopped` after `stop`; nothing has
+  ///         changed then.
   void reload_tls(ServerTls tls) {
+    core_->expect_not_stopped("reload_tls");
     const std::lock_guard lock(tls_mutex_);
     if (options_.tls.requires_client_certificates() && !tls.requires_client_certificates()) {
       throw StateError(
@@ -170,6 +172,7 @@ class TcpStateServer {
   /// Reads the files of the certificate, key and authorities in use again.
   /// Errors: as above.
   void reload_tls() {
+    core_->expect_not_stopped("reload_tls");
     const std::lock_guard lock(tls_mutex_);
     desk_->set_context(make_usable_context(options_.tls));
   }
@@ -179,8 +182,8 @@ class TcpStateServer {
   /// To replace one without a gap: set both as current, give every client the new one, then set the new one alone as
   /// current and the old one as retired. A proof of a retired password is `unauthorized` too, but is not held against its
   /// address: so a client that was forgotten does not keep out other clients of its address.
-  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password without mutual TLS; nothing has
-  ///             changed then.
+  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password without mutual TLS; `stopped` after
+  ///             `stop`; nothing has changed then.
   /// Complexity: each proof is tried with each password of both lists, one HMAC-SHA-256 each.
   void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
     core_->set_passwords(std::move(current), std::move(retired));

@@ -2,16 +2,20 @@
 #ifndef SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
 #define SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
+#include "syncstate/detail/running_hooks.hpp"
 #include "syncstate/detail/unique_function.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/event.hpp"
+#include "syncstate/map_hash.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate::detail {
@@ -105,7 +109,7 @@ class Operation {
   UpdateId update_id_ = 0;
 };
 
-/// An event, and whoever waits for its answer.
+/// An event, and the caller that waits for its answer.
 class EventCall : public Operation {
  public:
   explicit EventCall(SerializedEvent event, OnDone on_done = {})
@@ -113,8 +117,23 @@ class EventCall : public Operation {
 
   [[nodiscard]] const SerializedEvent& event() const { return event_; }
 
+  /// The calling thread will wait for the answer. Call it before the event is handed on.
+  void wait_on_this_thread() {
+    if (RunningHooks::is_any_here()) {
+      waits_in_ = std::make_unique<const std::vector<MapLife>>(RunningHooks::maps_here());
+    }
+  }
+
+  /// Returns whether the thread that waits for the answer runs a hook of this map: the event could run only after that
+  /// hook, which waits for it.
+  [[nodiscard]] bool waits_in_hook_of(const MapHash& hash, Epoch epoch) const {
+    return waits_in_ != nullptr &&
+           std::find(waits_in_->begin(), waits_in_->end(), MapLife{hash, epoch}) != waits_in_->end();
+  }
+
  private:
   const SerializedEvent event_;
+  std::unique_ptr<const std::vector<MapLife>> waits_in_;  // null for a thread that runs no hook
 };
 
 }  // namespace syncstate::detail

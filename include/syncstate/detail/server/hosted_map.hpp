@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/model/key_hash.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/server/large_values.hpp"
@@ -52,6 +53,7 @@ class HostedMap final : public protocol::DiffSource {
   [[nodiscard]] const MapHash* map_hash() const override { return &hash(); }
   [[nodiscard]] const MapHash& keys_hash() const { return frozen().keys_hash(); }
   [[nodiscard]] std::uint32_t size() const { return frozen().size(); }
+  [[nodiscard]] const Limits& limits() const { return limits_; }
 
   /// Runs `change(map)` as one transaction: all of it commits as one update id, or, if it throws, nothing
   /// does.
@@ -80,6 +82,9 @@ class HostedMap final : public protocol::DiffSource {
       throw;
     }
   }
+
+  /// Returns whether a transaction is open; on the map's serial executor only.
+  [[nodiscard]] bool is_in_transaction() const { return MapAccess::in_transaction(map_); }
 
   /// Calls `read(map)` between transactions; on the map's serial executor only.
   template <class F>
@@ -182,7 +187,7 @@ class HostedMap final : public protocol::DiffSource {
       const std::size_t size = whole_size(value);
       if (size > limits_.value_bytes) {
         throw StateError(StateErrc::too_large,
-                         "a value of more than " + std::to_string(limits_.value_bytes) + " bytes");
+                         beyond_limit(of_bytes("a value", size), "value_bytes", limits_.value_bytes));
       }
       if constexpr (!is_byte_like<V>) {
         if (size > limits_.piece_bytes) large_pending_.push_back(ordinal);

@@ -15,9 +15,12 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/limit_text.hpp"
+#include "syncstate/detail/running_hooks.hpp"
 #include "syncstate/detail/server/answer_room.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/event_turns.hpp"
+#include "syncstate/detail/server/hook_failure.hpp"
 #include "syncstate/detail/server/hosted_map.hpp"
 #include "syncstate/detail/server/sender_table.hpp"
 #include "syncstate/detail/server/server_host.hpp"
@@ -66,20 +69,17 @@ class HostedSlot final : public HostedBase,
   [[nodiscard]] const HostedMap<K, V>& hosted() const { return *map_; }
 
   /// Runs the init hooks; on the map's executor, before anyone knows of the map.
-  /// Errors: what a hook throws, as `init_failed` with its message.
+  /// Errors: what a hook throws, as `init_failed` with its text.
   template <class InitHooks>
   void initialise(InitHooks& init_hooks) {
     state_ = State::initialising;
+    const RunningHooks running = run_hooks_here();
     try {
       for (auto& hook : init_hooks) hook(MasterHandle<K, V>(this->shared_from_this()));
-    } catch (const std::exception& error) {
-      state_ = State::dead;
-      report(on_error_, std::current_exception());
-      throw StateError(StateErrc::init_failed, error.what());
     } catch (...) {
       state_ = State::dead;
       report(on_error_, std::current_exception());
-      throw StateError(StateErrc::init_failed, "an init hook threw something that is no std::exception");
+      throw StateError(StateErrc::init_failed, describe_hook_failure(StateErrc::init_failed, false).text);
     }
     state_ = State::live;
   }
@@ -126,7 +126,10 @@ class HostedSlot final : public HostedBase,
     // Links come and go, and what they sent still waits: no link's own limit bounds that.
     const WaitingEvent event{came.ticket, came.sender, 0, is_allowed};
     if (turns_.add(inlet, event, is_allowed ? came.bytes : ByteView())) return std::nullopt;
-    return EventOutcome::failed(StateErrc::busy, "too many events wait for this server's hooks");
+    return EventOutcome::failed(StateErrc::busy,
+                                beyond_limit("too many events wait for this server's hooks for one more of " +
+                                                 std::to_string(came.bytes.size()) + " bytes",
+                                             "all_event_bytes", map_->limits().all_event_bytes));
   }
 
   void run_events(EventInlet& inlet) override {
@@ -143,13 +146,20 @@ class HostedSlot final : public HostedBase,
   // MasterMap
 
   UpdateId modify(UniqueFunction<void(Map&)> change) override {
-    if (serial_->runs_here() && state_ == State::initialising) return commit(change);
     if (state_ == State::dead) throw StateError(StateErrc::stopped);
+    if (serial_->runs_here()) {
+      if (state_ == State::initialising && !map_->is_in_transaction()) return commit(change);
+      throw StateError(
+          StateErrc::would_deadlock,
+          "`modify` inside a hook or a change of the same map would wait for its own end: change the "
+          "map that the hook or the change was given");
+    }
     UpdateId id = 0;
     std::exception_ptr error;
     serial_->run_blocking([&] {
       try {
         if (state_ == State::dead) throw StateError(StateErrc::stopped);
+        const RunningHooks running = run_hooks_here();
         id = commit(change);
       } catch (...) {
         error = std::current_exception();
@@ -177,6 +187,9 @@ class HostedSlot final : public HostedBase,
   static constexpr std::chrono::microseconds slow{1'000};
   static constexpr std::size_t cautious_for = 1'024;
 
+  /// Hooks, or changes by `modify`, run on this thread as long as what this returns lives.
+  [[nodiscard]] RunningHooks run_hooks_here() const { return RunningHooks(map_->hash(), map_->head().epoch); }
+
   /// One transaction, and the news of it for all lanes.
   template <class F>
   UpdateId commit(F& change) {
@@ -189,6 +202,7 @@ class HostedSlot final : public HostedBase,
 
   /// Runs events that wait, turn by turn, for a slice of time. On the map's executor.
   void run_waiting() {
+    const RunningHooks running = run_hooks_here();
     TimePoint now = serial_->now();
     const TimePoint until = now + slice;
     std::size_t together = 1;
@@ -250,6 +264,11 @@ class HostedSlot final : public HostedBase,
     switch (senders_.look_up(event.sender, event.ticket.number, outcome)) {
       case SenderTable::Verdict::repeat: break;  // also of a map that is dead by now: it did run
       case SenderTable::Verdict::unknown:
+        if (event.ticket.number == 0) {
+          return EventOutcome::failed(
+              StateErrc::protocol_error,
+              "an event of number 0 is never run: the first event of a sender has number 1");
+        }
         return EventOutcome::failed(StateErrc::outcome_unknown,
                                     "this event, or its sender, is too old to be remembered");
       case SenderTable::Verdict::run:
@@ -272,22 +291,13 @@ class HostedSlot final : public HostedBase,
     auto change = [&](Map& map) {
       for (auto& hook : *hooks_) hook(map, event, context);
     };
-    StateErrc reason = StateErrc::hook_failed;
-    std::string detail;
     try {
       return EventOutcome{map_->transact(change)};
-    } catch (const StateError& error) {
-      if (error.code() == StateErrc::too_large) reason = StateErrc::too_large;
-      detail = error.what();
-      report(on_error_, std::current_exception());
-    } catch (const std::exception& error) {
-      detail = error.what();
-      report(on_error_, std::current_exception());
     } catch (...) {
-      detail = "a hook threw something that is no std::exception";
       report(on_error_, std::current_exception());
+      HookFailure failure = describe_hook_failure(StateErrc::hook_failed, true);
+      return EventOutcome::failed(failure.code, std::move(failure.text));
     }
-    return EventOutcome::failed(reason, protocol::shorten(std::move(detail)));
   }
 
   std::shared_ptr<HostedMap<K, V>> map_;

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "syncstate/bytes.hpp"
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/model/frozen_state.hpp"
 #include "syncstate/detail/model/key_order.hpp"
 #include "syncstate/limits.hpp"
@@ -27,7 +29,9 @@ class InitialStateReader {
   void feed(ByteView bytes) {
     total_bytes_ += bytes.size();
     if (total_bytes_ > limits_.map_bytes)
-      throw StateError(StateErrc::too_large, "an initial state beyond the limit");
+      throw StateError(StateErrc::too_large,
+                       beyond_limit("an initial state of at least " + std::to_string(total_bytes_) + " bytes",
+                                    "map_bytes", limits_.map_bytes));
     if (!pending_.empty()) {
       pending_.insert(pending_.end(), bytes.begin(), bytes.end());
       bytes = pending_;
@@ -95,7 +99,10 @@ class InitialStateReader {
     ByteReader ahead = in;
     if (ahead.remaining() < 10 && !has_whole_varint(ahead.rest())) return std::nullopt;
     const std::uint64_t size = ahead.read_varint();
-    if (size > most) throw StateError(StateErrc::too_large, "a key or value beyond the limit");
+    if (size > most) {
+      throw StateError(StateErrc::too_large,
+                       beyond_limit(of_bytes("a key or value", size), "value_bytes", most));
+    }
     if (size > ahead.remaining()) return std::nullopt;
     const ByteView field = ahead.read_bytes(size);
     in = ahead;
@@ -115,8 +122,10 @@ class InitialStateReader {
     if (!key_bytes) return false;
     const auto value_bytes = read_field(ahead, limits_.value_bytes);
     if (!value_bytes) return false;
-    if (keys_.size() >= limits_.keys_per_map)
-      throw StateError(StateErrc::too_large, "more keys than allowed");
+    if (keys_.size() >= limits_.keys_per_map) {
+      throw StateError(StateErrc::too_large, beyond_limit("an initial state has more keys than are allowed",
+                                                          "keys_per_map", limits_.keys_per_map));
+    }
     K key = decode_whole<K>(*key_bytes);
     if (keys_.size() != 0 && !KeyLess<K>{}(keys_[keys_.size() - 1], key))
       ByteReader::fail("the keys do not ascend");
