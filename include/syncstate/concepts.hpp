@@ -27,7 +27,10 @@ concept ExactlyComparable = Encodable<K> && detail::may_be_key<K>();
 /// 1. Encodable: built in, an aggregate of encodable members, or with a `Codec<K>` of its own.
 /// 2. Copyable.
 /// 3. Strings and byte containers are ordered by their bytes, unsigned; all else by `<`, a strict total order
-///    that is the same on every machine (meaning: the compiler cannot check this one).
+///    that is the same on every machine (meaning: the compiler cannot check this one). Machines differ in the sign of
+///    `char` and `wchar_t`. So these are ordered as unsigned, also in enumerations, pairs, containers and aggregates
+///    with a defaulted `<=>`: aggregates with one of these in them are compared member by member. In an `operator<`
+///    of their own, users compare them as `unsigned char`.
 /// 4. No floating-point number, JSON or unordered container, at any depth: the order and the hash of the keys
 ///    are the map's identity.
 template <class K>

@@ -9,12 +9,14 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <random>
+#include <ratio>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -472,7 +474,10 @@ TEST_CASE("codec: type names are built from structure") {
   CHECK(type_name<char32_t>() == "u32");
   CHECK(type_name<std::byte>() == "byte");
   CHECK(type_name<std::int8_t>() == "i8");
+  CHECK(type_name<std::uint8_t>() == "u8");
+  CHECK(type_name<std::int16_t>() == "i16");
   CHECK(type_name<std::uint16_t>() == "u16");
+  CHECK(type_name<std::uint32_t>() == "u32");
   CHECK(type_name<int>() == "i32");
   CHECK(type_name<std::int64_t>() == "i64");
   CHECK(type_name<long long>() == "i64");
@@ -485,20 +490,48 @@ TEST_CASE("codec: type names are built from structure") {
   CHECK(type_name<std::string>() == "string");
   CHECK(type_name<std::vector<std::byte>>() == "bytes");
   CHECK(type_name<std::vector<char>>() == "bytes");
+  CHECK(type_name<std::vector<signed char>>() == "bytes");
+  CHECK(type_name<std::vector<unsigned char>>() == "bytes");
+  CHECK(type_name<std::u8string>() == "string");
+  CHECK(type_name<std::vector<std::string>>() == "[string]");
+  CHECK(type_name<std::vector<std::uint16_t>>() == "[u16]");
+  CHECK(type_name<std::array<unsigned char, 2>>() == "[byte;2]");
+  CHECK(type_name<std::array<std::string, 2>>() == "[string;2]");
   CHECK(type_name<std::array<std::byte, 16>>() == "[byte;16]");
   CHECK(type_name<std::array<char, 16>>() == "[byte;16]");
   CHECK(type_name<std::vector<int>>() == "[i32]");
   CHECK(type_name<std::vector<bool>>() == "[bool]");
   CHECK(type_name<std::array<int, 3>>() == "[i32;3]");
   CHECK(type_name<std::set<int>>() == "set<i32>");
+  CHECK(type_name<std::set<std::string>>() == "set<string>");
+  CHECK(type_name<std::map<std::int64_t, std::string>>() == "{i64:string}");
   CHECK(type_name<std::map<std::string, std::int64_t>>() == "{string:i64}");
   CHECK(type_name<std::optional<int>>() == "i32?");
+  CHECK(type_name<std::optional<std::optional<bool>>>() == "bool??");
   CHECK(type_name<std::pair<std::string, std::int64_t>>() == "{string,i64}");
   CHECK(type_name<std::tuple<>>() == "{}");
   CHECK(type_name<std::tuple<int, bool>>() == "{i32,bool}");
+  CHECK(type_name<std::tuple<bool, int>>() == "{bool,i32}");
+  CHECK(type_name<std::tuple<std::string>>() == "{string}");
+  CHECK(type_name<std::variant<std::string, int>>() == "<string|i32>");
   CHECK(type_name<std::variant<int, std::string>>() == "<i32|string>");
+  // How a tick is counted and how long it is are both in the name, for every type that may count.
+  CHECK(type_name<std::chrono::nanoseconds>() == "duration<1/1000000000,i64>");
   CHECK(type_name<std::chrono::milliseconds>() == "duration<1/1000,i64>");
+  CHECK(type_name<std::chrono::seconds>() == "duration<1/1,i64>");
+  CHECK(type_name<std::chrono::duration<std::int64_t, std::ratio<60>>>() == "duration<60/1,i64>");
+  CHECK(type_name<std::chrono::duration<std::int64_t, std::ratio<2, 4>>>() == "duration<1/2,i64>");
+  CHECK(type_name<std::chrono::duration<double>>() == "duration<1/1,f64>");
+  CHECK(type_name<std::chrono::duration<float, std::milli>>() == "duration<1/1000,f32>");
+  CHECK(type_name<std::chrono::duration<std::int32_t>>() == "duration<1/1,i32>");
+  CHECK(type_name<std::chrono::duration<std::uint64_t, std::milli>>() == "duration<1/1000,u64>");
+  CHECK(type_name<std::chrono::duration<char>>() == "duration<1/1,char>");
   CHECK(type_name<std::chrono::sys_seconds>() == "time_point<1/1,i64>");
+  CHECK(type_name<std::chrono::sys_time<std::chrono::milliseconds>>() == "time_point<1/1000,i64>");
+  CHECK(type_name<std::chrono::sys_time<std::chrono::duration<double>>>() == "time_point<1/1,f64>");
+  CHECK(type_name<
+            std::chrono::time_point<std::chrono::steady_clock, std::chrono::duration<float, std::milli>>>() ==
+        "time_point<1/1000,f32>");
   CHECK(type_name<Nothing>() == "{}");
   CHECK(type_name<Segment>() == "{{i32,i32},[i32;3],{i32,i32}}");
   CHECK(type_name<Everything>() ==
@@ -683,6 +716,79 @@ TEST_CASE("codec: keys of bytes are ordered unsigned, all others by <") {
   CHECK(KeyLess<std::array<char, 1>>{}({'a'}, {'\xff'}));
   CHECK(KeyLess<int>{}(-1, 1));
   CHECK(KeyLess<Point>{}({1, 2}, {1, 3}));
+}
+
+namespace {
+
+/// Has an order of its own, by number and then by row.
+struct ByNumber {
+  char row;
+  int number;
+  friend bool operator<(const ByNumber& a, const ByNumber& b) {
+    return a.number != b.number ? a.number < b.number
+                                : static_cast<unsigned char>(a.row) < static_cast<unsigned char>(b.row);
+  }
+};
+/// Has the order of its members.
+struct ByMembers {
+  char row;
+  int number;
+  auto operator<=>(const ByMembers&) const = default;
+};
+/// Takes letters for the same whatever their case.
+struct WithoutCase {
+  bool operator()(char a, char b) const { return (a | 0x20) < (b | 0x20); }
+};
+
+}  // namespace
+
+// That no machine differs is tested by tests/char_sign.
+TEST_CASE("codec: a plain char is ordered as unsigned at any depth") {
+  using syncstate::detail::depends_on_char_sign;
+  using syncstate::detail::KeyLess;
+  static_assert(depends_on_char_sign<char>() && depends_on_char_sign<std::pair<int, std::vector<char>>>());
+  static_assert(!depends_on_char_sign<std::string>() &&
+                !depends_on_char_sign<std::pair<std::string, signed char>>());
+  static_assert(!depends_on_char_sign<std::vector<std::uint8_t>>() && !depends_on_char_sign<ByNumber>());
+  CHECK(KeyLess<char>{}('a', '\xff'));
+  CHECK(KeyLess<ByMembers>{}({'a', 2}, {'\xff', 1}));
+  CHECK(KeyLess<ByMembers>{}({'a', 1}, {'a', 2}));
+  CHECK(!KeyLess<ByMembers>{}({'a', 2}, {'a', 2}));
+  CHECK(KeyLess<ByNumber>{}({'\xff', 1}, {'a', 2}));
+  CHECK(KeyLess<std::pair<ByNumber, char>>{}({{'z', 1}, '\xff'}, {{'a', 2}, 'a'}));
+  CHECK(KeyLess<std::pair<ByNumber, char>>{}({{'z', 1}, 'a'}, {{'z', 1}, '\xff'}));
+  using Ticks = std::chrono::duration<char>;
+  CHECK(KeyLess<Ticks>{}(Ticks('a'), Ticks('\xff')));
+  using Time = std::chrono::time_point<std::chrono::system_clock, Ticks>;
+  CHECK(KeyLess<Time>{}(Time(Ticks('a')), Time(Ticks('\xff'))));
+  using Chars = std::map<char, char>;
+  CHECK(KeyLess<Chars>{}({{'a', 'b'}}, {{'a', '\xff'}}));
+  CHECK(KeyLess<Chars>{}({{'a', 'b'}, {'\xff', 'a'}}, {{'\x80', 'b'}}));
+  CHECK(KeyLess<Chars>{}({}, {{'\x80', 'b'}}));
+
+  // Sets and maps encode in this order, and refuse any other, whatever they compare with themselves.
+  const auto bytes_of = [](const auto& value) {
+    Bytes bytes;
+    syncstate::encode_whole(value, bytes);
+    return bytes;
+  };
+  const auto bytes = [](std::initializer_list<unsigned> list) {
+    Bytes out;
+    for (const unsigned b : list) out.push_back(static_cast<std::byte>(b));
+    return out;
+  };
+  CHECK(bytes_of(std::set<char>{'\xff', 'a', '\x80'}) == bytes({3, 'a', 0x80, 0xff}));
+  CHECK(bytes_of(std::set<char, std::greater<>>{'\xff', 'a', '\x80'}) == bytes({3, 'a', 0x80, 0xff}));
+  CHECK(bytes_of(std::map<char, bool>{{'\xff', true}, {'a', false}}) == bytes({2, 'a', 0, 0xff, 1}));
+  CHECK(decode_whole<std::set<char>>(bytes({3, 'a', 0x80, 0xff})) == std::set<char>{'\xff', 'a', '\x80'});
+  CHECK(refusal<std::set<char>>({2, 0x80, 'a'}) == "a set out of order");
+  CHECK(refusal<std::set<char>>({2, 'a', 'a'}) == "a set out of order");
+  CHECK(refusal<std::set<char, WithoutCase>>({2, 'A', 'a'}) ==
+        "a set with two elements that it takes for the same");
+  CHECK(refusal<std::map<char, bool>>({2, 0x80, 0, 'a', 0}) == "a map out of order");
+  CHECK(refusal<std::map<char, bool>>({2, 'a', 0, 'a', 0}) == "a map out of order");
+  CHECK(refusal<std::map<char, bool, WithoutCase>>({2, 'A', 0, 'a', 0}) ==
+        "a map with two keys that it takes for the same");
 }
 
 // ---- what must not compile, and why ----

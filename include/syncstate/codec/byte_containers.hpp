@@ -6,6 +6,7 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
@@ -60,6 +61,14 @@ ByteView content_view(const T& value) {
 }
 
 namespace detail {
+
+/// Returns a number below, equal to or above 0 if `a` is ordered before, equal to or after `b`, as unsigned bytes.
+inline int compare_bytes(ByteView a, ByteView b) {
+  const std::size_t common = (std::min)(a.size(), b.size());
+  const int order = common == 0 ? 0 : std::memcmp(a.data(), b.data(), common);
+  if (order != 0) return order;
+  return a.size() < b.size() ? -1 : b.size() < a.size() ? 1 : 0;
+}
 
 /// A string or byte container with these contents.
 template <class T>

@@ -13,6 +13,7 @@
 
 #include "syncstate/codec/byte_containers.hpp"
 #include "syncstate/codec/memory.hpp"
+#include "syncstate/codec/portable_order.hpp"
 #include "syncstate/codec/rules.hpp"
 
 namespace syncstate {
@@ -103,7 +104,8 @@ struct Codec<std::array<T, length>> : detail::BuiltIn<T> {
   }
 };
 
-/// A varint count, then the elements in ascending order; any other order is refused.
+/// A varint count, then the elements in ascending order; any other order is refused. Elements that hold a plain
+/// `char` ascend as if it were unsigned, because machines differ in its sign.
 template <class T, class Compare, class Allocator>
 struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
   using Set = std::set<T, Compare, Allocator>;
@@ -125,7 +127,13 @@ struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
     static_assert(detail::Explain<Set>::is_done);
     out.count_memory(value.size() * detail::tree_node_bytes<T>);
     out.put_varint(value.size());
-    for (const T& element : value) Codec<T>::encode(element, out);
+    if constexpr (detail::depends_on_char_sign<T>()) {
+      for (const T* element : detail::sorted_portably(value, detail::ElementItself{})) {
+        Codec<T>::encode(*element, out);
+      }
+    } else {
+      for (const T& element : value) Codec<T>::encode(element, out);
+    }
   }
 
   static Set decode(ByteReader& in) {
@@ -133,6 +141,18 @@ struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
     std::size_t count = detail::read_count(in, detail::min_bytes<T>());
     in.take_memory(count * detail::tree_node_bytes<T>);
     Set out;
+    if constexpr (detail::depends_on_char_sign<T>()) {
+      const T* last = nullptr;
+      for (; count > 0; --count) {
+        T element = Codec<T>::decode(in);
+        if (last != nullptr && detail::compare_portably(*last, element) >= 0)
+          ByteReader::fail("a set out of order");
+        const auto [at, is_new] = out.insert(std::move(element));
+        if (!is_new) ByteReader::fail("a set with two elements that it takes for the same");
+        last = &*at;
+      }
+      return out;
+    }
     for (; count > 0; --count) {
       T element = Codec<T>::decode(in);
       if (!out.empty() && !out.key_comp()(*out.rbegin(), element)) ByteReader::fail("a set out of order");
@@ -144,8 +164,8 @@ struct Codec<std::set<T, Compare, Allocator>> : detail::BuiltIn<T> {
   static std::string type_name() { return "set<" + Codec<T>::type_name() + ">"; }
 };
 
-/// A varint count, then key and value of each entry in ascending order of the keys; any other order is
-/// refused.
+/// A varint count, then key and value of each entry in ascending order of the keys; any other order is refused. Keys
+/// that hold a plain `char` ascend as if it were unsigned, because machines differ in its sign.
 template <class K, class V, class Compare, class Allocator>
 struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
   using Map = std::map<K, V, Compare, Allocator>;
@@ -175,9 +195,14 @@ struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
     static_assert(detail::Explain<Map>::is_done);
     out.count_memory(value.size() * node_bytes);
     out.put_varint(value.size());
-    for (const auto& entry : value) {
+    const auto put = [&out](const typename Map::value_type& entry) {
       Codec<K>::encode(entry.first, out);
       Codec<V>::encode(entry.second, out);
+    };
+    if constexpr (detail::depends_on_char_sign<K>()) {
+      for (const auto* entry : detail::sorted_portably(value, detail::KeyOfEntry{})) put(*entry);
+    } else {
+      for (const auto& entry : value) put(entry);
     }
   }
 
@@ -186,6 +211,18 @@ struct Codec<std::map<K, V, Compare, Allocator>> : detail::BuiltIn<K, V> {
     std::size_t count = detail::read_count(in, detail::min_bytes<K>() + detail::min_bytes<V>());
     in.take_memory(count * node_bytes);
     Map out;
+    if constexpr (detail::depends_on_char_sign<K>()) {
+      const K* last = nullptr;
+      for (; count > 0; --count) {
+        K key = Codec<K>::decode(in);
+        if (last != nullptr && detail::compare_portably(*last, key) >= 0)
+          ByteReader::fail("a map out of order");
+        const auto [at, is_new] = out.emplace(std::move(key), Codec<V>::decode(in));
+        if (!is_new) ByteReader::fail("a map with two keys that it takes for the same");
+        last = &at->first;
+      }
+      return out;
+    }
     for (; count > 0; --count) {
       K key = Codec<K>::decode(in);
       if (!out.empty() && !out.key_comp()(out.rbegin()->first, key)) ByteReader::fail("a map out of order");

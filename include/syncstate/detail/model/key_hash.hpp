@@ -15,6 +15,7 @@
 
 #include "syncstate/bytes.hpp"
 #include "syncstate/codec.hpp"
+#include "syncstate/codec/portable_order.hpp"
 #include "syncstate/detail/model/key_order.hpp"
 #include "syncstate/detail/model/random.hpp"
 
@@ -131,6 +132,8 @@ bool equal_keys(const K& stored, KeyArg<K> wanted) {
     return as_string_view(content_view(stored)) == as_string_view(content_view(wanted));
   } else if constexpr (std::is_integral_v<K>) {
     return stored == wanted;
+  } else if constexpr (depends_on_char_sign<K>()) {
+    return compare_portably(stored, wanted) == 0;
   } else {
     const KeyLess<K> less;
     return !less(stored, wanted) && !less(wanted, stored);

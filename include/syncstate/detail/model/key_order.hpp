@@ -11,6 +11,7 @@
 
 #include "syncstate/bytes.hpp"
 #include "syncstate/codec/byte_containers.hpp"
+#include "syncstate/codec/portable_order.hpp"
 
 namespace syncstate::detail {
 
@@ -45,13 +46,15 @@ inline bool is_less(ByteView a, ByteView b) {
   return order != 0 ? order < 0 : a.size() < b.size();
 }
 
-/// Unsigned byte order for strings and byte containers, whatever the sign of their elements; `<` for all
-/// else.
+/// Unsigned byte order for strings and byte containers, whatever the sign of their elements; `<` for all else, but with
+/// every plain `char` in it compared as an unsigned one, because machines differ in its sign.
 template <class K>
 struct KeyLess {
   bool operator()(KeyArg<K> a, KeyArg<K> b) const {
     if constexpr (is_byte_like<K>) {
       return is_less(key_bytes(a), key_bytes(b));
+    } else if constexpr (depends_on_char_sign<K>()) {
+      return compare_portably(a, b) < 0;
     } else {
       return a < b;
     }

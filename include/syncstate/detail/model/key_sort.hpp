@@ -6,10 +6,12 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "syncstate/bytes.hpp"
+#include "syncstate/codec/portable_order.hpp"
 #include "syncstate/detail/model/dense_array.hpp"
 #include "syncstate/detail/model/key_order.hpp"
 
@@ -79,7 +81,9 @@ std::vector<KeyPlace> sorted_places(const DenseArray<K>& keys) {
   std::vector<KeyPlace> places(keys.size());
   for (std::uint32_t i = 0; i < places.size(); ++i) {
     places[i].index = i;
-    if constexpr (std::unsigned_integral<K>) {
+    if constexpr (CharOfEitherSign<K>) {
+      places[i].prefix = static_cast<std::make_unsigned_t<K>>(keys[i]);
+    } else if constexpr (std::unsigned_integral<K>) {
       places[i].prefix = keys[i];
     } else if constexpr (std::signed_integral<K>) {
       places[i].prefix = static_cast<std::uint64_t>(static_cast<std::int64_t>(keys[i])) ^ std::uint64_t{1}
