@@ -92,6 +92,7 @@ inline void wait_until_live(const std::shared_ptr<Remote>& remote, const ClientO
     syncstate::LinkStatus status;
   };
   const auto latest = std::make_shared<Latest>();
+  // The callback hears the status of now first, so nothing is missed.
   remote->on_status([latest](const syncstate::LinkStatus& status) {
     const std::lock_guard lock(latest->mutex);
     latest->status = status;
@@ -102,8 +103,6 @@ inline void wait_until_live(const std::shared_ptr<Remote>& remote, const ClientO
     return s.state == LinkState::live || s.state == LinkState::failed;
   };
   std::unique_lock lock(latest->mutex);
-  if (latest->status.state == LinkState::connecting && !latest->status.reason)
-    latest->status = remote->status();
   latest->changed.wait_for(lock, std::chrono::duration<double>(options.timeout_seconds),
                            [&] { return is_over(latest->status); });
   const syncstate::LinkStatus& status = latest->status;

@@ -62,7 +62,6 @@ class Watch {
     });
     replica_->on_status(
         [this, replica = replica_.get()](const syncstate::LinkStatus&) { hear_status(replica); });
-    hear_status(replica_.get());
     // What came before the callback was there.
     printer_->advance(*replica_);
     if (printer_->is_done()) asio::post(context_, [this] { end(); });

@@ -63,7 +63,7 @@ class StateCategory final : public std::error_category {
       case StateErrc::in_transaction: return "not possible inside a hook: the map is an open transaction";
       case StateErrc::unauthorized: return "the passwords of the two sides differ";
       case StateErrc::forbidden: return "the server does not allow this";
-      case StateErrc::unavailable: return "no server could be reached in time";
+      case StateErrc::unavailable: return "no server was reached, or none answered, in time";
       case StateErrc::outcome_unknown: return "no answer came; it may have run";
       case StateErrc::stopped: return "stopped";
       case StateErrc::busy: return "a limit of the server is reached: try again later";

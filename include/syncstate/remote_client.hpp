@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_REMOTE_CLIENT_HPP
 #define SYNCSTATE_REMOTE_CLIENT_HPP
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "syncstate/detail/remote/diff_assembler.hpp"
 #include "syncstate/detail/remote/remote_map.hpp"
 #include "syncstate/detail/remote/remote_operation.hpp"
+#include "syncstate/detail/remote/why_late.hpp"
 #include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/detail/wire/wire_entries.hpp"
 #include "syncstate/diff.hpp"
@@ -74,15 +76,24 @@ class StateFetcher final : public StateCollector {
  public:
   StateFetcher(const MapHash& hash, const Limits& limits) : hash_(hash), reader_(limits) {}
 
-  void feed(ByteView bytes) override { reader_.feed(bytes); }
+  void feed(ByteView bytes) override {
+    reader_.feed(bytes);
+    received_bytes_ += bytes.size();
+  }
   void finish() override { frozen_ = reader_.finish(hash_); }
-  void drop() override { reader_.drop(); }
+  void drop() override {
+    reader_.drop();
+    received_bytes_ = 0;
+  }
   [[nodiscard]] std::size_t held_bytes() const override { return reader_.held_bytes(); }
   [[nodiscard]] const std::shared_ptr<const FrozenState<K, V>>& frozen() const { return frozen_; }
+  /// Returns how many bytes of the state have come over the link of now. Threads: any.
+  [[nodiscard]] std::size_t received_bytes() const { return received_bytes_; }
 
  private:
   MapHash hash_;
   InitialStateReader<K, V> reader_;
+  std::atomic<std::size_t> received_bytes_{0};
   std::shared_ptr<const FrozenState<K, V>> frozen_;
 };
 
@@ -108,7 +119,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     refuse_own_thread();
     const auto done = detail::Operation::create();
     core_->open(identify(detail::MapAccess::frozen(map)), done);
-    await(done, timeout);
+    await(done, timeout, [&] { return detail::why_late(core_->status(), "the timeout given", timeout); });
   }
 
   /// The diff from the map's position to `upto`, or to the head. Called by `sync` and `set_update_id`.
@@ -121,7 +132,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     const auto catcher =
         std::make_shared<detail::DiffCatcher<K, V>>(frozen, Position{map.epoch(), map.update_id()});
     core_->fetch_diff(identify(frozen), upto, catcher, done);
-    await(done, core_->options().request_timeout);
+    await_request(done);
     return std::move(*catcher->diff());
   }
 
@@ -133,7 +144,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     const auto done = detail::Operation::create();
     const auto head = std::make_shared<Position>();
     core_->fetch_head(identify(detail::MapAccess::frozen(map)), head, done);
-    await(done, core_->options().request_timeout);
+    await_request(done);
     return *head;
   }
 
@@ -161,7 +172,9 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     const auto done = detail::Operation::create();
     const auto fetcher = std::make_shared<detail::StateFetcher<K, V>>(hash, core_->options().limits);
     core_->fetch_state(hash, type_name<K>(), type_name<V>(), fetcher, done);
-    await(done, core_->options().request_timeout);
+    await_request(done, [&] {
+      return "; " + std::to_string(fetcher->received_bytes()) + " bytes of the initial state have come";
+    });
     auto map = detail::MapAccess::make_map<K, V>(Role::replica, fetcher->frozen(),
                                                  detail::make_any_remote<K, V>(shared_from_this()));
     init(map, core_->options().request_timeout);
@@ -175,7 +188,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     const auto done = detail::Operation::create();
     const auto maps = std::make_shared<std::vector<HostedMapInfo>>();
     core_->list(maps, done);
-    await(done, core_->options().request_timeout);
+    await_request(done);
     return std::move(*maps);
   }
 
@@ -199,7 +212,9 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     done->wait_on_this_thread();
     start_event(hash, event.bytes.size(), done);
     // The core ends it at its deadline; a little later nobody is there to do so.
-    return await(done, core_->options().event_timeout + std::chrono::seconds(1));
+    return await(done, core_->options().event_timeout + std::chrono::seconds(1), [&] {
+      return detail::why_late(core_->status(), "event_timeout", core_->options().event_timeout);
+    });
   }
 
   /// Proves this password from the next connection on; a link that is live goes on. Unless one is live, the remote
@@ -212,7 +227,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   /// How the link is doing.
   [[nodiscard]] LinkStatus status() const { return core_->status(); }
 
-  /// Calls `f(status)` on the remote's own thread whenever the status changes; it must not block.
+  /// Calls `f(status)` on the remote's own thread: once with the status as it is then, and after that whenever the status
+  /// changes. So `f` misses nothing, and there is no need to ask `status()` besides. It must not block.
+  ///
+  /// After the remote is stopped nothing is called any more, and a new callback is not called at all.
   template <std::invocable<const LinkStatus&> F>
   void on_status(F f) {
     core_->on_status(std::move(f));
@@ -247,14 +265,27 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     }
   }
 
-  UpdateId await(const std::shared_ptr<detail::Operation>& done, Duration limit) {
+  /// `why_late()` gives the text of the error if it does not end within `limit`.
+  template <class F>
+  UpdateId await(const std::shared_ptr<detail::Operation>& done, Duration limit, F&& why_late) {
     Executor& executor = core_->executor();
     const bool has_ended = executor.wait_until(executor.now() + limit, [&] { return done->is_finished(); });
-    if (!has_ended) {
-      const LinkStatus now = core_->status();
-      done->give_up(now.reason ? now.reason.message() + (now.detail.empty() ? "" : ": " + now.detail) : "");
-    }
+    if (!has_ended) done->give_up(why_late());
     return done->result();
+  }
+
+  /// `progress()` tells what has come of the answer.
+  template <class F>
+  UpdateId await_request(const std::shared_ptr<detail::Operation>& done, F&& progress) {
+    const auto limit = core_->options().request_timeout;
+    return await(done, limit, [&] {
+      const LinkStatus now = core_->status();
+      const std::string why = detail::why_late(now, "request_timeout", limit);
+      return now.state == LinkState::live ? why + progress() : why;
+    });
+  }
+  UpdateId await_request(const std::shared_ptr<detail::Operation>& done) {
+    return await_request(done, [] { return std::string(); });
   }
 
   template <class K, class V>

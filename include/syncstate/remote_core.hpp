@@ -25,6 +25,7 @@
 #include "syncstate/detail/remote/remote_entry.hpp"
 #include "syncstate/detail/remote/remote_map.hpp"
 #include "syncstate/detail/remote/remote_operation.hpp"
+#include "syncstate/detail/remote/why_late.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor.hpp"
@@ -129,10 +130,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     return status_;
   }
 
-  /// Calls `f(status)` on the executor whenever the link's status changes. It must not block.
+  /// Calls `f(status)` on the executor: once with the status as it is when the executor comes to it, then whenever the
+  /// status changes. It must not block.
   void on_status(UniqueFunction<void(const LinkStatus&)> f) {
     post([f = std::make_shared<UniqueFunction<void(const LinkStatus&)>>(std::move(f))](RemoteCore& self) {
+      // The status changes on this executor alone, so no change lies between this call and those that follow.
       self.status_callbacks_.push_back(f);
+      const LinkStatus status = self.status_;
+      contain(self.options_.on_error, [&] { (*f)(status); });
     });
   }
 
@@ -163,9 +168,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         return;
       }
       Entry& entry = self.enter(std::move(identity));
-      Follower& follower = entry.followers.emplace_back(Follower{std::move(receiver), 0, false});
+      Follower& follower = entry.followers.emplace_back(Follower{.receiver = std::move(receiver)});
       self.followers_[follower.receiver.get()] = {&entry, std::prev(entry.followers.end())};
-      follower.receiver->on_status(self.status_for(entry));
+      self.tell_follower(entry, follower);
       self.open_entry(entry);
       self.open_follower(entry, follower);
     });
@@ -486,8 +491,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       entry.take_events_back();
       for (Follower& follower : entry.followers) {
         follower.receiver->drop_staged();
-        follower.channel = 0;
-        follower.is_open = false;
+        follower.lose_channel();
         follower.refusal.reset();
       }
     }
@@ -607,7 +611,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     for (const PendingEvent& event : entry.events) {
       if (now < event.deadline) break;  // they were queued in the order of their deadlines
       if (!event.call) continue;
-      event.call->give_up(no_link_text());
+      event.call->give_up(why_late(status_, "event_timeout", options_.event_timeout));
       executor_->wake_waiters();
     }
     if (entry.refusal && now >= entry.refusal->retry_at) open_anew(entry);
@@ -646,11 +650,6 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   static bool is_wanted(const Entry& entry) {
     return !entry.events.empty() || !entry.openers.empty() || !entry.followers.empty() ||
            entry.requests != 0 || entry.identity.initial();
-  }
-
-  std::string no_link_text() const {
-    if (status_.state == LinkState::live || !status_.reason) return {};
-    return status_.reason.message() + (status_.detail.empty() ? "" : ": " + status_.detail);
   }
 
   /// Operations end elsewhere too (their callers give up); what is left of them goes here.
@@ -697,9 +696,15 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void tell_follower(const Entry& entry, Follower& follower) {
     const LinkStatus status =
         follower.refusal && !entry.refusal ? status_of(*follower.refusal) : status_for(entry);
-    // A live link on which the map is not open yet does not follow it.
-    if (status.state == LinkState::live && !follower.is_open) return;
+    // A live link follows a map once what the receiver has was the head: until then its age is not known.
+    if (status.state == LinkState::live && !follower.is_current) return;
     follower.receiver->on_status(status);
+  }
+
+  /// What the follower has is the head, as of now.
+  void follower_is_current(const Entry& entry, Follower& follower) {
+    follower.receiver->on_current(executor_->now());
+    if (!std::exchange(follower.is_current, true)) tell_follower(entry, follower);
   }
 
   // Maps.
@@ -1042,10 +1047,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (entry == nullptr) return;
     if (follower != nullptr) {
       follower->is_open = true;
+      follower->head = action.head.update_id;
       // What the map was refused for is over: somebody brought it meanwhile, perhaps this very channel.
       if (entry->refusal) open_anew(*entry);
-      tell_follower(*entry, *follower);
-      if (follower->receiver->position() == action.head) follower->receiver->on_current(executor_->now());
+      if (follower->receiver->position() == action.head) follower_is_current(*entry, *follower);
       return;
     }
     entry->is_open = true;
@@ -1053,7 +1058,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     refuse_deadlocks(*entry);
     for (const auto& opener : std::exchange(entry->openers, {})) finish(*opener, {});
     for (Follower& each : entry->followers) {
-      if (each.is_open) tell_follower(*entry, each);
+      if (each.is_current) tell_follower(*entry, each);
       open_follower(*entry, each);
     }
     send_events(*entry);
@@ -1124,8 +1129,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
                                 now + backoff(options_.backoff, reason == StateErrc::busy ? 2U : 64U, rng_)};
     watch(entry);
     if (follower != nullptr) {
-      follower->channel = 0;
-      follower->is_open = false;
+      follower->lose_channel();
       follower->refusal = refusal;
       follower->receiver->drop_staged();  // the server may refuse a channel in the middle of a transfer
       return tell_follower(entry, *follower);
@@ -1233,13 +1237,17 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void diff_taken(ChannelId stream, DiffReceiver& receiver, std::error_code error) {
-    if (route_of(stream).entry == nullptr) {
+    const auto [entry, follower] = route_of(stream);
+    if (entry == nullptr) {
       const auto request = asked_requests_.find(stream);
       if (request != asked_requests_.end()) end_request(request, error);
       return;
     }
     if (!error) {
-      receiver.on_current(executor_->now());  // diffs lead to the head as it was when they were made
+      // Merged diffs lead to the head as it was when they were made; a single step may be far behind it.
+      const bool is_head =
+          follower != nullptr && (!receiver.every_step() || receiver.position().update_id >= follower->head);
+      if (is_head) follower_is_current(*entry, *follower);
       return;
     }
     // A new master's diff is held off on purpose; or the replica is ending, and will close its channel.
@@ -1259,9 +1267,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void perform(const protocol::HeadHeard& action) {
-    DiffReceiver* receiver = receiver_of(action.channel);
-    if (receiver != nullptr && receiver->position().update_id >= action.head)
-      receiver->on_current(executor_->now());
+    const auto [entry, follower] = route_of(action.channel);
+    if (follower == nullptr) return;
+    follower->head = action.head;
+    if (follower->receiver->position().update_id >= action.head) follower_is_current(*entry, *follower);
   }
 
   void perform(const protocol::CloseSession& action) {

@@ -135,7 +135,9 @@ class Replica {
     }
   }
 
-  /// Calls `callback(status)` when the status changes; one that was soon replaced may be left out.
+  /// Calls `callback(status)`, where `on_update` callbacks run: once with the status as it is then, and after that when the
+  /// status changes. A status that was soon replaced may be left out; the last one never is. So the callback misses nothing,
+  /// and there is no need to ask `status()` besides.
   template <class F>
     requires std::invocable<std::decay_t<F>&, const LinkStatus&>
   void on_status(F&& callback) {

@@ -133,6 +133,38 @@ TEST_CASE(
   CHECK(values_of(replica.view()) == Texts{"x", "-"});
 }
 
+TEST_CASE("promise: a replica that is live knows the age of what it shows") {
+  // Looked at after every step: at the head from the start, one diff behind, and a transfer behind.
+  const std::size_t commits = GENERATE(0u, 1u, 40u);
+  const bool every_step = GENERATE(false, true);
+  INFO(commits << " commits, every step: " << every_step);
+  ServerCoreOptions options;
+  options.limits.piece_bytes = 100;
+  World world(options);
+  const Handle handle = world.host(20);
+  for (std::size_t i = 0; i < commits; ++i) {
+    handle.modify([&](Map& map) { map.set(key_name(i % 20), std::string(30, 'x')); });
+  }
+  const auto remote = world.connect();
+  Follower replica(world.make_map(remote, 20), ReplicaOptions{.every_step = every_step});
+  world.port->faults().read_bytes = 50;
+  for (int round = 0; round < 3; ++round) {
+    bool is_live = false;
+    while (!is_live) {
+      REQUIRE(world.time.pending() != 0);
+      world.run_steps(1, 60s);
+      is_live = replica.status().state == LinkState::live;
+      if (!is_live) continue;
+      CHECK(replica.age() == 0ms);
+      CHECK(replica.update_id() == handle.update_id());
+    }
+    handle.modify([&](Map& map) { map.set("key00", std::to_string(round)); });
+    world.port->cut_all();
+    world.time.run_ready();
+    CHECK(replica.status().state == LinkState::stale);
+  }
+}
+
 TEST_CASE("promise: backoff is fully jittered from the first attempt on, and capped") {
   std::mt19937_64 rng(1);
   const BackoffOptions options;

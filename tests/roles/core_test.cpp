@@ -489,7 +489,7 @@ TEST_CASE("a sender with an open link is not forgotten for those that come and g
 
 // --- Status.
 
-TEST_CASE("status callbacks hear every change, on the remote's own thread, where blocking is refused") {
+TEST_CASE("status callbacks hear the status of now and every change, on the remote's own thread") {
   World world;
   world.port->set_unreachable(true);
   const auto remote = world.connect();
@@ -513,10 +513,194 @@ TEST_CASE("status callbacks hear every change, on the remote's own thread, where
   world.time.run_ready();
   CHECK(remote->status().since == world.time.now());
   REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
-  CHECK(states ==
-        std::vector<LinkState>{LinkState::connecting, LinkState::live, LinkState::stale, LinkState::live});
+  // The first is the status as it was, without a reason; the second says why there is no link.
+  CHECK(states == std::vector<LinkState>{LinkState::connecting, LinkState::connecting, LinkState::live,
+                                         LinkState::stale, LinkState::live});
   CHECK(std::count(refused.begin(), refused.end(), StateErrc::would_deadlock) ==
         static_cast<std::ptrdiff_t>(refused.size()));
+}
+
+TEST_CASE("a status callback hears the last status, whenever it was registered", "[race]") {
+  // Registered after each step of the way from no link to a live one and back.
+  bool is_under_way = true;
+  for (std::size_t steps = 0; is_under_way; ++steps) {
+    INFO("after " << steps << " steps");
+    World world;
+    const auto remote = world.connect();
+    const auto replica = std::make_unique<Follower>(
+        [&] {
+          Map map(remote);
+          push_keys(map, 4);
+          map.freeze(0ms);
+          return map;
+        }(),
+        ReplicaOptions{});
+    world.run_steps(steps);
+    is_under_way = replica->status().state != LinkState::live;
+    std::vector<LinkStatus> of_remote;
+    std::vector<LinkStatus> of_replica;
+    remote->on_status([&](const LinkStatus& status) { of_remote.push_back(status); });
+    replica->on_status([&](const LinkStatus& status) { of_replica.push_back(status); });
+    CHECK(of_remote.empty());  // never on the thread that registers
+    CHECK(of_replica.empty());
+    world.time.advance(1s);
+    REQUIRE_FALSE(of_remote.empty());
+    REQUIRE_FALSE(of_replica.empty());
+    CHECK(of_remote.back() == remote->status());
+    CHECK(of_replica.back() == replica->status());
+    CHECK(of_remote.back().state == LinkState::live);
+    CHECK(of_replica.back().state == LinkState::live);
+    // And every later change, each once.
+    const std::size_t heard = of_remote.size();
+    world.port->cut_all();
+    REQUIRE(world.wait([&] { return remote->status().state == LinkState::stale; }));
+    REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+    world.time.advance(10s);
+    REQUIRE(of_remote.size() == heard + 2);
+    CHECK(of_remote[heard].state == LinkState::stale);
+    CHECK(of_remote.back() == remote->status());
+    CHECK(of_replica.back() == replica->status());
+    CHECK(std::count_if(of_replica.begin(), of_replica.end(),
+                        [](const LinkStatus& status) { return status.state == LinkState::stale; }) == 1);
+  }
+}
+
+TEST_CASE("a status callback of a stopped remote is not called") {
+  World world;
+  const auto remote = world.connect();
+  int calls = 0;
+  remote->on_status([&](const LinkStatus&) { ++calls; });
+  world.time.advance(1s);
+  const int before = calls;
+  CHECK(before > 0);
+  remote->core().stop();
+  remote->on_status([&](const LinkStatus&) { ++calls; });
+  world.time.advance(60s);
+  CHECK(calls == before);
+}
+
+namespace {
+
+/// Runs `call` on virtual time; it fails at once, instead of never, if nothing ends it. Returns how long it took.
+template <class F>
+Duration time_of(World& world, F&& call) {
+  const TimePoint began = world.time.now();
+  const auto is_over = std::make_shared<bool>(false);
+  world.clock->post_at(began + 1h, [is_over] {
+    if (!*is_over) throw std::logic_error("the call was not ended after an hour");
+  });
+  call();
+  *is_over = true;
+  return world.time.now() - began;
+}
+
+}  // namespace
+
+TEST_CASE("every request ends at its limit, whether there is no link or the server says nothing") {
+  ServerCoreOptions server;
+  server.limits.silence = 1h;  // the link itself is not given up
+  World world(server);
+  RemoteCoreOptions options;
+  options.request_timeout = 2s;
+  options.event_timeout = 3s;
+  options.limits.silence = 1h;
+  const auto remote = world.connect(options);
+  Map map = world.make_map(remote);
+  remote->send_event(map.hash(), set_key("key00", "w"));  // from here on events leave at once
+  Map fresh(remote);
+  push_keys(fresh, 3);
+  fresh.freeze(0ms);
+  const bool is_linked = GENERATE(true, false);
+  if (is_linked) {
+    world.port->faults().is_server_deaf = true;
+  } else {
+    world.port->set_unreachable(true);
+    world.port->cut_all();
+    world.time.run_ready();
+  }
+  struct Request {
+    const char* name;
+    Duration least;
+    Duration most;
+    std::function<void()> ask;
+  };
+  const std::vector<Request> requests = {
+      {"hosted", 2s, 2s, [&] { (void)remote->hosted(); }},
+      {"attach", 2s, 2s, [&] { (void)remote->attach<std::string, std::string>(map.hash()); }},
+      {"sync", 2s, 2s, [&] { map.sync(); }},
+      {"set_update_id", 2s, 2s, [&] { map.set_update_id(9); }},
+      {"head", 2s, 2s, [&] { (void)remote->head(map); }},
+      {"freeze", 4s, 4s, [&] { fresh.freeze(4s); }},
+      {"send_event", 3s, 3s + 250ms, [&] { remote->send_event(map.hash(), set_key("key00", "x")); }},
+  };
+  for (const Request& request : requests) {
+    INFO(request.name << (is_linked ? " with a link" : " without a link"));
+    std::error_code error;
+    const Duration took = time_of(world, [&] { error = error_of(request.ask); });
+    const bool may_have_run = is_linked && std::string(request.name) == "send_event";
+    CHECK(error == (may_have_run ? StateErrc::outcome_unknown : StateErrc::unavailable));
+    CHECK(took >= request.least);
+    CHECK(took <= request.most);
+  }
+  // The same of one that nobody waits for in person.
+  const Sent sent = Sent::send(world, remote, map.hash(), set_key("key00", "y"));
+  CHECK(world.wait([&] { return sent.is_finished(); }, 3s + 250ms));
+  CHECK(remote->status().state == (is_linked ? LinkState::live : LinkState::stale));
+}
+
+TEST_CASE("what is too late says whether there was a link, and what came of the answer") {
+  World world;
+  RemoteCoreOptions options;
+  options.request_timeout = 2s;
+  options.event_timeout = 3s;
+  const auto remote = world.connect(options);
+  const auto text_of = [](auto&& call) {
+    try {
+      call();
+    } catch (const StateError& error) {
+      CHECK((error.code() == StateErrc::unavailable || error.code() == StateErrc::outcome_unknown));
+      return std::string(error.what());
+    }
+    return std::string("nothing was thrown");
+  };
+  SECTION("no link") {
+    world.port->set_unreachable(true);
+    world.port->cut_all();
+    const std::string text = text_of([&] { (void)remote->hosted(); });
+    CHECK_THAT(text, contains_text("there was no live link within request_timeout (2000 ms)"));
+    CHECK_THAT(text, contains_text("nobody listens"));
+    const std::string once = "no server was reached";
+    CHECK(text.find(once) == text.rfind(once));
+  }
+  SECTION("a state that comes too slowly") {
+    const MapHash hash = world.host(40, std::string(50'000, 'x')).hash();
+    REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+    // One read each half second, as if the line were slow.
+    world.port->faults().read_bytes = 100'000;
+    world.port->faults().is_client_deaf = true;
+    std::function<void()> let_some_through = [&] {
+      world.port->faults().is_client_deaf = false;
+      world.port->resume_reading();
+      world.clock->post([&] { world.port->faults().is_client_deaf = true; });
+      world.clock->post_at(world.time.now() + 500ms, [&] { let_some_through(); });
+    };
+    let_some_through();
+    std::string text = text_of([&] { (void)remote->attach<std::string, std::string>(hash); });
+    CHECK_THAT(text, contains_text("the link is live"));
+    CHECK_THAT(text, contains_text("request_timeout (2000 ms)"));
+    const std::size_t at = text.find("; ");
+    REQUIRE(at != std::string::npos);
+    const long bytes = std::strtol(text.c_str() + at + 2, nullptr, 10);
+    CHECK(bytes >= 60'000);
+    CHECK(bytes <= 600'000);
+    CHECK_THAT(text, contains_text(" bytes of the initial state have come"));
+  }
+  SECTION("an event without an answer") {
+    const Map map = world.make_map(remote);
+    world.port->faults().is_server_deaf = true;
+    const std::string text = text_of([&] { remote->send_event(map.hash(), set_key("key00", "x")); });
+    CHECK_THAT(text, contains_text("event_timeout (3000 ms)"));
+  }
 }
 
 // --- Ends, in every order.

@@ -162,6 +162,105 @@ TEST_CASE("answers to events that were not sent end the session at once", "[guar
   hostile.check_ended(StateErrc::protocol_error);
 }
 
+TEST_CASE("a heartbeat makes a replica current only where it stands at the head", "[age]") {
+  HostileWorld hostile;
+  const Map map = hostile.make_map();
+  hostile.open(hostile.last_channel());
+  const bool every_step = GENERATE(false, true);
+  Follower replica(Map(map), ReplicaOptions{.every_step = every_step});
+  hostile.world.time.run_ready();
+  const ChannelId stream = hostile.last_channel();
+  hostile.master->send(protocol::Opened{stream, {7, 3}});
+  hostile.world.time.run_ready();
+  CHECK(replica.age() == Duration::max());
+  CHECK(replica.status().state == LinkState::connecting);
+  const auto heartbeat = [&](UpdateId head) {
+    Bytes body;
+    ByteWriter out(body);
+    protocol::HeartbeatEntry{stream, head}.encode(out);
+    hostile.master->send_frame(4, body);
+    hostile.world.time.run_ready();
+  };
+  const auto step = [&](UpdateId advance) {
+    protocol::DiffMessage diff;
+    diff.stream = stream;
+    if (replica.epoch() == 0) diff.epoch = 7;
+    diff.advance = advance;
+    hostile.master->send(diff);
+    hostile.world.time.run_ready();
+  };
+  heartbeat(3);  // it is behind
+  CHECK(replica.age() == Duration::max());
+  step(1);
+  // A single step is not the head; a merged diff was when it was made.
+  CHECK(replica.age() == (every_step ? Duration::max() : 0ms));
+  CHECK(replica.status().state == (every_step ? LinkState::connecting : LinkState::live));
+  step(2);
+  CHECK(replica.update_id() == 3);
+  CHECK(replica.age() == 0ms);
+  CHECK(replica.status().state == LinkState::live);
+  hostile.world.time.advance(2s);
+  CHECK(replica.age() == 2s);
+  heartbeat(5);
+  CHECK(replica.age() == 2s);
+  hostile.world.time.advance(2s);
+  heartbeat(5);
+  CHECK(replica.age() == 4s);
+  heartbeat(3);
+  CHECK(replica.age() == 0ms);
+  hostile.world.time.advance(1s);
+  step(1);
+  CHECK(replica.age() == 0ms);
+}
+
+TEST_CASE("what a server refuses is asked for again, and not too often", "[retry]") {
+  // Ten minutes of refusals: of the map itself, and of following it.
+  const bool is_of_follower = GENERATE(false, true);
+  const StateErrc reason = GENERATE(StateErrc::forbidden, StateErrc::type_mismatch, StateErrc::not_hosted,
+                                    StateErrc::too_large, StateErrc::init_failed, StateErrc::busy);
+  INFO((is_of_follower ? "following" : "the map") << ": " << make_error_code(reason).message());
+  HostileWorld hostile;
+  const Map map = hostile.make_map();
+  Follower replica(Map(map), {});
+  hostile.world.time.run_ready();
+  std::size_t asked = 0;
+  std::set<ChannelId> seen;
+  const auto answer_opens = [&] {
+    for (const auto& open : hostile.master->all<protocol::Open>()) {
+      if (!seen.insert(open.channel).second) continue;
+      const bool follows = open.mode != protocol::FollowMode::none;
+      if (follows == is_of_follower) {
+        hostile.master->send(protocol::Refused{open.channel, reason, "", {}});
+        ++asked;
+      } else {
+        hostile.master->send(protocol::Opened{open.channel, {7, 0}});
+      }
+    }
+    hostile.master->forget();
+    hostile.world.time.run_ready();
+  };
+  TimePoint last = hostile.world.time.now();
+  Duration longest{};
+  for (int tick = 0; tick < 2'400; ++tick) {
+    const std::size_t before = asked;
+    answer_opens();
+    if (asked != before) {
+      longest = std::max(longest, hostile.world.time.now() - last);
+      last = hostile.world.time.now();
+    }
+    if (tick % 4 == 0) hostile.master->send_frame(4, {});
+    hostile.world.time.advance(250ms);
+  }
+  CHECK(hostile.remote->status().state == LinkState::live);
+  CHECK(replica.status().state == LinkState::failed);
+  CHECK(replica.status().reason == reason);
+  // `BackoffOptions::most` is 30 s; `busy` passes sooner: within a second.
+  const Duration slowest = reason == StateErrc::busy ? 2s : 31s;
+  CHECK(longest <= slowest);
+  CHECK(asked >= static_cast<std::size_t>(600s / slowest));
+  CHECK(asked <= (reason == StateErrc::busy ? 2'400U : 100U));
+}
+
 TEST_CASE("answers may come in any order", "[guarantee_5]") {
   HostileWorld hostile;
   const Map map = hostile.make_map();

@@ -1023,6 +1023,95 @@ TEST_CASE("a remote that can't be followed is polled") {
   CHECK(replica.view().at("key2") == 3);
 }
 
+TEST_CASE("what a slow poll brought is as old as the question") {
+  ss::inproc::VirtualTime time;
+  const auto clock = time.make_executor();
+  auto remote = std::make_shared<PolledRemote>();
+  Replica replica(make_replica_map<PolledRemote>(remote, 4),
+                  {.poll_every = 10s, .executor = time.make_executor()});
+  CHECK(replica.age() == ss::Duration::max());
+  remote->during_fetch = [&] { clock->wait_until(time.now() + 2s, [] { return false; }); };
+  const bool has_news = GENERATE(false, true);
+  if (has_news) remote->master.set("key1", 1);
+  time.run_ready();
+  CHECK(replica.status().state == ss::LinkState::live);
+  CHECK(replica.update_id() == (has_news ? 1U : 0U));
+  CHECK(replica.age() == 2s);
+  // Nothing new for a while: each poll makes it as young as that.
+  for (int i = 0; i < 5; ++i) {
+    time.advance(12s);
+    CHECK(replica.age() <= 12s);
+    CHECK(replica.age() >= 2s);
+  }
+  // And polls that fail make it older and older.
+  remote->error = StateErrc::unavailable;
+  const ss::Duration before = replica.age();
+  time.advance(60s);
+  CHECK(replica.age() >= before + 48s);
+}
+
+TEST_CASE("a diff that is refused leaves the age as it was") {
+  World world;
+  Replica replica(world.replica_map(), {.epoch_policy = ss::EpochPolicy::hold});
+  CHECK_FALSE(world.step("key1", 1));
+  world.time.advance(3s);
+  CHECK(world.give(world.full_diff_of_new_master({{"key2", 2}})) == StateErrc::epoch_changed);
+  CHECK(replica.age() == 3s);
+}
+
+TEST_CASE("steps that wait for slow callbacks take 16 MiB and no more, and none is lost", "[staged]") {
+  // Each step sets one key to a mebibyte.
+  constexpr std::size_t value_bytes = std::size_t{1} << 20;
+  constexpr int steps = 50;
+  using TextMap = MapOf<std::string>;
+  ss::inproc::VirtualTime time;
+  auto remote = std::make_shared<ScriptedRemote<std::string>>(time.make_executor());
+  TextMap master(ss::Role::master);
+  TextMap followed(remote);
+  for (TextMap* map : {&master, &followed}) {
+    for (int i = 0; i < 4; ++i) map->push("key" + std::to_string(i), "-");
+    map->freeze();
+  }
+  ss::Replica<std::string, std::string> replica(std::move(followed),
+                                                {.every_step = true, .executor = time.make_executor()});
+  std::vector<ss::UpdateId> heard;
+  ss::UpdateId at = 0;
+  bool is_joined = true;
+  replica.on_update([&](const auto& diff) {
+    is_joined = is_joined && diff.from_update_id() == at;
+    at = diff.upto_update_id();
+    heard.push_back(at);
+  });
+  // The callbacks do not run until the executor does.
+  for (int i = 1; i <= steps; ++i) {
+    const auto from = static_cast<ss::UpdateId>(i) - 1;
+    master.set("key" + std::to_string(i % 4), std::string(value_bytes, static_cast<char>('a' + i % 26)));
+    REQUIRE_FALSE(remote->sink->on_diff(master.diff(from, from + 1)));
+  }
+  CHECK(replica.update_id() == 1);
+  time.run_ready();
+  CHECK(replica.update_id() == steps);
+  CHECK(is_joined);
+  CHECK(at == steps);
+  // The first is shown at once. What is staged are steps of 16 MiB together; the rest is one merged diff.
+  CHECK(heard.size() >= 16);
+  CHECK(heard.size() <= 18);
+  for (const auto& [key, value] : master) CHECK(replica.view().at(key) == value);
+}
+
+TEST_CASE("steps are staged again once there is room", "[staged]") {
+  World world;
+  Replica replica(world.replica_map(), {.every_step = true});
+  std::vector<ss::UpdateId> heard;
+  replica.on_update([&](const Diff& diff) { heard.push_back(diff.upto_update_id()); });
+  for (int round = 0; round < 3; ++round) {
+    heard.clear();
+    for (int i = 0; i < 3'000; ++i) REQUIRE_FALSE(world.step("key1", i));
+    world.time.run_ready();
+    CHECK(heard.size() == 3'000);
+  }
+}
+
 TEST_CASE("the end of a polling replica does not wait for the network") {
   auto remote = std::make_shared<PolledRemote>();
   Flag fetching;

@@ -142,6 +142,7 @@ struct World {
   }
 
   inproc::VirtualTime time;
+  std::shared_ptr<inproc::VirtualExecutor> clock = time.make_executor();  ///< for what a test does at a time
   std::shared_ptr<inproc::Port> port = std::make_shared<inproc::Port>();
   std::vector<std::string> runs;  ///< the value of every command that hooks were run for
   std::unique_ptr<Server> server;

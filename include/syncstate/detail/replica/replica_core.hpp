@@ -79,10 +79,13 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   // --- What the remote calls.
 
-  std::error_code on_diff(Diff<K, V> diff) override { return accept(std::move(diff), now()); }
+  /// A merged diff leads to the head. A single step may be followed by others: the remote calls `on_current` at the last.
+  std::error_code on_diff(Diff<K, V> diff) override {
+    return accept(std::move(diff), options_.every_step ? std::nullopt : std::optional(now()));
+  }
 
-  /// Takes a diff that was the head as of `as_of`.
-  std::error_code accept(Diff<K, V> diff, TimePoint as_of) {
+  /// Takes a diff that led to the head as of `as_of`, if that is given.
+  std::error_code accept(Diff<K, V> diff, std::optional<TimePoint> as_of) {
     const auto self = this->shared_from_this();  // what is called below may end the replica
     std::unique_lock lock(mutex_);
     if (is_closed_) return StateErrc::stopped;
@@ -97,8 +100,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
       result = catch_all([&] { has_open_round_ || !staged_.empty() ? stage(std::move(diff)) : show(diff); });
       if (!result) {
         accepted_ = to;
-        accepted_head_at_ = as_of;
-        if (staged_.empty()) shown_head_at_ = as_of;
+        if (as_of) accepted_head_at_ = as_of;
+        if (staged_.empty()) shown_head_at_ = accepted_head_at_;
         if (is_other_life) pending_.take_all(ended.by_epoch);
         take_reached(ended);
       }
@@ -151,7 +154,12 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   }
 
   void add_update_callback(UpdateCallback callback) { add_callback(update_callbacks_, std::move(callback)); }
-  void add_status_callback(StatusCallback callback) { add_callback(status_callbacks_, std::move(callback)); }
+  /// The callback hears the status as it is once the executor comes to it, then every change.
+  void add_status_callback(StatusCallback callback) {
+    auto listener = std::make_shared<StatusListener>(StatusListener{std::move(callback), std::nullopt});
+    const std::lock_guard lock(mutex_);
+    add_to(status_callbacks_, std::move(listener), [this] { post_status(); });
+  }
 
   /// Calls `*function` once: with success when the state at `id` is shown, or with what made that impossible.
   void add_wait(UpdateId id, std::shared_ptr<WaitFunction> function) {
@@ -248,6 +256,12 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
  private:
   template <class F>
   using Callbacks = std::shared_ptr<const std::vector<std::shared_ptr<F>>>;  // copied to be changed
+
+  /// A status callback, and what it heard last: it hears no status twice in a row, and the first one in any case.
+  struct StatusListener {
+    StatusCallback callback;
+    std::optional<LinkStatus> told;
+  };
 
   /// One applied diff whose callbacks have not run.
   struct Round {
@@ -476,10 +490,17 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   void add_callback(Callbacks<F>& callbacks, F callback) {
     auto shared = std::make_shared<F>(std::move(callback));
     const std::lock_guard lock(mutex_);
-    locked_executor();  // a thread that can't be had is told to who registers, not to a remote
+    add_to(callbacks, std::move(shared), [this] { locked_executor(); });
+  }
+
+  /// With the lock held. `prepare` gets the executor: a thread that can't be had is told to the caller that registers, not
+  /// to a remote, and then nothing has changed.
+  template <class F, class Prepare>
+  static void add_to(Callbacks<F>& callbacks, std::shared_ptr<F> callback, Prepare prepare) {
     auto longer = std::make_shared<std::vector<std::shared_ptr<F>>>();
     if (callbacks != nullptr) *longer = *callbacks;
-    longer->push_back(std::move(shared));
+    longer->push_back(std::move(callback));
+    prepare();
     callbacks = std::move(longer);
   }
 
@@ -555,7 +576,11 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     }
     if (next == status_) return;
     status_ = std::move(next);
-    if (status_callbacks_ == nullptr || has_status_posted_ || is_closed_) return;
+    if (status_callbacks_ != nullptr) post_status();
+  }
+
+  void post_status() {
+    if (has_status_posted_ || is_closed_) return;
     locked_executor().post([weak = this->weak_from_this()] {
       if (const auto self = weak.lock()) self->run_status();
     });
@@ -566,13 +591,19 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     std::unique_lock lock(mutex_);
     has_status_posted_ = false;
     if (is_closed_ || status_callbacks_ == nullptr) return;
-    const auto callbacks = status_callbacks_;
     const LinkStatus status = status_;
+    std::vector<std::shared_ptr<StatusListener>> listeners;
+    for (const auto& listener : *status_callbacks_) {
+      if (listener->told == status) continue;
+      listener->told = status;
+      listeners.push_back(listener);
+    }
     call_out(lock, [&] {
-      for (const auto& callback : *callbacks) {
+      for (const auto& listener : listeners) {
         if (is_closed()) break;
-        report_errors([&] { (*callback)(status); });
+        report_errors([&] { listener->callback(status); });
       }
+      listeners.clear();  // what their functions hold dies without the lock
     });
   }
 
@@ -611,7 +642,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   std::optional<TimePoint> shown_head_at_;
   PendingWaits pending_;
   Callbacks<UpdateCallback> update_callbacks_;
-  Callbacks<StatusCallback> status_callbacks_;
+  Callbacks<StatusListener> status_callbacks_;
   bool has_status_posted_ = false;
   LinkStatus remote_status_;
   LinkStatus status_;
