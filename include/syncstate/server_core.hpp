@@ -317,6 +317,9 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// The bytes that are counted by `Limits::all_answer_bytes`.
   [[nodiscard]] std::size_t answer_bytes() const { return answers_->bytes(); }
 
+  /// The bytes that are counted by `Limits::all_event_bytes`.
+  [[nodiscard]] std::size_t event_bytes() const { return waiting_event_bytes_->load(); }
+
   /// How many links there are now.
   [[nodiscard]] std::size_t link_count() const { return table_.total(); }
 

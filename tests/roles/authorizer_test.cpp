@@ -244,6 +244,136 @@ TEST_CASE("following, a diff and the head are asked about each time, not when th
   CHECK(peer->is_open());
 }
 
+TEST_CASE("each request asks for its own action, whatever else is allowed") {
+  // Every set of actions, so that each action is allowed alone and refused alone.
+  const auto bits = GENERATE(range(0u, 16u));
+  std::vector<Action> refused;
+  for (std::size_t i = 0; i < ordinary_actions.size(); ++i) {
+    if ((bits >> i & 1) == 0) refused.push_back(ordinary_actions[i]);
+  }
+  const auto may = [&](Action action) {
+    return std::find(refused.begin(), refused.end(), action) == refused.end();
+  };
+  const bool may_any = refused.size() < ordinary_actions.size();
+  CAPTURE(may(Action::init), may(Action::follow), may(Action::fetch), may(Action::send_event));
+  Rules rules{{}};
+  World world(rules.options());
+  const Handle handle = world.host(4);
+  const MapHash unknown = make_master(5).hash();
+  const auto peer = connect_raw(world.time, *world.port, password, guest_address);
+  // Channels 1, 2 and 3 are open from a time when everything was allowed.
+  for (protocol::ChannelId channel = 1; channel <= 3; ++channel) peer->send(open_of(handle.hash(), channel));
+  peer->send(protocol::GetSender{1, 0});
+  const SerializedEvent event = serialize_event(set_key("key01", "x"));
+  peer->send(protocol::EventType{1, event.type_name});
+  world.time.run_ready();
+  REQUIRE(peer->all<protocol::Opened>().size() == 3);
+  rules.refused = refused;
+  rules.asked.clear();
+
+  /// Whether a request was refused; `forbidden` is the only reason there is.
+  const auto is_refused = [&](protocol::ChannelId id) {
+    for (const auto& refusal : peer->all<protocol::Refused>()) {
+      if (refusal.channel != id) continue;
+      CHECK(refusal.reason == StateErrc::forbidden);
+      return true;
+    }
+    return false;
+  };
+  protocol::ChannelId last = 3;
+  const auto is_open_refused = [&](const MapHash& map, protocol::FollowMode mode) {
+    peer->send(open_of(map, ++last, mode));
+    world.time.run_ready();
+    const bool refuses = is_refused(last);
+    if (!refuses) peer->send(protocol::CloseChannel{last});
+    world.time.run_ready();
+    return refuses;
+  };
+  CHECK(is_open_refused(handle.hash(), protocol::FollowMode::none) == !may_any);
+  CHECK(is_open_refused(handle.hash(), protocol::FollowMode::merged) == !may(Action::follow));
+  CHECK(is_open_refused(handle.hash(), protocol::FollowMode::every_step) == !may(Action::follow));
+  CHECK(is_open_refused(unknown, protocol::FollowMode::none) == !may(Action::init));
+  CHECK(is_open_refused(unknown, protocol::FollowMode::merged) ==
+        !(may(Action::init) && may(Action::follow)));
+
+  peer->send(protocol::GetUpdateId{++last, 2});
+  world.time.run_ready();
+  CHECK(is_refused(last) == !may(Action::fetch));
+  CHECK(peer->find<protocol::UpdateIdMessage>().has_value() == may(Action::fetch));
+
+  peer->send(protocol::GetDiff{++last, 2, {}, 1});
+  world.time.run_ready();
+  CHECK(is_refused(last) == !may(Action::fetch));
+
+  protocol::Fetch fetch;
+  fetch.request = ++last;
+  fetch.hash = handle.hash();
+  fetch.key_type = fetch.value_type = type_name<std::string>();
+  peer->send(fetch);
+  world.time.run_ready();
+  CHECK(is_refused(last) == !may(Action::fetch));
+  CHECK(peer->find<protocol::StateEnd>().has_value() == may(Action::fetch));
+
+  peer->send(protocol::List{++last});
+  world.time.run_ready();
+  REQUIRE(peer->find<protocol::Hosted>());
+  CHECK(!peer->find<protocol::Hosted>()->maps.empty() == may(Action::fetch));
+
+  protocol::EventMessage message;
+  message.channel = 1;
+  message.number = 1;
+  message.bytes = event.bytes;
+  peer->send(message);
+  world.time.run_ready();
+  CHECK(peer->find<protocol::Answer>().has_value() == may(Action::send_event));
+  CHECK(peer->find<protocol::AnswerError>().has_value() == !may(Action::send_event));
+  CHECK(world.runs.size() == (may(Action::send_event) ? 1 : 0));
+
+  protocol::Follow follow;
+  follow.channel = 3;
+  follow.mode = protocol::FollowMode::merged;
+  peer->send(follow);
+  world.time.run_ready();
+  CHECK(is_refused(3) == !may(Action::follow));
+  handle.modify([](Map& map) { map.set("key02", "secret"); });
+  world.time.run_ready();
+  // Channel 2 followed nothing, and the diff that was asked for came before the change.
+  const auto diffs = peer->all<protocol::DiffMessage>();
+  const auto is_of_3 = [](const protocol::DiffMessage& diff) { return diff.stream == 3; };
+  const auto is_step_of_3 = [](const protocol::Step& step) { return step.stream == 3; };
+  const auto steps = peer->all<protocol::Step>();
+  const bool shows = std::any_of(diffs.begin(), diffs.end(), is_of_3) ||
+                     std::any_of(steps.begin(), steps.end(), is_step_of_3);
+  CHECK(shows == may(Action::follow));
+
+  // What is open is closed by a recheck, unless its own action is allowed.
+  peer->forget();
+  world.server->recheck();
+  world.time.run_ready();
+  CHECK(is_refused(1) == !may_any);
+  CHECK(is_refused(2) == !may_any);
+  CHECK_FALSE(is_refused(3));  // refused before, or it follows
+  CHECK(peer->is_open());
+}
+
+TEST_CASE("an upload is taken back by a recheck only from a peer that may not init") {
+  const auto bits = GENERATE(range(0u, 16u));
+  Rules rules{{}};
+  World world(rules.options());
+  const auto peer = connect_raw(world.time, *world.port, password, guest_address);
+  peer->send(open_of(make_master(4).hash()));
+  world.time.run_ready();
+  REQUIRE(peer->find<protocol::UploadWanted>());
+  for (std::size_t i = 0; i < ordinary_actions.size(); ++i) {
+    if ((bits >> i & 1) == 0) rules.refused.push_back(ordinary_actions[i]);
+  }
+  const bool may_init = (bits & 1) != 0;  // `init` is the first of them
+  CAPTURE(bits);
+  world.server->recheck();
+  world.time.run_ready();
+  CHECK(peer->find<protocol::Refused>().has_value() == !may_init);
+}
+
 TEST_CASE("where uploads are refused, the map that has the same keys is named only to who may fetch it") {
   Rules rules{{Action::fetch}};
   ServerCoreOptions options = rules.options();

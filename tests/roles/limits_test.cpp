@@ -1,13 +1,17 @@
-// Limits with which nothing could work are refused before anything is started with them.
+// Limits with which nothing could work are refused, what is exactly at a limit is allowed, and errors name the limit.
 #include "syncstate/limits.hpp"
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
+#include "support/raw_peer.hpp"
 #include "syncstate/detail/check_limits.hpp"
 
 namespace syncstate::testing::limits_test {
@@ -78,6 +82,381 @@ TEST_CASE("the smallest limits that are allowed serve a client") {
   const auto remote = world.connect();
   const Map map = world.make_map(remote, 2);
   CHECK(remote->send_event(map.hash(), set_key("key00", "a")) == 1);
+}
+
+namespace {
+
+/// A server with the limits of a test, a map of four keys, and a client that sends frames.
+struct LimitedWorld {
+  explicit LimitedWorld(const Limits& limits) : world(with(limits)), handle(world.host()) { connect(); }
+
+  static ServerCoreOptions with(const Limits& limits) {
+    ServerCoreOptions options;
+    options.limits = limits;
+    return options;
+  }
+  void connect() { peer = connect_raw(world.time, *world.port, password); }
+
+  /// Channel 1 is open, and has a sender.
+  void open_for_events() {
+    peer->send(open_of(handle.hash()));
+    peer->send(protocol::GetSender{1, 0});
+    peer->send(protocol::EventType{1, sample().type_name});
+    world.time.run_ready();
+  }
+  static SerializedEvent sample(const std::string& value = {}) {
+    return serialize_event(set_key(key_name(0), value));
+  }
+  /// An event whose encoding has this many bytes, below 16,384.
+  static Bytes event_of(std::size_t bytes) {
+    for (std::size_t size = bytes; size > 0; --size) {
+      Bytes encoded = sample(std::string(size, 'v')).bytes;
+      if (encoded.size() == bytes) return encoded;
+    }
+    FAIL("no event has " << bytes << " bytes");
+    return {};
+  }
+  void send_event(ByteView bytes) {
+    protocol::EventMessage message;
+    message.channel = 1;
+    message.number = ++number;
+    message.bytes = bytes;
+    peer->send(message);
+  }
+  void send_part(ByteView bytes) {
+    protocol::EventPart part;
+    part.channel = 1;
+    part.bytes = bytes;
+    peer->send(part);
+  }
+
+  /// The session goes on.
+  void check_allowed() {
+    world.time.run_ready();
+    CHECK(peer->is_open());
+    CHECK(peer->goodbye() == StateErrc{});
+  }
+  /// The session ended, for this limit, and the next one of this client has nothing of it.
+  void check_ended(StateErrc reason, const std::string& limit) {
+    world.time.run_ready();
+    CHECK(peer->goodbye() == reason);
+    REQUIRE(peer->find<protocol::Goodbye>());
+    CHECK_THAT(peer->find<protocol::Goodbye>()->detail, contains_text("Limits::" + limit));
+    connect();
+    CHECK(peer->is_open());
+  }
+  void check_refused(protocol::ChannelId id, const std::string& limit) {
+    world.time.run_ready();
+    std::optional<protocol::Refused> found;
+    for (const auto& refused : peer->all<protocol::Refused>()) {
+      if (refused.channel == id) found = refused;
+    }
+    REQUIRE(found);
+    CHECK(found->reason == StateErrc::busy);
+    CHECK_THAT(found->detail, contains_text("Limits::" + limit));
+    check_allowed();
+  }
+
+  World world;
+  Handle handle;
+  std::shared_ptr<RawPeer> peer;
+  std::uint64_t number = 0;
+};
+
+Bytes entries_of(std::size_t count, std::size_t value_bytes) {
+  Bytes bytes;
+  ByteWriter out(bytes);
+  for (std::size_t i = 0; i < count; ++i) {
+    out.put_sized(key_name(i));
+    out.put_sized(std::string(value_bytes, 'v'));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("as many maps as a server may host are hosted, and one more is busy") {
+  Limits limits;
+  limits.maps = 3;
+  LimitedWorld t(limits);  // hosts one
+  const bool is_brought = GENERATE(false, true);
+  CAPTURE(is_brought);
+  t.world.host(5);
+  if (is_brought) {
+    const Map map = t.world.make_map(t.world.connect(), 6);
+    t.peer->send(open_of(make_master(7).hash()));
+    t.check_refused(1, "maps is 3");
+  } else {
+    CHECK_NOTHROW(t.world.host(6));
+    CHECK_THAT(detail_of([&] { t.world.host(7); }), contains_text("Limits::maps is 3"));
+    CHECK(error_of([&] { t.world.host(7); }) == StateErrc::busy);
+  }
+  CHECK(t.world.connect()->hosted().size() == 3);
+}
+
+TEST_CASE("a link has as many maps open as a server may host, and one more is busy") {
+  Limits limits;
+  limits.maps = 3;
+  LimitedWorld t(limits);
+  for (protocol::ChannelId channel = 1; channel <= 4; ++channel) {
+    t.peer->send(open_of(t.handle.hash(), channel, protocol::FollowMode::merged));
+  }
+  t.world.time.run_ready();
+  CHECK(t.peer->all<protocol::Opened>().size() == 3);
+  t.check_refused(4, "maps is 3");
+  // Another link has its own three, and a channel that is closed makes room.
+  const auto other = connect_raw(t.world.time, *t.world.port, password);
+  other->send(open_of(t.handle.hash()));
+  t.peer->send(protocol::CloseChannel{2});
+  t.peer->send(open_of(t.handle.hash(), 5));
+  t.peer->send(open_of(t.handle.hash(), 6));
+  t.check_refused(6, "maps is 3");
+  CHECK(t.peer->all<protocol::Opened>().size() == 4);
+  CHECK(other->find<protocol::Opened>());
+}
+
+TEST_CASE("an event of exactly the bytes that are allowed runs, whole and in parts") {
+  static constexpr std::size_t most = 200;
+  Limits limits;
+  limits.event_bytes = most;
+  LimitedWorld t(limits);
+  t.open_for_events();
+  const Bytes event = LimitedWorld::event_of(most);
+  const Bytes larger = LimitedWorld::event_of(most + 1);
+  SECTION("whole") {
+    t.send_event(event);
+    t.check_allowed();
+    CHECK(t.world.runs.size() == 1);
+    t.send_event(larger);
+    t.check_ended(StateErrc::too_large, "event_bytes is 200");
+  }
+  SECTION("in parts") {
+    const std::size_t first = GENERATE(std::size_t{1}, most / 2, most - 1, most);
+    t.send_part(ByteView(event).first(first));
+    t.send_event(ByteView(event).subspan(first));
+    t.check_allowed();
+    CHECK(t.world.runs.size() == 1);
+    t.send_part(ByteView(larger).first(first));
+    t.check_allowed();
+    t.send_event(ByteView(larger).subspan(first));
+    t.check_ended(StateErrc::too_large, "event_bytes is 200");
+  }
+  SECTION("in parts, of which none is the last") {
+    t.send_part(ByteView(event).first(most / 2));
+    t.send_part(ByteView(event).subspan(most / 2));
+    t.check_allowed();
+    t.send_part(ByteView(event).first(1));
+    t.check_ended(StateErrc::too_large, "event_bytes is 200");
+    CHECK(t.world.runs.empty());
+  }
+  SECTION("of a client's own limit, before it is sent") {
+    RemoteCoreOptions options;
+    options.limits.event_bytes = most - 1;
+    const auto remote = t.world.connect(options);
+    const Map map = t.world.make_map(remote);
+    const auto send = [&](const Bytes& bytes) {
+      remote->send_event(map.hash(), SerializedEvent{LimitedWorld::sample().type_name, bytes});
+    };
+    CHECK_NOTHROW(send(LimitedWorld::event_of(most - 1)));
+    CHECK(error_of([&] { send(event); }) == StateErrc::too_large);
+    CHECK_THAT(detail_of([&] { send(event); }),
+               contains_text("an event of 200 bytes, and Limits::event_bytes is 199"));
+    CHECK(remote->status().state == LinkState::live);
+    CHECK(t.world.runs.size() == 1);
+  }
+}
+
+TEST_CASE("as many events and bytes of them as a link may have in flight are taken, and one more ends it") {
+  Limits limits;
+  limits.events_in_flight = 5;
+  limits.event_bytes_in_flight = 500;
+  LimitedWorld t(limits);
+  t.open_for_events();
+  const bool is_number = GENERATE(true, false);
+  CAPTURE(is_number);
+  const Bytes event = LimitedWorld::event_of(is_number ? 50 : 125);
+  const std::size_t count = is_number ? 5 : 4;
+  for (int round = 0; round < 2; ++round) {
+    for (std::size_t i = 0; i < count; ++i) t.send_event(event);
+    t.check_allowed();  // they have run, and there is room again
+  }
+  CHECK(t.world.runs.size() == 2 * count);
+  for (std::size_t i = 0; i < count; ++i) t.send_event(event);
+  t.send_event(LimitedWorld::event_of(30));
+  t.check_ended(StateErrc::busy, is_number ? "events_in_flight is 5" : "event_bytes_in_flight is 500");
+}
+
+TEST_CASE("as many requests as a link may have in flight are answered, and one more ends it") {
+  Limits limits;
+  limits.requests_in_flight = 5;
+  limits.piece_bytes = 100;
+  LimitedWorld t(limits);
+  protocol::ChannelId last = 0;
+  const auto ask = [&](std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      protocol::Fetch fetch;
+      fetch.request = ++last;
+      fetch.hash = t.handle.hash();
+      fetch.key_type = fetch.value_type = type_name<std::string>();
+      t.peer->send(fetch);
+    }
+  };
+  for (int round = 0; round < 2; ++round) {
+    ask(5);
+    t.check_allowed();
+  }
+  CHECK(t.peer->all<protocol::StateEnd>().size() == 10);
+  ask(6);
+  t.check_ended(StateErrc::busy, "requests_in_flight is 5");
+}
+
+TEST_CASE("a list of maps goes in frames of a piece, and looks at a few maps at a time") {
+  constexpr std::size_t count = 300;
+  Limits limits;
+  limits.piece_bytes = 1'000;
+  LimitedWorld t(limits);
+  for (std::size_t i = 1; i < count; ++i) t.world.host(1, std::to_string(i));
+  t.peer->send(protocol::List{1});
+  t.check_allowed();
+  // A map takes some 80 bytes, and the mutex of all maps is held for 64 of them at a time.
+  constexpr std::size_t most_of_a_look = 64 * 100;
+  std::size_t frames = 0;
+  std::size_t bytes = 0;
+  for (const auto& list : t.peer->all<protocol::Hosted>()) {
+    CHECK(list.maps.size() <= limits.piece_bytes + most_of_a_look);
+    bytes += list.maps.size();
+    ++frames;
+    CHECK(list.more == (frames < t.peer->all<protocol::Hosted>().size()));
+  }
+  CHECK(bytes >= count * 64);
+  CHECK(frames >= count / 64);
+  CHECK(t.world.connect()->hosted().size() == count);
+
+  std::optional<MapHash> after;
+  std::size_t looks = 0;
+  do {
+    Bytes some;
+    after = t.world.server->core().encode_hosted(Peer{}, after, some);
+    CHECK(some.size() <= most_of_a_look);
+    ++looks;
+  } while (after && looks < count);
+  CHECK(looks == (count + 63) / 64);
+}
+
+TEST_CASE("a frame of exactly the bytes that are allowed is taken") {
+  Limits limits;
+  limits.frame_bytes = 2'001;
+  LimitedWorld t(limits);
+  const auto heartbeat = static_cast<std::uint8_t>(protocol::FrameKind::heartbeat);
+  SECTION("of a client that proved itself") {
+    t.peer->send_frame(heartbeat, Bytes(2'000));  // a thousand entries about channel 0
+    t.check_allowed();
+    t.peer->send_frame(heartbeat, Bytes(2'001));
+    t.check_ended(StateErrc::too_large, "frame_bytes is 2001");
+  }
+  SECTION("of a stranger") {
+    const auto hello = static_cast<std::uint8_t>(protocol::FrameKind::hello);
+    const auto stranger_sends = [&](std::size_t bytes) {
+      const auto stranger = RawPeer::connect(t.world.time, *t.world.port);
+      stranger->send_frame(hello, Bytes(bytes - 1));
+      t.world.time.run_ready();
+      return stranger->find<protocol::Goodbye>().value_or(protocol::Goodbye{});
+    };
+    CHECK(stranger_sends(1'024).reason != StateErrc::too_large);
+    const auto refused = stranger_sends(1'025);
+    CHECK(refused.reason == StateErrc::too_large);
+    CHECK_THAT(refused.detail,
+               contains_text("a frame of 1025 bytes, and Limits::frame_bytes_before_authentication is 1024"));
+  }
+  SECTION("of a length that no limit has") {
+    t.peer->send_bytes(Bytes(6, std::byte{0xFF}));
+    t.check_ended(StateErrc::too_large, "frame_bytes is 2001");
+  }
+}
+
+TEST_CASE("a value of exactly the bytes that are allowed is set, hosted and brought") {
+  Limits limits;
+  limits.value_bytes = 50;
+  LimitedWorld t(limits);
+  const std::string fits(50, 'v');
+  const std::string larger(51, 'v');
+  const std::string named = "a value of 51 bytes, and Limits::value_bytes is 50";
+  const auto remote = t.world.connect();
+  const Map map = t.world.make_map(remote);
+  CHECK(remote->send_event(map.hash(), set_key(key_name(0), fits)) == 1);
+  CHECK(error_of([&] { remote->send_event(map.hash(), set_key(key_name(0), larger)); }) ==
+        StateErrc::too_large);
+  CHECK(detail_of([&] { remote->send_event(map.hash(), set_key(key_name(0), larger)); }) == named);
+  CHECK(t.handle.modify([&](Map& state) { state.set(key_name(1), fits); }) == 2);
+  CHECK(detail_of([&] { t.handle.modify([&](Map& state) { state.set(key_name(1), larger); }); }) == named);
+  CHECK(t.handle.update_id() == 2);
+  CHECK_NOTHROW(t.world.host(5, fits));
+  CHECK(error_of([&] { t.world.host(5, larger); }) == StateErrc::too_large);
+  CHECK_THAT(detail_of([&] { t.world.host(5, larger); }), contains_text("Limits::value_bytes is 50"));
+  CHECK_NOTHROW(t.world.make_map(remote, 6, fits));
+}
+
+TEST_CASE("an initial state of exactly what is allowed is taken, and what is beyond is named") {
+  Limits limits;
+  limits.keys_per_map = 3;
+  limits.value_bytes = 50;
+  const std::size_t entry = entries_of(1, 50).size();
+  limits.map_bytes = 3 * entry;
+  LimitedWorld t(limits);
+  const auto bring = [&](const Bytes& bytes) {
+    t.peer->send(open_of(make_master(3, std::string(50, 'v')).hash()));
+    t.world.time.run_ready();
+    if (!t.peer->find<protocol::UploadWanted>()) return;  // it is hosted already
+    t.peer->send(upload_of(bytes));
+    t.peer->send(protocol::UploadEnd{1});
+    t.world.time.run_ready();
+  };
+  SECTION("of all three") {
+    bring(entries_of(3, 50));
+    CHECK(t.peer->find<protocol::Opened>());
+    t.check_allowed();
+  }
+  SECTION("one key more") {
+    bring(entries_of(4, 1));
+    t.check_ended(StateErrc::too_large, "keys_per_map is 3");
+  }
+  SECTION("one byte of a value more") {
+    bring(entries_of(1, 51));
+    t.check_ended(StateErrc::too_large, "value_bytes is 50");
+  }
+  SECTION("one byte more in all") {
+    Bytes bytes = entries_of(3, 50);
+    bytes.push_back(std::byte{0});
+    bring(bytes);
+    t.check_ended(StateErrc::too_large, "map_bytes is " + std::to_string(3 * entry));
+  }
+}
+
+TEST_CASE("what all maps and all events together may take is named when it is used up") {
+  Limits limits;
+  limits.all_map_bytes = 10'000;
+  limits.all_event_bytes = 1'000;
+  LimitedWorld t(limits);
+  SECTION("maps") {
+    t.peer->send(open_of(make_master(3).hash()));
+    t.world.time.run_ready();
+    t.peer->send(upload_of(entries_of(1, 20'000)));
+    t.check_refused(1, "all_map_bytes is 10000");
+    CHECK(t.world.server->core().map_bytes() == 0);
+  }
+  SECTION("events") {
+    t.open_for_events();
+    t.send_event(LimitedWorld::event_of(2'000));
+    t.check_allowed();
+    const auto refused = t.peer->find<protocol::AnswerError>();
+    REQUIRE(refused);
+    CHECK(refused->reason == StateErrc::busy);
+    CHECK_THAT(refused->detail, contains_text("Limits::all_event_bytes is 1000"));
+    CHECK(t.world.server->core().event_bytes() == 0);
+    t.send_event(LimitedWorld::event_of(100));
+    t.check_allowed();
+    CHECK(t.world.runs.size() == 1);
+  }
 }
 
 }  // namespace syncstate::testing::limits_test

@@ -1,6 +1,8 @@
 // What all links of a server hold is back to nothing when the links are gone, however they went.
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +12,7 @@
 #include "support/counted_new.hpp"
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
+#include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/types.hpp"
 
 namespace syncstate::testing::server_account_test {
@@ -202,6 +205,98 @@ TEST_CASE("what a client brings counts for the memory that it takes, under way a
   CHECK(hosted <= counted + slack);
   CHECK(counted <= hosted + hosted / 2 + slack);
   CHECK(counted == under_way);
+}
+
+TEST_CASE("a share of bytes gives back all that it took, however it ends", "[account]") {
+  const auto all = std::make_shared<std::atomic<std::size_t>>(0);
+  {
+    detail::ByteShare one(all);
+    detail::ByteShare other(all);
+    CHECK(one.take(100, 150));
+    CHECK(other.take(50, 150));       // exactly what is allowed
+    CHECK_FALSE(other.take(1, 150));  // counted all the same: the caller gives it up
+    other.give_back(1);
+    CHECK(*all == 150);
+    CHECK(one.set(80, 150));
+    CHECK(*all == 130);
+    CHECK(one.set(100, 150));
+    CHECK_FALSE(one.set(101, 150));
+    CHECK_FALSE(one.set(100, 149));  // less than before, and still too much
+    CHECK(*all == 150);
+    detail::ByteShare moved(std::move(one));
+    CHECK(moved.bytes() == 100);
+    CHECK(*all == 150);
+  }
+  CHECK(*all == 0);
+}
+
+TEST_CASE("what waits for hooks counts until it has run, and not longer", "[account]") {
+  const auto how = GENERATE(as<std::string>{}, "run", "link lost", "server gone");
+  CAPTURE(how);
+  auto world = std::make_unique<World>();
+  const Handle handle = world->host();
+  const auto core = world->server->core().shared_from_this();
+  const auto remote = world->connect();
+  const Map map = world->make_map(remote);
+  CHECK(core->event_bytes() == 0);
+  handle.modify([&](Map&) {  // the map is busy, so that events wait
+    for (int i = 0; i < 100; ++i) {
+      Sent::send(*world, remote, map.hash(), set_key(key_name(0), std::string(1'000, 'x')));
+    }
+    world->time.run_ready();
+    CHECK(core->event_bytes() >= 100'000);
+    CHECK(world->runs.empty());
+    if (how == "link lost") world->port->cut_all();
+    if (how == "server gone") core->stop();
+  });
+  world->time.run_ready();
+  if (how == "server gone") {
+    CHECK(world->runs.empty());
+  } else {
+    CHECK(world->runs.size() == 100);
+  }
+  if (how != "server gone") CHECK(core->event_bytes() == 0);
+  // As many again have room again.
+  if (how == "run") {
+    const Sent again = Sent::send(*world, remote, map.hash(), set_key(key_name(0), "again"));
+    REQUIRE(world->wait([&] { return again.is_finished(); }));
+    CHECK(core->event_bytes() == 0);
+  }
+}
+
+TEST_CASE("the senders of a link that is gone may be forgotten, however it went", "[account][guarantee_5]") {
+  const auto how = GENERATE(as<std::string>{}, "stays", "lost", "silent", "disconnected", "wrong bytes",
+                            "goodbye", "channel closed");
+  CAPTURE(how);
+  ServerCoreOptions options;
+  options.limits.senders_per_map = 1;
+  World world(options);
+  const Handle handle = world.host();
+  const auto sender_of = [&](RawPeer& peer, wire::ChannelId channel, std::uint64_t known) {
+    peer.forget();
+    peer.send(open_of(channel, handle.hash()));
+    peer.send(wire::GetSender{channel, known});
+    world.time.run_ready();
+    const auto given = peer.find<wire::SenderMessage>();
+    REQUIRE(given);
+    return given->sender;
+  };
+  const auto first = connect_raw(world.time, *world.port, password, "192.0.2.1");
+  const std::uint64_t sender = sender_of(*first, 1, 0);
+  if (how == "lost") first->abort();
+  if (how == "silent") world.time.advance(20s);
+  if (how == "disconnected") world.server->disconnect([](const Peer&) { return true; });
+  if (how == "wrong bytes") first->send_frame(255, {});
+  if (how == "goodbye") first->send(wire::Goodbye{StateErrc::link_closed, ""});
+  if (how == "channel closed") first->send(wire::CloseChannel{1});
+  world.time.run_ready();
+  CHECK(first->is_open() == (how == "stays" || how == "channel closed"));
+
+  // Another client takes the one place that there is.
+  const auto other = connect_raw(world.time, *world.port, password, "192.0.2.2");
+  CHECK(sender_of(*other, 1, 0) != sender);
+  const auto again = connect_raw(world.time, *world.port, password, "192.0.2.1");
+  CHECK((sender_of(*again, 1, sender) == sender) == (how == "stays"));
 }
 
 }  // namespace syncstate::testing::server_account_test

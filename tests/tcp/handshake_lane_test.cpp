@@ -1,6 +1,8 @@
 // Handshakes do not hold up links that are through: they run elsewhere, or in turns, and their links move on.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <future>
 #include <memory>
@@ -256,6 +258,43 @@ TEST_CASE("between two steps of handshakes everything else that is ready runs") 
   REQUIRE(run_until(io, [&] { return hellos() == static_cast<std::ptrdiff_t>(count); }));
   CHECK(std::adjacent_find(order.begin(), order.end(), [](char a, char b) { return a == 'h' && b == 'h'; }) ==
         order.end());
+}
+
+TEST_CASE("a queue of turns begins by itself, and begins again when it was empty") {
+  asio::io_context io;
+  const auto queue = TurnQueue::make(io.get_executor());
+  std::string order;
+  for (const char* const round : {"ab", "abcd"}) {
+    order.clear();
+    for (const char* name = round; *name != '\0'; ++name) queue->post([&order, name] { order += *name; });
+    io.restart();
+    io.poll();  // never waits: what has not begun now never does
+    CHECK(order == round);
+  }
+}
+
+TEST_CASE("a server on a context of the user's own gives handshakes turns there") {
+  asio::io_context io;
+  std::string order;
+  WatchedContext watched([&] { order += 'h'; });
+  Server server(io, server_options(watched));
+  server.start();
+  order.clear();  // `start` tried one
+  constexpr std::size_t count = 10;
+  std::vector<std::unique_ptr<hostile::Attacker>> strangers;
+  for (std::size_t i = 0; i < count; ++i) {
+    strangers.push_back(std::make_unique<hostile::Attacker>("127.0.0.2", server.endpoint()));
+    strangers.back()->peer().think();
+    strangers.back()->send_what_fits();
+  }
+  const auto hellos = [&] { return static_cast<std::size_t>(std::count(order.begin(), order.end(), 'h')); };
+  std::function<void()> other = [&] {
+    order += 'o';
+    if (hellos() < count) asio::post(io, other);
+  };
+  asio::post(io, other);
+  REQUIRE(run_until(io, [&] { return hellos() == count; }));
+  CHECK(order.find("hh") == std::string::npos);
 }
 
 TEST_CASE("tasks that wait for their turn are destroyed with their context") {

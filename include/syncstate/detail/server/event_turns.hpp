@@ -239,17 +239,15 @@ class EventTurns {
   [[nodiscard]] bool add(const std::shared_ptr<EventInlet>& inlet, const WaitingEvent& event,
                          ByteView bytes) {
     if (!inlet->arriving) inlet->arriving = make_batch(inlet);
-    return inlet->arriving->add(event, bytes, most_);
+    if (inlet->arriving->add(event, bytes, most_)) return true;
+    if (inlet->arriving->remaining() == 0) inlet->arriving.reset();  // a batch without an event takes no room
+    return false;
   }
 
   /// Queues the events that were added. Returns true if the caller has to see to it that `take` is called.
   [[nodiscard]] bool push(EventInlet& inlet) {
     if (!inlet.arriving) return false;
     const std::lock_guard lock(mutex_);
-    if (inlet.arriving->remaining() == 0) {  // no event of it could be kept
-      keep(inlet.arriving);
-      return false;
-    }
     ++inlet.waiting;
     const auto& queue = resolve(inlet.queue);
     queue->batches.push_back(std::move(inlet.arriving));
