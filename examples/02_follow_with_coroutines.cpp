@@ -1,17 +1,19 @@
 // Server, remote and replica on an io_context of your own, without a further thread for any of them: one
 // coroutine sends events, another follows what they change.
+#include <syncstate/syncstate.hpp>
+#include <syncstate/tcp.hpp>
+#include <syncstate/tcp/test_data.hpp>
+
 #include <asio/awaitable.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
 #include <asio/use_awaitable.hpp>
+
 #include <chrono>
 #include <exception>
 #include <iostream>
 #include <memory>
 #include <string>
-#include <syncstate/syncstate.hpp>
-#include <syncstate/tcp.hpp>
-#include <syncstate/tcp/test_data.hpp>
 #include <utility>
 
 namespace ss = syncstate;

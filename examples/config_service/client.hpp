@@ -213,7 +213,7 @@ inline Failure no_leaf(const Map& map, const std::string& pointer) {
                 (below > shown ? "\n  ..." : ""));
   }
   if (near.empty()) return fail("nothing of this name is there; `config_service dump` shows everything");
-  std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(near.begin(), near.end());
   for (std::size_t i = 0; i < std::min(near.size(), shown); ++i)
     examples += "\n  " + pointer_text(near[i].second);
   return fail("did you mean" + examples);

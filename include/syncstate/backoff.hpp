@@ -6,6 +6,8 @@
 #include <chrono>
 #include <random>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate {
 
 /// The pace of a remote's attempts to connect.

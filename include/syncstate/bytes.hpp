@@ -115,8 +115,8 @@ class ByteReader {
   /// The next `size` bytes, a view into the input.
   ByteView read_bytes(std::uint64_t size) {
     if (size > in_.size()) fail("a length reaches past the end");
-    const ByteView out = in_.first(static_cast<std::size_t>(size));
-    in_ = in_.subspan(static_cast<std::size_t>(size));
+    const ByteView out = in_.first(size);
+    in_ = in_.subspan(size);
     return out;
   }
 

@@ -187,7 +187,8 @@ struct Codec<nlohmann::json> : detail::BuiltIn<> {
   static nlohmann::json decode(ByteReader& in) {
     const auto [item, nodes] = detail::read_cbor_item(in, max_json_nodes);
     in.take_memory(static_cast<std::size_t>(nodes) * detail::json_node_bytes);
-    const auto* first = reinterpret_cast<const std::uint8_t*>(item.data());
+    // As char: nlohmann_json up to 3.11.2 asks std::char_traits of the type it reads, which libc++ 19 has for characters only.
+    const auto* first = reinterpret_cast<const char*>(item.data());
     detail::JsonBuilder builder;
     if (!nlohmann::json::sax_parse(first, first + item.size(), &builder,
                                    nlohmann::json::input_format_t::cbor)) {

@@ -6,6 +6,8 @@
 #include <system_error>
 #include <type_traits>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate {
 
 /// Every error of this library. The numbers travel between peers: append, never renumber.

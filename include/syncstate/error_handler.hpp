@@ -6,6 +6,8 @@
 #include <functional>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate {
 
 /// Told of every exception that code of users threw where the library called it: hooks, callbacks, authorizers,

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate {
 
 /// What a server grants its peers, and a client its server. The defaults are those of the documentation; what each

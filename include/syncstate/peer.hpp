@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate {
 
 /// The peer at the other end of a link, as far as the transport and the session know it.

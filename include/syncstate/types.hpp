@@ -5,6 +5,8 @@
 #include <compare>
 #include <cstdint>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate {
 
 /// Counts commits on the master: 0 is the initial state, every commit adds exactly 1.

@@ -821,13 +821,24 @@ struct ArrayOfOne {
 struct Text {
   char text[20];
 };
-#if !defined(__clang__)  // there, a bit-field is an error of its own
 struct BitFields {
   int x : 3;
   unsigned y : 5;
 };
 static_assert(rule_of<BitFields>() == Rule::has_bit_field);
-#endif
+enum class Small : unsigned char { zero };
+struct LastBitField {
+  std::string x;
+  Point y;
+  Small z : 2;
+};
+static_assert(rule_of<LastBitField>() == Rule::has_bit_field);
+struct FirstBitField {
+  bool x : 1;
+  std::vector<Point> y;
+  double z;
+};
+static_assert(rule_of<FirstBitField>() == Rule::has_bit_field);
 struct Reference {
   int& x;
 };

@@ -2,6 +2,11 @@
 #ifndef SYNCSTATE_ASYNC_ASIO_HPP
 #define SYNCSTATE_ASYNC_ASIO_HPP
 
+#include "syncstate/detail/requirements.hpp"
+
+// Asio 1.22 uses what it declares, and libc++ 19 and newer no longer include it by the way.
+#include <exception>
+
 // Without it Asio would look for Boost wherever a compiler hides that it speaks C++11.
 #ifndef ASIO_STANDALONE
 #define ASIO_STANDALONE 1

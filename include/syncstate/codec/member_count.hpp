@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Stands for an initializer of any type. It converts to a nested aggregate as a whole, so no braces are

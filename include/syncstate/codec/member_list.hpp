@@ -3,6 +3,9 @@
 #define SYNCSTATE_CODEC_MEMBER_LIST_HPP
 
 #include <cstddef>
+#include <type_traits>
+
+#include "syncstate/detail/requirements.hpp"
 
 namespace syncstate::detail {
 
@@ -82,15 +85,45 @@ namespace syncstate::detail {
   DO(25) DO(26) DO(27) DO(28) DO(29) DO(30) DO(31) DO(32)
 // clang-format on
 
+#if defined(__clang__)
+// Clang 14 does not know structured bindings in a requires-expression. So a constant expression binds const references to
+// the members of an object that does not live: to a bit-field that reads the object, which makes the expression not
+// constant, and to any other member it does not.
+template <class T>
+union Unread {
+  constexpr Unread() : nothing{} {}
+  constexpr ~Unread() {}
+  char nothing;
+  T value;
+};
+template <class T>
+inline Unread<T> unread;
+
+template <class... Members>
+consteval bool refer_to(const Members&...) {
+  return true;
+}
+
+template <std::size_t count, class T>
+consteval bool refer_to_members() {
+#define SYNCSTATE_REFER(n)                         \
+  if constexpr (count == n) {                      \
+    auto& [SYNCSTATE_NAMES_##n] = unread<T>.value; \
+    return refer_to(SYNCSTATE_NAMES_##n);          \
+  }
+  SYNCSTATE_FOR_EACH_COUNT(SYNCSTATE_REFER)
+#undef SYNCSTATE_REFER
+}
+
+template <std::size_t count, class T>
+concept Referable = requires { typename std::bool_constant<refer_to_members<count, T>()>; };
+
+#define SYNCSTATE_ARE_REFERABLE(n) Referable<n, T>
+#else
 template <class... Members>
 void refer_to(Members&...);  // no bit-fields: they have no address
 
-// Clang 14 does not know structured bindings in a requires-expression; there, a bit-field is an error on this
-// line.
-#if defined(__clang__)
-#define SYNCSTATE_ARE_REFERABLE(...) (static_cast<void>(sizeof(refer_to(__VA_ARGS__), 0)), true)
-#else
-#define SYNCSTATE_ARE_REFERABLE(...) requires { refer_to(__VA_ARGS__); }
+#define SYNCSTATE_ARE_REFERABLE(n) requires { refer_to(SYNCSTATE_NAMES_##n); }
 #endif
 
 /// The members' types as declared, and whether a reference can be had to each (to a bit-field it can't).
@@ -103,11 +136,11 @@ constexpr auto list_members(T& value) {
   if constexpr (count == 0) {
     return MemberList<true>{};
   }
-#define SYNCSTATE_LIST(n)                                                        \
-  if constexpr (count == n) {                                                    \
-    [[maybe_unused]] auto& [SYNCSTATE_NAMES_##n] = value;                        \
-    constexpr bool are_referable = SYNCSTATE_ARE_REFERABLE(SYNCSTATE_NAMES_##n); \
-    return MemberList<are_referable, SYNCSTATE_TYPES_##n>{};                     \
+#define SYNCSTATE_LIST(n)                                      \
+  if constexpr (count == n) {                                  \
+    [[maybe_unused]] auto& [SYNCSTATE_NAMES_##n] = value;      \
+    constexpr bool are_referable = SYNCSTATE_ARE_REFERABLE(n); \
+    return MemberList<are_referable, SYNCSTATE_TYPES_##n>{};   \
   }
   SYNCSTATE_FOR_EACH_COUNT(SYNCSTATE_LIST)
 #undef SYNCSTATE_LIST

@@ -2,6 +2,8 @@
 #ifndef SYNCSTATE_DETAIL_CHAIN_HPP
 #define SYNCSTATE_DETAIL_CHAIN_HPP
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// An element's place in a `Chain`.

@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Elements in the order they came, taken from the front, as in a `std::deque`: that takes 576 bytes for none.

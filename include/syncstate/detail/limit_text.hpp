@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Returns `what`, the name of the member of `Limits` that it exceeds, and its value:

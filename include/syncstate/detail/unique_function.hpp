@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 template <class Signature>

@@ -485,8 +485,25 @@ class ClientSession {
         sink(EventRefused{m.channel, m.number, m.reason, std::move(m.detail)});
         return;
       }
-      default: break_off("a frame that a server never sends");
+      case FrameKind::hello:
+      case FrameKind::welcome:
+      case FrameKind::goodbye:
+      case FrameKind::open:
+      case FrameKind::upload:
+      case FrameKind::upload_end:
+      case FrameKind::close_channel:
+      case FrameKind::follow:
+      case FrameKind::unfollow:
+      case FrameKind::get_update_id:
+      case FrameKind::get_diff:
+      case FrameKind::fetch:
+      case FrameKind::list:
+      case FrameKind::event_type:
+      case FrameKind::event_part:
+      case FrameKind::event:
+      case FrameKind::get_sender: break;
     }
+    break_off("a frame that a server never sends");
   }
 
   template <class Sink>

@@ -185,7 +185,7 @@ class FrameReader {
         throw StateError(StateErrc::too_large,
                          detail::beyond_limit(detail::of_bytes("a frame", length), limit_, max_frame_bytes_));
       }
-      return Head{i + 1, static_cast<std::size_t>(length)};
+      return Head{i + 1, length};
     }
     return std::nullopt;
   }

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::protocol {
 
 /// The bytes that a text of a peer takes at most, after cleaning.

@@ -631,8 +631,24 @@ class ServerSession {
       case FrameKind::event_part: return on_event_part(decode_body<EventPart>(frame.body));
       case FrameKind::event: return on_event(decode_body<EventMessage>(frame.body), sink);
       case FrameKind::get_sender: return on_get_sender(decode_body<GetSender>(frame.body), sink);
-      default: break_off("a frame that a client never sends");
+      case FrameKind::hello:
+      case FrameKind::welcome:
+      case FrameKind::opened:
+      case FrameKind::upload_wanted:
+      case FrameKind::refused:
+      case FrameKind::update_id:
+      case FrameKind::state:
+      case FrameKind::state_end:
+      case FrameKind::hosted:
+      case FrameKind::step:
+      case FrameKind::diff:
+      case FrameKind::transfer:
+      case FrameKind::value_part:
+      case FrameKind::answer:
+      case FrameKind::answer_error:
+      case FrameKind::sender: break;
     }
+    break_off("a frame that a client never sends");
   }
 
   template <class Sink>

@@ -150,6 +150,12 @@ inline void check_peer(SSL* ssl, Shower shower, int mode) {
   SSL_set_verify(ssl, mode, check_peer_certificate);
 }
 
+/// Has a client name the host that it wants (SNI), or none if `name` is null. The macro of OpenSSL that does this has a
+/// cast in it that compilers warn about. Returns whether memory sufficed.
+inline bool ask_for_name(SSL* ssl, const char* name) {
+  return SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, const_cast<char*>(name)) == 1;
+}
+
 /// Has a client accept only a server whose certificate names `name` in its subject alternative name, and ask for
 /// it by that name if it is a DNS name.
 inline void expect_server(SSL* ssl, const ServerName& name) {
@@ -157,12 +163,12 @@ inline void expect_server(SSL* ssl, const ServerName& name) {
   // All three are set, to nothing where they do not apply: a context of the user's own may expect something else.
   const auto* address = reinterpret_cast<const unsigned char*>(name.address_bytes.data());
   const bool is_set =
-      name.is_address() ? X509_VERIFY_PARAM_set1_ip(verify, address, name.address_bytes.size()) == 1 &&
-                              X509_VERIFY_PARAM_set1_host(verify, nullptr, 0) == 1 &&
-                              SSL_set_tlsext_host_name(ssl, nullptr) == 1
-                        : X509_VERIFY_PARAM_set1_ip(verify, nullptr, 0) == 1 &&
-                              X509_VERIFY_PARAM_set1_host(verify, name.text.data(), name.text.size()) == 1 &&
-                              SSL_set_tlsext_host_name(ssl, name.text.c_str()) == 1;
+      name.is_address()
+          ? X509_VERIFY_PARAM_set1_ip(verify, address, name.address_bytes.size()) == 1 &&
+                X509_VERIFY_PARAM_set1_host(verify, nullptr, 0) == 1 && ask_for_name(ssl, nullptr)
+          : X509_VERIFY_PARAM_set1_ip(verify, nullptr, 0) == 1 &&
+                X509_VERIFY_PARAM_set1_host(verify, name.text.data(), name.text.size()) == 1 &&
+                ask_for_name(ssl, name.text.c_str());
   if (!is_set) {
     throw StateError(StateErrc::tls_failed,
                      "expecting the name " + quoted_text(name.text) + ": " + take_openssl_message());

@@ -75,7 +75,7 @@ class SocketIo {
       do {
         size = ::recv(handle_, part.data(), (std::min)(part.size(), most - gathered_.size()), 0);
       } while (size < 0 && errno == EINTR);
-      if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Gathered::more;
+      if (size < 0 && must_wait(errno)) return Gathered::more;
       if (size <= 0) {
         if (size < 0) read_error_ = errno;
         is_at_end_ = true;
@@ -117,7 +117,7 @@ class SocketIo {
       }
       return Read::some;
     }
-    if (result < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Read::nothing_yet;
+    if (result < 0 && must_wait(errno)) return Read::nothing_yet;
     if (result < 0) read_error_ = errno;
     is_at_end_ = true;
     return Read::end;
@@ -148,6 +148,15 @@ class SocketIo {
   [[nodiscard]] int error() const { return read_error_ != 0 ? read_error_ : write_error_; }
 
  private:
+  // Returns whether `error` says that the socket is not ready. The two names are one number on most systems.
+  static constexpr bool must_wait(int error) {
+#if EAGAIN == EWOULDBLOCK
+    return error == EAGAIN;
+#else
+    return error == EAGAIN || error == EWOULDBLOCK;
+#endif
+  }
+
   // Returns what was taken, 0 if nothing is for now.
   std::size_t send(ByteView bytes) {
     ssize_t sent = 0;
@@ -155,7 +164,7 @@ class SocketIo {
       sent = ::send(handle_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     if (sent >= 0) return static_cast<std::size_t>(sent);
-    if (errno != EAGAIN && errno != EWOULDBLOCK) write_error_ = errno;
+    if (!must_wait(errno)) write_error_ = errno;
     return 0;
   }
 

@@ -4,6 +4,8 @@
 
 #include <string_view>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::tcp::test_data {
 
 /// Self-signed, ECDSA P-256, for "localhost", 127.0.0.1 and ::1, valid until 2126; its subject reads

@@ -3,6 +3,8 @@
 #ifndef SYNCSTATE_TCP_TLS_HPP
 #define SYNCSTATE_TCP_TLS_HPP
 
+#include "syncstate/detail/requirements.hpp"
+
 #include <openssl/crypto.h>
 #include <openssl/ssl.h>
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <system_error>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::tcp::detail {
 
 /// The words for one code of OpenSSL's error queue.

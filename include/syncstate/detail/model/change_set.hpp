@@ -180,7 +180,7 @@ class ChangeSet {
   }
 
   [[nodiscard]] std::size_t slot_of(std::uint32_t ordinal, HashSeed seed) const {
-    return static_cast<std::size_t>(hash_ordinal(ordinal, seed)) & (index_.size() - 1);
+    return hash_ordinal(ordinal, seed) & (index_.size() - 1);
   }
 
   std::vector<Change> changes_;

@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// The little of std::vector that we need, with real `bool&`s: maps of flags hand out pointers to them.

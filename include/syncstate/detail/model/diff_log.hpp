@@ -147,12 +147,12 @@ class DiffLog {
   }
 
   [[nodiscard]] const Change& change_at(std::uint64_t at) const {
-    const auto place = static_cast<std::size_t>(at - chunks_begin_);
+    const std::size_t place = at - chunks_begin_;
     return chunks_[place / chunk_size][place % chunk_size];
   }
 
   Change& free_change(std::uint64_t at) {
-    const auto place = static_cast<std::size_t>(at - chunks_begin_);
+    const std::size_t place = at - chunks_begin_;
     if (place / chunk_size == chunks_.size()) {
       if (spare_.empty()) spare_.resize(chunk_size);
       chunks_.push_back(std::move(spare_));
@@ -163,10 +163,10 @@ class DiffLog {
 
   void drop_oldest() noexcept {
     const Entry oldest = entries_.front();
-    const auto count = static_cast<std::size_t>(oldest.end - first_);
+    const std::size_t count = oldest.end - first_;
     if (oldest.bytes > entry_overhead_bytes + count * (change_overhead_bytes + most_reused_bytes)) {
       for (std::uint64_t at = first_; at != oldest.end; ++at) {
-        const auto place = static_cast<std::size_t>(at - chunks_begin_);
+        const std::size_t place = at - chunks_begin_;
         chunks_[place / chunk_size][place % chunk_size].value.reset();
       }
     }

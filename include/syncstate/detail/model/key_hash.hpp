@@ -92,9 +92,7 @@ inline std::uint64_t hash_ordinal(std::uint32_t ordinal, HashSeed seed) {
 
 /// Hashes numbers that a peer chooses, for standard containers, whose own hash of a number is that number.
 struct NumberHash {
-  std::size_t operator()(std::uint64_t number) const {
-    return static_cast<std::size_t>(hash_number(number, HashSeed::of_process()));
-  }
+  std::size_t operator()(std::uint64_t number) const { return hash_number(number, HashSeed::of_process()); }
 };
 
 /// The hash of a key. Keys that compare equal must have equal encodings, as `StateKey` demands.
@@ -200,9 +198,7 @@ class KeyTable {
     tag_mask_ = bits >= 32 ? 0 : ~((std::uint32_t{1} << bits) - 1);
   }
 
-  [[nodiscard]] std::size_t place(std::uint64_t hash) const {
-    return static_cast<std::size_t>(hash >> shift_);
-  }
+  [[nodiscard]] std::size_t place(std::uint64_t hash) const { return hash >> shift_; }
 
   HashSeed seed_;
   std::vector<std::uint32_t> slots_;

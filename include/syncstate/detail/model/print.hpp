@@ -4,6 +4,8 @@
 
 #include <iosfwd>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 // <iosfwd> is enough here: whoever prints has included <ostream>.

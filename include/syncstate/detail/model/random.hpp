@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Sixty-four unpredictable bits.

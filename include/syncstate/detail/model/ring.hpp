@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// What goes in at the back comes out at the front. Allocates only to grow, which std::deque does again and

@@ -35,9 +35,10 @@ class Sha256 {
   /// Eight bytes, most significant first, then the bytes they count: how the hash of a map tells entries
   /// apart.
   void update_sized(ByteView bytes) {
+    const std::uint64_t size = bytes.size();
     std::array<std::byte, 8> length;
     for (std::size_t i = 0; i < 8; ++i) {
-      length[i] = static_cast<std::byte>(static_cast<std::uint64_t>(bytes.size()) >> (56 - 8 * i));
+      length[i] = static_cast<std::byte>(size >> (56 - 8 * i));
     }
     update(length);
     update(bytes);

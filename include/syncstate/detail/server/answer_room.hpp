@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// The bytes that the sender tables of all maps of one server hold together, and the limit on them.

@@ -8,6 +8,8 @@
 #include <memory>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Bytes in use, counted by all who have a share of them.

@@ -2,11 +2,9 @@
 #ifndef SYNCSTATE_DETAIL_SERVER_LIVE_LINKS_HPP
 #define SYNCSTATE_DETAIL_SERVER_LIVE_LINKS_HPP
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -151,11 +149,13 @@ class LiveLinks {
     std::vector<WaitingTest> dropped;
     if (tests_.empty()) return dropped;
     const LinkId oldest = expected_.empty() ? next_ : *expected_.begin();
-    const auto first =
-        std::stable_partition(tests_.begin(), tests_.end(),
-                              [oldest](const WaitingTest& waiting) { return waiting.before > oldest; });
-    dropped.assign(std::make_move_iterator(first), std::make_move_iterator(tests_.end()));
-    tests_.erase(first, tests_.end());
+    std::vector<WaitingTest> kept;
+    kept.reserve(tests_.size());
+    dropped.reserve(tests_.size());
+    for (WaitingTest& waiting : tests_) {
+      (waiting.before > oldest ? kept : dropped).push_back(std::move(waiting));
+    }
+    tests_ = std::move(kept);
     return dropped;
   }
 

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Chooses the `most` smallest ordinals, from one on, of those it is shown: each once, with the last place it was shown

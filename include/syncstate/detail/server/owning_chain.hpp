@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// A queue of elements that point at each other: adding one allocates nothing, and an empty queue takes two pointers.

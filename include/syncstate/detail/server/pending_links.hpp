@@ -13,6 +13,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Pending links in the order they came, with the address that has most of them at hand.

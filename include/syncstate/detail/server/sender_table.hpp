@@ -214,7 +214,7 @@ class SenderTable final : AnswerRoom::Holder {
     Account& account = added->second;  // from here on nothing can fail
     account.key = &added->first;
     auto node = rank.extract(rank.begin());
-    node.mapped() = &account;
+    if (node) node.mapped() = &account;  // always: GCC's -Wnull-dereference does not know
     account.rank = ranks_.insert(std::move(node));
     return account;
   }
@@ -233,7 +233,7 @@ class SenderTable final : AnswerRoom::Holder {
     bytes_ += bytes - account.idle_bytes;
     account.idle_bytes = bytes;
     auto node = ranks_.extract(account.rank);
-    node.key() = idle;
+    if (node) node.key() = idle;  // always: GCC's -Wnull-dereference does not know
     account.rank = ranks_.insert(std::move(node));
   }
 

@@ -454,6 +454,7 @@ class ServerLink final : public LinkOwner,
   /// Keeps the inlet while events of it wait: the map may be opened again on this link.
   void release_inlet(const std::shared_ptr<HostedBase>& map) {
     const auto found = inlets_.find(map);
+    if (found == inlets_.end()) return;  // never
     if (--found->second.channels == 0 && map->is_idle(*found->second.inlet)) {
       map->close_inlet(*found->second.inlet);
       inlets_.erase(found);

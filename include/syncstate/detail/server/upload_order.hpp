@@ -88,7 +88,7 @@ class UploadOrder {
   void move_back(std::map<Turn, Key>& order, Turn& turn) {
     auto node = order.extract(turn);
     turn = ++last_turn_;
-    node.key() = turn;
+    if (node) node.key() = turn;  // always: GCC's -Wnull-dereference does not know
     order.insert(std::move(node));
   }
 

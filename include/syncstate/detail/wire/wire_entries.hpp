@@ -64,8 +64,7 @@ inline void append_value_part(std::uint32_t ordinal, ByteView value, std::uint64
   writer.put_varint(ordinal);
   writer.put_varint(value.size());
   writer.put_varint(offset);
-  writer.put(value.subspan(static_cast<std::size_t>(offset),
-                           (std::min)(budget, value.size() - static_cast<std::size_t>(offset))));
+  writer.put(value.subspan(offset, (std::min)(budget, value.size() - offset)));
 }
 
 /// An initial state as a source of the bytes that `upload` and `fetch` carry.
@@ -129,7 +128,7 @@ class FrozenSource final : public protocol::InitialSource {
   /// Appends a part of a field that begins `before` bytes into its entry.
   static bool append_rest(protocol::InitialCursor& cursor, ByteView field, std::size_t room, Bytes& out,
                           std::uint64_t before = 0) {
-    const auto from = static_cast<std::size_t>(cursor.offset - before);
+    const std::size_t from = cursor.offset - before;
     const ByteView part = field.subspan(from, (std::min)(room, field.size() - from));
     out.insert(out.end(), part.begin(), part.end());
     cursor.offset += part.size();
