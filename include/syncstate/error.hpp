@@ -2,11 +2,13 @@
 #ifndef SYNCSTATE_ERROR_HPP
 #define SYNCSTATE_ERROR_HPP
 
+#include <cstring>
 #include <string>
 #include <system_error>
 #include <type_traits>
 
 #include "syncstate/detail/requirements.hpp"
+#include "syncstate/detail/visibility.hpp"
 
 namespace syncstate {
 
@@ -48,7 +50,7 @@ enum class StateErrc {
 
 namespace detail {
 
-class StateCategory final : public std::error_category {
+class SYNCSTATE_VISIBLE StateCategory final : public std::error_category {
  public:
   [[nodiscard]] const char* name() const noexcept override { return "syncstate"; }
 
@@ -96,17 +98,31 @@ class StateCategory final : public std::error_category {
 }  // namespace detail
 
 /// The category of `StateErrc`; its name is "syncstate".
-inline const std::error_category& state_category() noexcept {
+///
+/// A shared library may have an object of its own for it, so compare by `is_state_category`, or compare an error code
+/// with a `StateErrc`: both compare names.
+SYNCSTATE_VISIBLE inline const std::error_category& state_category() noexcept {
   static const detail::StateCategory category;
   return category;
+}
+
+/// Returns true for the category of `StateErrc`, also for that of another shared library in this process.
+[[nodiscard]] inline bool is_state_category(const std::error_category& category) noexcept {
+  const std::error_category& ours = state_category();
+  return &category == &ours || std::strcmp(category.name(), ours.name()) == 0;
 }
 
 inline std::error_code make_error_code(StateErrc code) noexcept {
   return {static_cast<int>(code), state_category()};
 }
 
+/// Returns true if `code` is this error, whichever shared library it comes from.
+[[nodiscard]] inline bool operator==(const std::error_code& code, StateErrc error) noexcept {
+  return code.value() == static_cast<int>(error) && is_state_category(code.category());
+}
+
 /// What blocking calls throw: a named code, and a detail a person can act on.
-class StateError : public std::system_error {
+class SYNCSTATE_VISIBLE StateError : public std::system_error {
  public:
   explicit StateError(StateErrc code) : std::system_error(make_error_code(code)) {}
   StateError(StateErrc code, const std::string& detail) : StateError(make_error_code(code), detail) {}

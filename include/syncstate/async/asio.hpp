@@ -12,6 +12,11 @@
 #define ASIO_STANDALONE 1
 #endif
 
+// Asio does not see by itself that it is compiled with -fno-rtti.
+#if !defined(ASIO_NO_TYPEID) && !defined(__cpp_rtti)
+#define ASIO_NO_TYPEID 1
+#endif
+
 #include <asio/version.hpp>
 
 #if ASIO_VERSION < 102200

@@ -20,8 +20,20 @@ struct CloseSession {
 
 /// The code of an error as it travels.
 inline StateErrc reason_of(const StateError& error) {
-  return error.code().category() == state_category() ? static_cast<StateErrc>(error.code().value())
-                                                     : StateErrc::protocol_error;
+  return is_state_category(error.code().category()) ? static_cast<StateErrc>(error.code().value())
+                                                    : StateErrc::protocol_error;
+}
+
+/// In a handler: the exception that was being handled when the current one was thrown by `std::throw_with_nested`, or
+/// null. Catches, where a `dynamic_cast` would need -frtti.
+inline std::exception_ptr cause_of_current_exception() noexcept {
+  try {
+    throw;
+  } catch (const std::nested_exception& with_cause) {
+    return with_cause.nested_ptr();
+  } catch (...) {
+    return nullptr;
+  }
 }
 
 /// In a handler: why a session ends for what was thrown. A `StateError` is the peer's doing, as a rule; what is none
@@ -30,9 +42,8 @@ inline CloseSession close_for_exception() {
   try {
     throw;
   } catch (const StateError& error) {
-    const auto* const with_cause = dynamic_cast<const std::nested_exception*>(&error);
     return CloseSession{reason_of(error), std::string(beginning_of(error.detail())),
-                        with_cause != nullptr ? with_cause->nested_ptr() : nullptr};
+                        cause_of_current_exception()};
   } catch (const std::exception& error) {
     return CloseSession{StateErrc::protocol_error, text_of(error), std::current_exception()};
   } catch (...) {

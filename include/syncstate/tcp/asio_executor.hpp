@@ -17,6 +17,7 @@
 
 #include "syncstate/async/asio.hpp"
 #include "syncstate/detail/unique_function.hpp"
+#include "syncstate/detail/visibility.hpp"
 #include "syncstate/detail/waiters.hpp"
 #include "syncstate/executor.hpp"
 
@@ -213,7 +214,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   }
 
   /// The executor whose handler this thread is in.
-  static AsioExecutor*& running() {
+  SYNCSTATE_VISIBLE static AsioExecutor*& running() {
     thread_local AsioExecutor* executor = nullptr;
     return executor;
   }

@@ -18,6 +18,7 @@
 #include <string_view>
 #include <utility>
 
+#include "syncstate/detail/visibility.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/peer.hpp"
 #include "syncstate/tcp/peer_certificate.hpp"
@@ -36,7 +37,7 @@ struct PeerCheck {
   std::string fault;   ///< why the certificate was refused, where OpenSSL's own words do not tell enough
 };
 
-inline int peer_check_index() {
+SYNCSTATE_VISIBLE inline int peer_check_index() {
   static const int index = SSL_get_ex_new_index(
       0, nullptr, nullptr, nullptr, [](void*, void* peer_check, CRYPTO_EX_DATA*, int, long, void*) {
         delete static_cast<PeerCheck*>(peer_check);

@@ -24,6 +24,7 @@
 #include "syncstate/async/asio.hpp"
 #include "syncstate/bytes.hpp"
 #include "syncstate/detail/unique_function.hpp"
+#include "syncstate/detail/visibility.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
@@ -155,7 +156,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
    private:
     static constexpr int most_links = 8;
-    static std::atomic<int>& links() {
+    SYNCSTATE_VISIBLE static std::atomic<int>& links() {
       static std::atomic<int> count{0};
       return count;
     }

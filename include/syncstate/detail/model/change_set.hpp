@@ -125,7 +125,7 @@ class ChangeSet {
     if (needs_index && !is_indexed_) build_index();
     if (needs_index && 2 * (changes_.size() + 1) > index_.size()) build_index();
     changes_.emplace_back(ordinal, std::move(value));
-    if (needs_index) insert_into_index(changes_.size() - 1, HashSeed::of_process());
+    if (needs_index) insert_into_index(changes_.size() - 1);
     is_sorted_ = false;
   }
 
@@ -153,7 +153,7 @@ class ChangeSet {
 
   /// Sets `slot` to where the ordinal is found, or belongs.
   [[nodiscard]] std::size_t place_in_index(std::uint32_t ordinal, std::size_t& slot) const {
-    for (slot = slot_of(ordinal, HashSeed::of_process());; slot = (slot + 1) & (index_.size() - 1)) {
+    for (slot = slot_of(ordinal);; slot = (slot + 1) & (index_.size() - 1)) {
       if (index_[slot] == empty_slot) return npos;
       if (changes_[index_[slot]].first == ordinal) return index_[slot];
     }
@@ -169,22 +169,23 @@ class ChangeSet {
       std::fill(index_.begin(), index_.end(), empty_slot);
     }
     is_indexed_ = true;
-    const HashSeed seed = HashSeed::of_process();
-    for (std::size_t i = 0; i < changes_.size(); ++i) insert_into_index(i, seed);
+    seed_ = HashSeed::of_process();
+    for (std::size_t i = 0; i < changes_.size(); ++i) insert_into_index(i);
   }
 
-  void insert_into_index(std::size_t i, HashSeed seed) {
-    std::size_t at = slot_of(changes_[i].first, seed);
+  void insert_into_index(std::size_t i) {
+    std::size_t at = slot_of(changes_[i].first);
     while (index_[at] != empty_slot) at = (at + 1) & (index_.size() - 1);
     index_[at] = static_cast<std::uint32_t>(i);
   }
 
-  [[nodiscard]] std::size_t slot_of(std::uint32_t ordinal, HashSeed seed) const {
-    return hash_ordinal(ordinal, seed) & (index_.size() - 1);
+  [[nodiscard]] std::size_t slot_of(std::uint32_t ordinal) const {
+    return hash_ordinal(ordinal, seed_) & (index_.size() - 1);
   }
 
   std::vector<Change> changes_;
   std::vector<std::uint32_t> index_;  // a power of two of slots, or none
+  HashSeed seed_{};                   // of the index
   bool is_sorted_ = true;
   bool is_indexed_ = false;  // when false and not sorted, there are at most `few` changes
 };

@@ -18,6 +18,7 @@
 #include "syncstate/codec/portable_order.hpp"
 #include "syncstate/detail/model/key_order.hpp"
 #include "syncstate/detail/model/random.hpp"
+#include "syncstate/detail/visibility.hpp"
 
 namespace syncstate::detail {
 
@@ -26,7 +27,8 @@ struct HashSeed {
   std::uint64_t first;
   std::uint64_t second;
 
-  [[nodiscard]] static HashSeed of_process() {
+  /// The seed of this process. A shared library may have one of its own: what is hashed with a seed keeps the seed.
+  SYNCSTATE_VISIBLE [[nodiscard]] static HashSeed of_process() {
     static const HashSeed seed{random_u64(), random_u64()};
     return seed;
   }
@@ -92,7 +94,9 @@ inline std::uint64_t hash_ordinal(std::uint32_t ordinal, HashSeed seed) {
 
 /// Hashes numbers that a peer chooses, for standard containers, whose own hash of a number is that number.
 struct NumberHash {
-  std::size_t operator()(std::uint64_t number) const { return hash_number(number, HashSeed::of_process()); }
+  std::size_t operator()(std::uint64_t number) const { return hash_number(number, seed); }
+
+  HashSeed seed = HashSeed::of_process();
 };
 
 /// The hash of a key. Keys that compare equal must have equal encodings, as `StateKey` demands.

@@ -78,7 +78,7 @@ inline std::string_view text_besides_code(std::string_view text, const std::stri
 inline HookFailure describe_hook_failure(StateErrc otherwise, bool keeps_codes) {
   const auto described = [&](const std::system_error& error, auto text_besides) {
     const auto code = static_cast<StateErrc>(error.code().value());
-    const bool is_ours = error.code().category() == state_category();
+    const bool is_ours = is_state_category(error.code().category());
     const bool is_kept = is_ours && (code == otherwise || (keeps_codes && is_told_to_senders(code)));
     if (!is_kept) return HookFailure{otherwise, protocol::text_of(error)};
     return HookFailure{code, std::string(protocol::beginning_of(text_besides()))};
