@@ -93,12 +93,10 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     const std::lock_guard lock(mutex_);
     expect_running("add_hook");
     if (is_started_) throw StateError(StateErrc::already_started, "add hooks before start()");
-    if constexpr (std::invocable<H&, Map&, const Event<E>&, const EventContext&>) {
-      hooks_->push_back(std::move(hook));
-    } else {
-      hooks_->push_back([hook = std::move(hook)](Map& map, const Event<E>& event,
-                                                 const EventContext&) mutable { hook(map, event); });
-    }
+    hooks_->push_back(
+        [hook = std::move(hook)](Map& map, const Event<E>& event, const EventContext& context) mutable {
+          detail::call_hook(hook, map, event, context);
+        });
   }
 
   /// Adds code to run once for each map that comes to live here, before anyone can see it.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "support/catch.hpp"
 #include "support/counted_new.hpp"
 #include "syncstate/detail/server/link_table.hpp"
+#include "syncstate/inproc.hpp"
+#include "syncstate/server_core.hpp"
 
 namespace syncstate::testing::account_test {
 namespace {
@@ -483,6 +486,45 @@ TEST_CASE("an address that is remembered takes less than 0.75 KiB", "[protocol][
   const auto taken = static_cast<std::size_t>(live_bytes - before);
   CHECK(taken <= count * (has_failures ? 768 : 256));
   CHECK(taken >= count * (has_failures ? 512 : 128));
+}
+
+TEST_CASE("a connection that gets no link, or closes without a proof, leaves nothing behind",
+          "[protocol][account][guarantee_9]") {
+  struct IdleLink final : Link {
+    void wake() override {}
+    void close_gracefully() override {}
+    void abort() override {}
+  };
+  ServerCoreOptions options;
+  options.passwords = {"secret"};
+  options.limits.links = 1;
+  options.limits.unproven_links_per_minute = 1'000'000;
+  inproc::VirtualTime time;
+  const auto core = ServerCore<std::string, std::string, std::string>::create(options, time.make_pool());
+  const auto lane = core->add_entry_lane(time.make_executor());
+  core->start();
+  const auto make_link = [] { return std::make_shared<IdleLink>(); };
+  const auto fail = []() -> std::shared_ptr<Link> { throw std::bad_alloc(); };
+  const auto come_and_go = [&](int times) {
+    for (; times > 0; --times) {
+      CHECK_THROWS_AS(core->accept(lane, "192.0.2.1", fail), std::bad_alloc);
+      const auto owner = core->accept(lane, "192.0.2.1", make_link);
+      REQUIRE(owner);  // the one that failed has no place
+      CHECK(core->accept(lane, "192.0.2.1", make_link) == nullptr);
+      owner->on_open(LinkInfo{Peer{.address = "192.0.2.1"}, test_binding()});
+      owner->on_closed({}, {});
+    }
+    time.run_ready();
+  };
+  come_and_go(100);
+  CHECK(core->link_count() == 0);
+  const std::ptrdiff_t before = live_bytes;
+  come_and_go(1'000);
+  CHECK(live_bytes - before < 8'000);
+  // No link is expected, so nothing waits for one.
+  const auto held = std::make_shared<int>(0);
+  CHECK(core->disconnect([held](const Peer&) { return true; }) == 0);
+  CHECK(held.use_count() == 1);
 }
 
 }  // namespace syncstate::testing::account_test

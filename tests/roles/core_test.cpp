@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -93,6 +94,14 @@ TEST_CASE("a hosted replica becomes a master with a fresh epoch and the state it
   Map map = world.make_map(remote);
   CHECK(map.sync() == 2);
   CHECK(values_of(map) == Texts{"kept", "kept", "-", "-"});
+
+  // It has no remote any more.
+  auto former = world.connect();
+  Map followed = make_map_of(former, {"a"});
+  followed.freeze(0ms);
+  const std::weak_ptr<Remote> weak = std::exchange(former, nullptr);
+  world.server->host(std::move(followed));
+  CHECK(weak.expired());
 }
 
 TEST_CASE("what a server can't host is refused by name") {
@@ -100,21 +109,28 @@ TEST_CASE("what a server can't host is refused by name") {
   options.limits.maps = 2;
   options.limits.value_bytes = 100;
   World world(options);
-  CHECK(error_of([&] { world.host(1, std::string(101, 'x')); }) == StateErrc::too_large);
-  world.host(1);
+  const std::string longest(100, 'x');
+  CHECK(error_of([&] { world.host(1, longest + "x"); }) == StateErrc::too_large);
+  world.host(1, longest);
   const Handle handle = world.host(2);
   CHECK(error_of([&] { world.host(3); }) == StateErrc::busy);
   const auto remote = world.connect();
   CHECK(error_of([&] { world.make_map(remote, 3); }) == StateErrc::busy);
   CHECK_NOTHROW(world.make_map(remote, 2));
-  CHECK(error_of([&] { world.make_map(remote, 1, std::string(101, 'x')); }) != std::error_code());
+  CHECK(error_of([&] { world.make_map(remote, 1, longest + "x"); }) != std::error_code());
 
   // A hook is held to the same limit.
-  const auto large = [](Map& map) { map.set("key00", std::string(101, 'x')); };
-  CHECK(error_of([&] { handle.modify(large); }) == StateErrc::too_large);
-  const auto send = [&] { remote->send_event(handle.hash(), set_key("key00", std::string(101, 'x'))); };
-  CHECK(error_of(send) == StateErrc::too_large);
+  const auto set = [&](const std::string& value) -> UpdateId {
+    return handle.modify([&](Map& map) { map.set("key00", value); });
+  };
+  CHECK(error_of([&] { set(longest + "x"); }) == StateErrc::too_large);
+  const auto send = [&](const std::string& value) -> UpdateId {
+    return remote->send_event(handle.hash(), set_key("key00", value));
+  };
+  CHECK(error_of([&] { send(longest + "x"); }) == StateErrc::too_large);
   CHECK(handle.update_id() == 0);
+  CHECK(set(longest) == 1);
+  CHECK(send(longest) == 2);
   world.server->stop();
   CHECK(error_of([&] { world.host(4); }) == StateErrc::stopped);
 }
@@ -275,6 +291,19 @@ TEST_CASE("an uploaded map is what was frozen, however it is cut into pieces") {
   CHECK(values_of(copy) == values_of(map));
 }
 
+TEST_CASE("a map that a client brings keeps as much of its history as the server says") {
+  const std::size_t kept = GENERATE(0u, 3u, 100u);
+  ServerCoreOptions options;
+  options.map_options.log_diffs = kept;
+  World world(options);
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  for (int i = 1; i <= 5; ++i) remote->send_event(map.hash(), set_key("key00", std::to_string(i)));
+  INFO("a log of " << kept << " commits");
+  CHECK(map.set_update_id(2) == (kept < 5 ? 5 : 2));  // the head, where the log no longer reaches
+  CHECK(map.at("key00") == (kept < 5 ? "5" : "2"));
+}
+
 TEST_CASE("attach makes a replica of a map that is known by its hash alone") {
   World world;
   const Handle handle = world.host(50, std::string(1'000, 'i'));
@@ -305,14 +334,16 @@ TEST_CASE("hosted lists the maps of the server") {
   const auto remote = world.connect();
   CHECK(remote->hosted().empty());
   std::vector<MapHash> hashes;
-  for (std::size_t keys = 1; keys <= 30; ++keys) hashes.push_back(world.host(keys).hash());
+  // More than a server looks at in a row, twice.
+  constexpr std::size_t count = 150;
+  for (std::size_t keys = 1; keys <= count; ++keys) hashes.push_back(world.host(keys).hash());
   const auto maps = remote->hosted();
-  REQUIRE(maps.size() == 30);
+  REQUIRE(maps.size() == count);
   for (const auto& map : maps) {
     CHECK(map.key_type == type_name<std::string>());
     CHECK(map.value_type == type_name<std::string>());
-    REQUIRE((map.keys >= 1 && map.keys <= 30));
-    CHECK(map.hash == hashes[map.keys - 1]);
+    REQUIRE((map.keys >= 1 && map.keys <= count));
+    CHECK(map.hash == std::exchange(hashes[map.keys - 1], MapHash()));  // each once
   }
 }
 
@@ -703,6 +734,159 @@ TEST_CASE("what is too late says whether there was a link, and what came of the 
   }
 }
 
+TEST_CASE("every blocking call is refused on the remote's own thread") {
+  World world;
+  const Handle handle = world.host();
+  const auto remote = world.connect();
+  Map map = world.make_map(remote);
+  world.time.run_ready();
+  std::vector<std::error_code> refused;
+  const std::weak_ptr<Remote> weak = remote;  // the callback lives as long as the remote
+  remote->on_status([&, weak](const LinkStatus&) {
+    const auto self = weak.lock();
+    const auto note = [&](auto call) { refused.push_back(error_of(call)); };
+    note([&] { map.freeze(); });
+    note([&] { map.sync(); });
+    note([&] { static_cast<void>(self->head(map)); });
+    note([&] { static_cast<void>(self->hosted()); });
+    note([&] { static_cast<void>(self->attach<std::string, std::string>(map.hash())); });
+    note([&] { self->send_event(map.hash(), set_key("key00", "x")); });
+  });
+  world.time.run_ready();
+  world.port->cut_all();
+  world.time.run_ready();
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+  REQUIRE(refused.size() >= 12);
+  CHECK(std::count(refused.begin(), refused.end(), StateErrc::would_deadlock) ==
+        static_cast<std::ptrdiff_t>(refused.size()));
+  CHECK(world.runs.empty());
+}
+
+// --- What waits while the link is away.
+
+TEST_CASE("what a server refused is asked for again as soon as there is another link") {
+  const bool is_map_refused = GENERATE(true, false);  // or only to follow it
+  bool is_allowed = false;
+  ServerCoreOptions options;
+  options.authorizer = [&](const Peer&, Action action, const MapHash&) {
+    return is_allowed || (!is_map_refused && action != Action::follow);
+  };
+  World world(options);
+  world.host();
+  const auto remote = world.connect();
+  Map map = make_map_of(remote, {"key00", "key01", "key02", "key03"});
+  map.freeze(0ms);
+  Follower replica(std::move(map), {});
+  REQUIRE(world.wait([&] { return replica.status().reason == StateErrc::forbidden; }));
+  is_allowed = true;
+  world.port->cut_all();
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::stale; }));
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
+  world.time.run_ready();
+  CHECK(replica.status().state == LinkState::live);
+}
+
+TEST_CASE("what waits for a link ends with the reason when the server refuses it") {
+  const auto ends = [](const char* what, auto call) {
+    INFO(what);
+    World world;
+    world.host();
+    const auto remote = world.connect();
+    Map map = world.make_map(remote);
+    world.port->set_unreachable(true);
+    world.port->cut_all();
+    world.time.run_ready();
+    world.server->set_passwords({"another password"});
+    const auto executor = world.time.make_executor();
+    executor->post_at(world.time.now() + 300ms, [&] { world.port->set_unreachable(false); });
+    const TimePoint start = world.time.now();
+    CHECK(error_of([&] { call(*remote, map); }) == StateErrc::unauthorized);
+    CHECK(world.time.now() - start < 4s);  // before any of them would have been given up
+    CHECK(world.runs.empty());
+  };
+  ends("freeze", [](Remote& remote, Map&) {
+    Map another(remote.shared_from_this());
+    push_keys(another, 2);
+    another.freeze();
+  });
+  ends("sync", [](Remote&, Map& map) { map.sync(); });
+  ends("head", [](Remote& remote, Map& map) { static_cast<void>(remote.head(map)); });
+  ends("hosted", [](Remote& remote, Map&) { static_cast<void>(remote.hosted()); });
+  ends("attach", [](Remote& remote, Map& map) {
+    static_cast<void>(remote.attach<std::string, std::string>(map.hash()));
+  });
+  ends("event", [](Remote& remote, Map& map) { remote.send_event(map.hash(), set_key("key00", "x")); });
+}
+
+TEST_CASE("an event that was sent is not called refused because the next link is") {
+  World world;
+  const auto remote = world.connect();
+  const Map map = world.make_map(remote);
+  remote->send_event(map.hash(), set_key("key00", "first"));
+  world.port->faults().is_client_deaf = true;  // its answer is lost
+  const Sent sent = Sent::send(world, remote, map.hash(), set_key("key00", "second"));
+  REQUIRE(world.wait([&] { return world.runs.size() == 2; }));
+  world.server->set_passwords({"another password"});
+  world.port->cut_all();
+  world.port->faults().is_client_deaf = false;
+  REQUIRE(world.wait([&] { return remote->status().state == LinkState::failed; }));
+  CHECK(remote->status().reason == StateErrc::unauthorized);
+  CHECK_FALSE(sent.is_finished());
+  CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "third")); }) ==
+        StateErrc::unauthorized);
+  remote->set_password("another password");
+  REQUIRE(world.wait([&] { return sent.is_finished(); }));
+  CHECK(UpdateId{sent.result()} == 2);
+  CHECK(world.runs == Texts{"first", "second"});
+}
+
+TEST_CASE("what a request had staged when its link was cut is no part of another master's state") {
+  constexpr std::size_t keys = 40;
+  World world;
+  const Handle former = world.host(keys);
+  const auto remote = world.connect();
+  Map map = world.make_map(remote, keys);
+  former.modify([](Map& m) {
+    for (std::size_t i = 0; i < keys; ++i) m.set(key_name(i), std::string(50'000, 'f'));
+  });
+  const auto executor = world.time.make_executor();
+  const std::uint64_t before = world.port->client_ends().front()->bytes_received();
+  bool is_restarted = false;
+  int looks = 0;
+  std::function<void()> look = [&] {
+    if (world.port->client_ends().front()->bytes_received() - before < 500'000) {
+      if (++looks < 1'000) executor->post(look);  // behind what moves the transfer on
+      return;
+    }
+    world.restart();  // in the middle of the transfer
+    world.host(keys).modify([](Map& m) { m.set("key01", "new"); });
+    is_restarted = true;
+  };
+  executor->post(look);
+  CHECK(map.sync() == 1);
+  REQUIRE(is_restarted);
+  Texts expected(keys, "-");
+  expected[1] = "new";
+  CHECK(values_of(map) == expected);
+}
+
+TEST_CASE("a replica that has ended has nothing sent any more") {
+  World world;
+  const Handle handle = world.host();
+  const auto remote = world.connect();
+  const Map map = world.make_map(remote);
+  const auto commit = [&] { return handle.modify([](Map& m) { m.set("key00", std::string(1'000, 'x')); }); };
+  auto replica = std::make_unique<Follower>(Map(map), ReplicaOptions{});
+  REQUIRE(replica->wait_for(commit(), 1s));
+  replica.reset();
+  world.time.run_ready();
+  const auto end = world.port->client_ends().front();
+  const std::uint64_t before = end->bytes_received();
+  commit();
+  world.time.run_ready();
+  CHECK(end->bytes_received() == before);
+}
+
 // --- Ends, in every order.
 
 TEST_CASE("server, remote, map and replica may end in any order") {
@@ -777,9 +961,19 @@ TEST_CASE("what waits for a remote that ends is told, and nothing hangs") {
   const Sent unsent = Sent::send(world, remote, map.hash(), set_key("key00", "x"));
   world.time.run_ready();
   CHECK_FALSE(unsent.is_finished());
+  const auto list = detail::Operation::create();
+  remote->core().list(std::make_shared<std::vector<HostedMapInfo>>(), list);
+  const auto head = detail::Operation::create();
+  remote->core().fetch_head(
+      detail::MapIdentity{map.hash(), {}, "string", "string", [] { return nullptr; }, {}},
+      std::make_shared<Position>(), head);
+  world.time.run_ready();
+  CHECK_FALSE((list->is_finished() || head->is_finished()));
   remote->core().stop();
   world.time.run_ready();
   CHECK(unsent.error() == StateErrc::stopped);
+  CHECK(error_of([&] { list->result(); }) == StateErrc::stopped);
+  CHECK(error_of([&] { head->result(); }) == StateErrc::stopped);
   CHECK(error_of([&] { remote->send_event(map.hash(), set_key("key00", "x")); }) == StateErrc::stopped);
   CHECK(error_of([&] { map.sync(); }) == StateErrc::stopped);
 }

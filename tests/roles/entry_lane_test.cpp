@@ -154,6 +154,15 @@ TEST_CASE("a link that is between two lanes when its server stops is ended on th
   CHECK(t.sent() == Kinds{protocol::FrameKind::welcome, protocol::FrameKind::goodbye});
 }
 
+TEST_CASE("a stranger is told when its server stops") {
+  Entry t;
+  t.connect();
+  t.core->stop();
+  t.time.run_ready();
+  CHECK(t.link->is_closing);
+  CHECK(t.sent() == Kinds{protocol::FrameKind::goodbye});
+}
+
 TEST_CASE("a link is not evicted any more once its client has proven itself") {
   Limits limits;
   limits.pending_links = 1;

@@ -566,6 +566,42 @@ TEST_CASE("several passwords are taken while one is being replaced", "[tcp]") {
   }
 }
 
+TEST_CASE("a server listens on the socket that it is given, and keeps to passwords, limits and logs",
+          "[tcp]") {
+  ss::tcp::NativeSocket listener = ss::tcp::listen_on({"127.0.0.1", 0});
+  const std::string endpoint =
+      ss::tcp::to_string(ss::tcp::numeric_endpoint(ss::tcp::local_address(listener.get())));
+  auto options = server_options();
+  options.endpoint = "192.0.2.1:1";  // not looked at
+  options.listener = listener.release();
+  options.retired_passwords = {"a former password"};
+  options.limits.failed_proofs_per_minute = 1;
+  options.map_options.log_diffs = 0;
+  const auto server = start_server(std::move(options));
+  CHECK(server->endpoint() == endpoint);
+
+  // The proof of a retired password is not held against its address, from which the next client comes.
+  auto former = remote_options(endpoint);
+  former.password = "a former password";
+  Map map_of_former = small_map(std::make_shared<Remote>(former));
+  CHECK(freeze_error(map_of_former) == ss::StateErrc::unauthorized);
+  const auto remote = connect(*server);
+  Map map = small_map(remote);
+  map.freeze(patience);
+  for (int i = 1; i <= 3; ++i) remote->send_event(map.hash(), Event{{"a", std::to_string(i)}});
+  CHECK(map.set_update_id(1) == 3);  // without a log there is nothing between here and the head
+  CHECK(map.at("a") == "3");
+
+  auto guessing = remote_options(endpoint);
+  guessing.password = "a guess";
+  Map map_of_guesser = small_map(std::make_shared<Remote>(guessing));
+  CHECK(freeze_error(map_of_guesser) == ss::StateErrc::unauthorized);
+  Map barred = small_map(connect(*server));
+  CHECK(freeze_error(barred, 1s) == ss::StateErrc::unavailable);  // busy: that address has guessed once
+  const ss::UpdateId last = remote->send_event(map.hash(), Event{{"a", "4"}});
+  CHECK(last == 4);
+}
+
 TEST_CASE("passwords rotate while the server runs, and links that proved themselves go on", "[tcp]") {
   Service service;
   const auto freeze_with = [&](const char* password) {
