@@ -12,6 +12,9 @@ namespace syncstate {
 
 /// What a server grants its peers, and a client its server. The defaults are those of the documentation; what each
 /// protects from is in docs/security.md. Servers and remotes refuse values that leave nothing that works.
+///
+/// A time is kept to within a heartbeat: what is due is done at that time, or up to a quarter of the shortest time here
+/// later, but never more than half a second.
 struct Limits {
   /// From accept to authenticated; whoever needs longer is closed.
   std::chrono::milliseconds authentication_time{5'000};
@@ -97,9 +100,9 @@ struct Limits {
   /// The same for all maps of a server together; beyond, those of the maps that have most of it are forgotten.
   std::size_t all_answer_bytes = std::size_t{1} << 30;
 
-  /// A heartbeat goes out after this long.
+  /// A heartbeat goes out after this long, whatever else is sent.
   std::chrono::milliseconds heartbeat_every{5'000};
-  /// A peer from which nothing came for this long loses its link.
+  /// A peer from which nothing came for this long loses its link, at once.
   std::chrono::milliseconds silence{15'000};
 
   /// Rounds of a transfer before one copy-on-write snapshot is pinned.

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/model/key_text.hpp"
 #include "syncstate/detail/model/map_access.hpp"
@@ -106,10 +108,16 @@ class StateFetcher final : public StateCollector {
 /// Threads : any member from any thread; blocking ones throw `would_deadlock` on the remote's own thread,
 ///           where status callbacks run.
 /// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too.
+/// Fork    : in a child that was forked off after the remote was started, its members throw `stopped`; see the transport.
 class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
  public:
   RemoteClient(const RemoteClient&) = delete;
   RemoteClient& operator=(const RemoteClient&) = delete;
+
+  /// Starts to connect, and whatever thread that takes; may be called again. Every use of the remote does the same, but
+  /// `set_password`.
+  /// Errors: `std::system_error` if there is no thread to be had.
+  void start() { begin(); }
 
   /// Makes the map known to the server, and waits until it is hosted. Called by `StateMap::freeze`.
   /// Errors: `unavailable` when `timeout` passes (the remote goes on trying), and whatever the server or TLS
@@ -155,10 +163,12 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   template <class K, class V>
   [[nodiscard]] Subscription follow(const StateMap<K, V>& map,
                                     std::type_identity_t<std::shared_ptr<DiffSink<K, V>>> sink) {
+    begin();
     const auto& frozen = detail::MapAccess::frozen(map);
     const auto receiver = std::make_shared<detail::SinkReceiver<K, V>>(frozen, std::move(sink));
     core_->follow(identify(frozen), receiver);
     return Subscription([core = core_, receiver] {
+      if (core->executor().is_of_other_process()) return;  // the remote has left both behind
       receiver->end();
       core->unfollow(receiver);
     });
@@ -220,12 +230,17 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   /// Proves this password from the next connection on; a link that is live goes on. Unless one is live, the remote
   /// connects at once, also where it waits after `unauthorized`. The former password is wiped.
   void set_password(std::string password) {
+    expect_here();
     core_->set_password(std::move(password));
     protocol::wipe(password);
   }
 
   /// How the link is doing.
-  [[nodiscard]] LinkStatus status() const { return core_->status(); }
+  [[nodiscard]] LinkStatus status() const {
+    if (is_of_other_process()) return forked_status();
+    begin();
+    return core_->status();
+  }
 
   /// Calls `f(status)` on the remote's own thread: once with the status as it is then, and after that whenever the status
   /// changes. So `f` misses nothing, and there is no need to ask `status()` besides. It must not block.
@@ -233,15 +248,42 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   /// After the remote is stopped nothing is called any more, and a new callback is not called at all.
   template <std::invocable<const LinkStatus&> F>
   void on_status(F f) {
+    begin();
     core_->on_status(std::move(f));
   }
 
   /// Where the remote works and calls back.
-  [[nodiscard]] std::shared_ptr<Executor> executor() const { return core_->shared_executor(); }
+  [[nodiscard]] std::shared_ptr<Executor> executor() const {
+    begin();
+    return core_->shared_executor();
+  }
 
  protected:
   explicit RemoteClient(std::shared_ptr<detail::RemoteCore> core) : core_(std::move(core)) {}
-  ~RemoteClient() = default;
+  virtual ~RemoteClient() = default;
+
+  /// Starts the thread that does the remote's work, where that is its own. Called once, before the core starts.
+  virtual void start_thread() const {}
+
+  /// Has the remote connect; part of every use.
+  /// Errors: as `start`; `stopped` in a child that was forked off after that.
+  void begin() const {
+    expect_here();
+    if (is_begun_.load(std::memory_order_acquire)) return;
+    std::call_once(begun_, [this] {
+      start_thread();
+      core_->start();
+      is_begun_.store(true, std::memory_order_release);
+    });
+  }
+
+  /// Errors: `stopped` in a child that was forked off after the remote was started.
+  void expect_here() const {
+    if (is_of_other_process()) throw StateError(StateErrc::stopped, detail::forked_text("this remote"));
+  }
+
+  /// For the destructor in such a child.
+  void leave_core_behind() { detail::leave_behind(std::shared_ptr(core_)); }
 
   [[nodiscard]] detail::RemoteCore& core() const { return *core_; }
 
@@ -250,6 +292,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   /// Hands an event to the core; `call` hears how it ended.
   /// Errors: `too_large`.
   void start_event(const MapHash& hash, std::size_t bytes, std::shared_ptr<detail::EventCall> call) {
+    begin();
     if (bytes > core_->options().limits.event_bytes) {
       throw StateError(StateErrc::too_large,
                        detail::beyond_limit(detail::of_bytes("an event", bytes), "event_bytes",
@@ -259,7 +302,19 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   }
 
  private:
+  [[nodiscard]] bool is_of_other_process() const { return core_->executor().is_of_other_process(); }
+
+  static LinkStatus forked_status() {
+    LinkStatus status;
+    status.state = LinkState::failed;
+    status.reason = make_error_code(StateErrc::stopped);
+    status.detail = detail::forked_text("this remote");
+    return status;
+  }
+
+  /// Begins a blocking call.
   void refuse_own_thread() const {
+    begin();
     if (core_->executor().runs_here()) {
       throw StateError(StateErrc::would_deadlock, "a blocking call on the remote's own thread");
     }
@@ -312,6 +367,8 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   }
 
   std::shared_ptr<detail::RemoteCore> core_;
+  mutable std::once_flag begun_;
+  mutable std::atomic<bool> is_begun_{false};
 };
 
 }  // namespace syncstate

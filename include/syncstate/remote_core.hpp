@@ -26,6 +26,7 @@
 #include "syncstate/detail/remote/remote_map.hpp"
 #include "syncstate/detail/remote/remote_operation.hpp"
 #include "syncstate/detail/remote/why_late.hpp"
+#include "syncstate/detail/tick_period.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor.hpp"
@@ -92,6 +93,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Starts to connect.
   void start() {
     post([](RemoteCore& self) {
+      self.is_started_ = true;
       self.connect();
       self.schedule_tick();
     });
@@ -332,6 +334,10 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         options_(std::move(options)),
         rng_(options_.seed != 0 ? options_.seed : random_u64()) {
     status_.since = executor_->now();
+    constexpr std::chrono::milliseconds most{250};
+    const auto timeout =
+        options_.event_timeout.count() > 0 ? options_.event_timeout : options_.limits.upload_time;
+    tick_ = detail::tick_period(options_.limits, most, timeout);
   }
 
   // Getting onto the executor.
@@ -402,6 +408,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   /// Gives up an attempt under way, or the wait for the next one, for one with what is right now.
   void connect_anew() {
     is_password_refused_ = false;
+    if (!is_started_) return;
     if (session_ && session_->is_authenticated()) return;
     failures_ = 0;
     close_reason_.reset();
@@ -572,7 +579,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void schedule_tick() {
-    executor_->post_at(executor_->now() + std::chrono::milliseconds(250), [weak = weak_from_this()] {
+    executor_->post_at(executor_->now() + tick_, [weak = weak_from_this()] {
       const auto self = weak.lock();
       if (!self || self->is_shut_down_) return;
       self->guard([&] { self->tick(); });
@@ -1277,13 +1284,16 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     report(options_.on_error, action.cause);
     close_reason_ = make_error_code(action.reason);
     close_detail_ = action.detail;
-    if (link_) link_->close_gracefully();
+    if (!link_) return;
+    // As in a ServerLink.
+    action.reason == StateErrc::peer_silent ? link_->close_without_waiting() : link_->close_gracefully();
   }
 
   std::shared_ptr<Executor> executor_;
   std::shared_ptr<Connector> connector_;
   RemoteCoreOptions options_;
   std::mt19937_64 rng_;
+  std::chrono::milliseconds tick_{};  ///< between two looks at the time
 
   mutable std::mutex mutex_;  // guards these three, which other threads use
   LinkStatus status_;
@@ -1300,6 +1310,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   unsigned failures_ = 0;
   bool was_live_ = false;
   bool is_password_refused_ = false;  // by the last server that looked at a proof of it
+  bool is_started_ = false;
   bool is_shut_down_ = false;
   std::map<MapHash, Entry> entries_;
   MapHash last_looked_at_;       // by `let_go_of_dead_maps`

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/model/map_access.hpp"
 #include "syncstate/detail/replica/replica_core.hpp"
 #include "syncstate/detail/replica/replica_poller.hpp"
@@ -80,6 +81,9 @@ class PendingCall {
 /// End     : the destructor ends the subscription and every wait (`stopped`), and waits for a running
 ///           callback, but not for the network. None starts after it. Inside a callback of its own it does
 ///           not wait.
+/// Fork    : in a child that is forked off, the state that was shown stays readable, and no news comes where the remote or
+///           the callbacks have threads: then the destructor returns at once, `status` is `failed` with `stopped`, `age` is
+///           `Duration::max()`, and `wait_for`, `on_reached`, `on_update` and `on_status` throw `stopped`.
 template <class K, class V>
 class Replica {
   using Core = detail::ReplicaCore<K, V>;
@@ -108,6 +112,10 @@ class Replica {
   Replica& operator=(const Replica&) = delete;
 
   ~Replica() {
+    if (core_->is_of_other_process()) {
+      detail::leave_behind(std::move(core_), std::move(remote_), std::move(subscription_));
+      return;
+    }
     subscription_.reset();
     core_->close();
   }
@@ -127,6 +135,7 @@ class Replica {
   template <class F>
     requires UpdateCallback<std::decay_t<F>, K, V>
   void on_update(F&& callback) {
+    core_->expect_here();
     if constexpr (std::invocable<std::decay_t<F>&, const Diff<K, V>&, const View<K, V>&>) {
       core_->add_update_callback(typename Core::UpdateCallback(std::forward<F>(callback)));
     } else {
@@ -141,6 +150,7 @@ class Replica {
   template <class F>
     requires std::invocable<std::decay_t<F>&, const LinkStatus&>
   void on_status(F&& callback) {
+    core_->expect_here();
     core_->add_status_callback(typename Core::StatusCallback(std::forward<F>(callback)));
   }
 
@@ -157,6 +167,7 @@ class Replica {
   template <class F>
     requires std::invocable<std::decay_t<F>&, std::error_code>
   PendingCall on_reached(UpdateId id, F&& function) {
+    core_->expect_here();
     auto shared = std::make_shared<typename Core::WaitFunction>(std::forward<F>(function));
     PendingCall call([core = std::weak_ptr<Core>(core_), id, weak = std::weak_ptr(shared)] {
       const auto owner = core.lock();

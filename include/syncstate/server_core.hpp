@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -28,6 +29,7 @@
 #include "syncstate/detail/server/live_links.hpp"
 #include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/detail/server/upload_order.hpp"
+#include "syncstate/detail/tick_period.hpp"
 #include "syncstate/detail/wire/initial_state_reader.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
@@ -255,7 +257,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// A lane for the links of one executor; a transport makes one for each of its I/O executors.
   [[nodiscard]] std::shared_ptr<detail::Lane> add_lane(std::shared_ptr<Executor> executor) {
-    auto lane = std::make_shared<detail::Lane>(std::move(executor), options_.fan_out_share);
+    auto lane = std::make_shared<detail::Lane>(std::move(executor), tick(), options_.fan_out_share);
     const std::lock_guard lock(mutex_);
     lanes_.push_back(lane);
     return lane;
@@ -263,7 +265,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// A lane for links whose clients have not proven themselves yet. Commits do not wake it.
   [[nodiscard]] std::shared_ptr<detail::Lane> add_entry_lane(std::shared_ptr<Executor> executor) {
-    auto lane = std::make_shared<detail::Lane>(std::move(executor));
+    auto lane = std::make_shared<detail::Lane>(std::move(executor), tick());
     const std::lock_guard lock(mutex_);
     entry_lanes_.push_back(lane);
     return lane;
@@ -602,6 +604,11 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         passwords_(
             protocol::keep_passwords(std::move(options_.passwords), std::move(options_.retired_passwords))),
         table_(options_.limits) {}
+
+  [[nodiscard]] std::chrono::milliseconds tick() const {
+    constexpr std::chrono::milliseconds most{500};
+    return detail::tick_period(options_.limits, most, options_.limits.upload_time);
+  }
 
   void expect_usable(const protocol::Passwords& passwords) const {
     const std::vector<std::string>& current = passwords.current;

@@ -101,7 +101,8 @@ TEST_CASE("a handler that runs the context itself gets what it deferred before")
 }
 
 TEST_CASE("a thread that looks before it sleeps does what others do") {
-  IoThread thread("test", 1ms);
+  IoThread thread(syncstate::detail::ThreadKind::io, 1ms);
+  thread.start();
   const auto executor = thread.executor();
   for (int i = 0; i < 100; ++i) {
     std::atomic<bool> is_done = false;
@@ -164,7 +165,8 @@ TEST_CASE("a strand's tasks run one at a time on many threads") {
 }
 
 TEST_CASE("waiting sleeps until woken or too late") {
-  IoThread thread("test");
+  IoThread thread(syncstate::detail::ThreadKind::io);
+  thread.start();
   const auto executor = thread.executor();
   std::atomic<bool> is_done = false;
   executor->post([&, executor] {
@@ -179,7 +181,8 @@ TEST_CASE("an I/O thread ends with what it has not run, and leaves its executor 
   const auto token = std::make_shared<int>();
   std::shared_ptr<AsioExecutor> executor;
   {
-    IoThread thread("test");
+    IoThread thread(syncstate::detail::ThreadKind::io);
+    thread.start();
     executor = thread.executor();
     executor->post_at(executor->now() + 1h, [token, executor] {});
     std::promise<bool> ran;
@@ -194,7 +197,8 @@ TEST_CASE("an I/O thread ends with what it has not run, and leaves its executor 
 }
 
 TEST_CASE("an I/O thread may be destroyed on itself") {
-  auto thread = std::make_unique<IoThread>("test");
+  auto thread = std::make_unique<IoThread>(syncstate::detail::ThreadKind::io);
+  thread->start();
   const auto executor = thread->executor();
   std::promise<void> ended;
   auto guard = std::shared_ptr<void>(nullptr, [&](void*) { ended.set_value(); });

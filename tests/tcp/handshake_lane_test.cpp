@@ -130,7 +130,7 @@ struct Moving {
   }
 
   asio::io_context entry;
-  std::unique_ptr<IoThread> next = std::make_unique<IoThread>("next");
+  std::unique_ptr<IoThread> next = std::make_unique<IoThread>(ss::detail::ThreadKind::io);
   std::unique_ptr<RawPeer> peer;
   std::shared_ptr<TlsLink> link;
   std::mutex mutex;

@@ -80,7 +80,9 @@ std::unique_ptr<Server> start_server(ss::tcp::ServerOptions options = server_opt
 }
 
 std::shared_ptr<Remote> connect(const Server& server) {
-  return std::make_shared<Remote>(remote_options(server.endpoint()));
+  auto remote = std::make_shared<Remote>(remote_options(server.endpoint()));
+  remote->start();
+  return remote;
 }
 
 Map small_map(const std::shared_ptr<Remote>& remote) {
@@ -399,7 +401,8 @@ class RawClient final : public ss::LinkOwner {
 };
 
 ss::StateErrc goodbye_after(const Server& server, ss::Bytes bytes) {
-  ss::tcp::IoThread thread("raw client");
+  ss::tcp::IoThread thread(ss::detail::ThreadKind::remote);
+  thread.start();
   auto client = std::make_shared<RawClient>("a password", std::move(bytes));
   auto connector = std::make_shared<ss::tcp::TlsConnector>(
       thread.asio_executor(), std::vector{ss::tcp::parse_endpoint(server.endpoint())},

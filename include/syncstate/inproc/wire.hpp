@@ -59,6 +59,13 @@ class WireEnd final : public Link, public std::enable_shared_from_this<WireEnd> 
                        [guard = CloseAtEnd(shared_from_this())] {});
   }
 
+  void close_without_waiting() override {
+    post([](WireEnd& self) {
+      self.pump();
+      self.close(StateErrc::link_closed, "closed");
+    });
+  }
+
   void abort() override {
     post([](WireEnd& self) { self.close(StateErrc::link_closed, "aborted"); });
   }

@@ -169,7 +169,7 @@ class ServerSession {
     }
   }
 
-  /// Time passed. Call at least once a second.
+  /// Time passed. Call some times within the shortest time of the limits, see `detail::tick_period`.
   template <class Sink>
   void on_tick(TimePoint now, Sink&& sink) {
     if (is_over_) return;

@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -14,11 +15,13 @@
 #include <utility>
 
 #include "syncstate/async/asio.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/unique_function.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/tcp/endpoint.hpp"
 #include "syncstate/tcp/native_socket.hpp"
 #include "syncstate/tcp/resolver.hpp"
+#include "syncstate/threads/home_process.hpp"
 
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
@@ -83,14 +86,23 @@ class Acceptor {
 
   /// Accepts from now on. Once.
   void start(OnAccept on_accept) {
+    home_.settle();
+    core_->home.settle();
     core_->on_accept = std::move(on_accept);
     asio::post(executor_, [core = core_] { core->wait(core); });
     // From here on the operations own it, so that its context may be destroyed before this.
     running_ = std::move(core_);
   }
 
-  /// Accepts nothing more; a call of `on_accept` may still be under way on another thread.
+  /// Accepts nothing more; a call of `on_accept` may still be under way on another thread. In a child that was forked off
+  /// after `start`, only closes the child's copy of the listening socket: the parent goes on accepting.
   void stop() {
+    if (home_.is_elsewhere()) {
+      auto core = running_.lock();
+      running_.reset();
+      if (core && core->acceptor.is_open()) ::close(core->acceptor.native_handle());
+      return syncstate::detail::leave_behind(std::move(core));
+    }
     core_.reset();
     if (const auto core = running_.lock()) {
       running_.reset();
@@ -114,7 +126,8 @@ class Acceptor {
     }
 
     void accept(const std::shared_ptr<Core>& self) {
-      constexpr int at_once = 16;  // then whoever else waits for this thread has a turn
+      if (home.is_elsewhere()) return;  // on a context of the user's: the connections are the parent's
+      constexpr int at_once = 16;       // then what else waits for this thread has a turn
       for (int i = 0; i < at_once && acceptor.is_open(); ++i) {
         SocketAddress address;
         NativeSocket socket(
@@ -160,12 +173,14 @@ class Acceptor {
     asio::ip::tcp::acceptor acceptor;
     asio::steady_timer pause;
     OnAccept on_accept;
+    syncstate::detail::HomeProcess home;
   };
 
   asio::any_io_executor executor_;
   std::shared_ptr<Core> core_;   // before start
   std::weak_ptr<Core> running_;  // after
   std::string endpoint_;
+  syncstate::detail::HomeProcess home_;
 };
 
 }  // namespace syncstate::tcp

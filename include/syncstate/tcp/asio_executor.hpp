@@ -16,10 +16,12 @@
 #include <vector>
 
 #include "syncstate/async/asio.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/unique_function.hpp"
 #include "syncstate/detail/visibility.hpp"
 #include "syncstate/detail/waiters.hpp"
 #include "syncstate/executor.hpp"
+#include "syncstate/threads/home_process.hpp"
 
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
@@ -76,6 +78,13 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     AsioExecutor* outer_;  // a handler may run the context of another one
   };
 
+  /// Notes that the threads that run this executor are in this process.
+  void settle() noexcept { home_.settle(); }
+
+  /// A child that was forked off after `settle`: there the context is a copy that must do nothing, for its sockets, and
+  /// its epoll set, are the parent's.
+  [[nodiscard]] bool is_of_other_process() const override { return home_.is_elsewhere(); }
+
   /// What sockets and timers that belong to this executor are made with. Serial. Not after `stop`.
   [[nodiscard]] asio::any_io_executor asio_executor() const {
     const std::lock_guard lock(mutex_);
@@ -125,6 +134,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   /// Runs nothing more, except a task that is under way; what has not run is destroyed here and now. After it
   /// the context is not touched again.
   void stop() {
+    if (is_of_other_process()) return;
     std::vector<Task> tasks;
     std::vector<Timed> timed;
     std::unique_lock lock(mutex_);
@@ -159,7 +169,12 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     Round(Round&&) = default;
     Round& operator=(Round&&) = delete;
     ~Round() {
-      if (self_) self_->drop_all();
+      if (!self_) return;
+      if (self_->is_of_other_process()) {
+        syncstate::detail::leave_behind(std::move(self_));
+        return;
+      }
+      self_->drop_all();
     }
     void operator()() { std::exchange(self_, nullptr)->run(); }
 
@@ -221,6 +236,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
 
   // On the executor.
   void run() {
+    if (is_of_other_process()) return;
     {
       const std::lock_guard lock(mutex_);
       if (is_stopped_) return;
@@ -307,6 +323,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   bool is_scheduled_ = false;
   std::atomic<int> scheduling_{0};       // threads that wake the context right now
   std::atomic<bool> is_stopped_{false};  // set under the lock
+  syncstate::detail::HomeProcess home_;
   syncstate::detail::Waiters waiters_;
 };
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "syncstate/async/asio.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/tcp/endpoint.hpp"
@@ -23,6 +24,7 @@
 #include "syncstate/tcp/resolver.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_link.hpp"
+#include "syncstate/threads/home_process.hpp"
 
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
@@ -74,6 +76,11 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
     abort();
   }
 
+  void close_without_waiting() override {
+    if (is_open_) return tls_->close_without_waiting();
+    abort();
+  }
+
   void abort() override {
     if (is_closed_) return;
     if (is_open_) return tls_->abort();
@@ -87,10 +94,17 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
         : link(std::move(link_)), owner(std::move(owner_)) {}
     Held(const Held&) = delete;
     Held& operator=(const Held&) = delete;
-    ~Held() { link->release(); }
+    ~Held() {
+      if (home.is_elsewhere()) {
+        syncstate::detail::leave_behind(std::move(link), std::move(owner));
+        return;
+      }  // as in TlsLink
+      link->release();
+    }
 
-    const std::shared_ptr<DialingLink> link;
+    std::shared_ptr<DialingLink> link;
     std::shared_ptr<LinkOwner> owner;
+    const syncstate::detail::HomeProcess home = syncstate::detail::HomeProcess::here();
   };
   using HeldPtr = std::shared_ptr<Held>;
 
@@ -126,6 +140,7 @@ class DialingLink final : public Link, public std::enable_shared_from_this<Diali
 
   // The next address, else the next endpoint, else the end.
   void try_next(const HeldPtr& held) {
+    if (held->home.is_elsewhere()) return;
     end_step();
     while (!is_closed_) {
       if (next_address_ < addresses_.size()) {

@@ -2,18 +2,21 @@
 #ifndef SYNCSTATE_TCP_IO_THREAD_HPP
 #define SYNCSTATE_TCP_IO_THREAD_HPP
 
-#include <pthread.h>
 #include <sys/resource.h>
+#include <sys/types.h>
 
 #include <chrono>
 #include <memory>
-#include <string>
 #include <thread>
 #include <utility>
 
 #include "syncstate/async/asio.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/tcp/asio_executor.hpp"
+#include "syncstate/threads/home_process.hpp"
+#include "syncstate/threads/own_thread.hpp"
 
+#include <asio/execution_context.hpp>
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 
@@ -21,29 +24,24 @@ namespace syncstate::tcp {
 
 /// One thread that does a server's or remote's I/O where no Asio context of the user's does.
 ///
-/// Threads : `executor` from any thread; construction and end from one.
+/// What is posted before `start` runs after it. Until then the process may fork, and start it in the child.
+/// Threads : `executor` from any thread; construction, `start` and end from one.
 /// End     : `stop`, or the destructor, ends the thread after the handler it is in, waits for it, and
 ///           destroys what has not run. On its own thread it can't wait, and returns at once. The executor
 ///           may be kept: it is stopped, and harmless.
+/// Fork    : in a child that was forked off after `start`, `stop` and the destructor return at once, and nothing of the
+///           parent's is touched.
 class IoThread {
  public:
-  /// `name` shows in debuggers; the system keeps 15 characters. Before it sleeps, the thread goes on looking for work for
-  /// as long as `spin` says; so does whoever waits for what it does.
+  /// `kind` is for the thread's name. Before it sleeps, the thread goes on looking for work for as long as `spin` says; so
+  /// does a thread that waits for what it does.
   /// Where threads compete for a CPU, one with a higher `niceness` gives way, see nice(2).
-  explicit IoThread(const std::string& name, std::chrono::microseconds spin = {}, int niceness = 0)
-      : state_(std::make_shared<State>()) {
-    executor_ = AsioExecutor::on_single_thread(state_->context, spin);
-    thread_ = std::thread([state = state_, executor = executor_, spin, niceness]() mutable {
-      // On Linux niceness is a thread's own. If the system does not let us, the thread competes like any other.
-      if (niceness > 0) (void)::setpriority(PRIO_PROCESS, 0, niceness);
-      run(state->context, spin);
-      // Nothing that outlives this thread may touch the context, which goes with the last reference to the
-      // state.
-      executor->stop();
-      executor.reset();
-    });
-    ::pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
-  }
+  explicit IoThread(syncstate::detail::ThreadKind kind, std::chrono::microseconds spin = {}, int niceness = 0)
+      : kind_(kind),
+        spin_(spin),
+        niceness_(niceness),
+        state_(std::make_shared<State>()),
+        executor_(AsioExecutor::on_single_thread(state_->context, spin)) {}
 
   IoThread(const IoThread&) = delete;
   IoThread& operator=(const IoThread&) = delete;
@@ -55,8 +53,40 @@ class IoThread {
   /// What sockets and timers on this thread are made with. Not after `stop`.
   [[nodiscard]] asio::any_io_executor asio_executor() const { return executor_->asio_executor(); }
 
+  [[nodiscard]] bool is_started() const { return thread_.joinable(); }
+
+  /// Starts the thread, unless it was started.
+  /// Errors: `std::system_error` if it can't be had.
+  void start() {
+    if (is_started()) return;
+    // Made in the process that this one was forked off from: the epoll set is shared with that, and a new one is needed.
+    if (made_in_ != syncstate::detail::process_id()) {
+      state_->context.notify_fork(asio::execution_context::fork_child);
+      made_in_ = syncstate::detail::process_id();
+    }
+    thread_ = syncstate::detail::start_thread(
+        kind_, [state = state_, executor = executor_, spin = spin_, niceness = niceness_]() mutable {
+          // On Linux niceness is a thread's own. If the system does not let us, the thread competes like any other.
+          if (niceness > 0) (void)::setpriority(PRIO_PROCESS, 0, niceness);
+          run(state->context, spin);
+          // Nothing that outlives this thread may touch the context, which goes with the last reference to the
+          // state.
+          executor->stop();
+          executor.reset();
+        });
+    executor_->settle();
+  }
+
   void stop() {
-    if (!thread_.joinable()) return;
+    if (state_ == nullptr) return;
+    if (executor_->is_of_other_process()) {
+      return syncstate::detail::leave_behind(std::move(state_), std::move(executor_), std::move(thread_));
+    }
+    if (!is_started()) {
+      executor_->stop();
+      state_.reset();
+      return;
+    }
     state_->context.stop();
     if (thread_.get_id() == std::this_thread::get_id()) {
       thread_.detach();
@@ -91,7 +121,11 @@ class IoThread {
     return false;
   }
 
-  std::shared_ptr<State> state_;
+  const syncstate::detail::ThreadKind kind_;
+  const std::chrono::microseconds spin_;
+  const int niceness_;
+  pid_t made_in_ = syncstate::detail::process_id();
+  std::shared_ptr<State> state_;  // null after `stop`
   std::shared_ptr<AsioExecutor> executor_;
   std::thread thread_;
 };

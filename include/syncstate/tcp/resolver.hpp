@@ -1,4 +1,4 @@
-// Host names to addresses, anew each time, without ever holding up whoever gives up waiting.
+// Host names to addresses, anew each time, without ever holding up a caller that gives up waiting.
 #ifndef SYNCSTATE_TCP_RESOLVER_HPP
 #define SYNCSTATE_TCP_RESOLVER_HPP
 
@@ -13,13 +13,13 @@
 #include <mutex>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "syncstate/async/asio.hpp"
 #include "syncstate/tcp/endpoint.hpp"
 #include "syncstate/tcp/native_socket.hpp"
+#include "syncstate/threads/own_thread.hpp"
 
 #include <asio/posix/stream_descriptor.hpp>
 
@@ -90,7 +90,8 @@ class NameLookup {
     NativeSocket writing(ends[1]);
     done_.assign(reading.get());
     (void)reading.release();
-    std::thread([result = result_, endpoint, end = std::move(writing)] {
+    syncstate::detail::start_thread(syncstate::detail::ThreadKind::resolver, [result = result_, endpoint,
+                                                                              end = std::move(writing)] {
       Resolved resolved = resolve_now(endpoint, AI_ADDRCONFIG);
       const std::lock_guard lock(result->mutex);
       result->resolved = std::move(resolved);

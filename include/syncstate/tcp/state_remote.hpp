@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "syncstate/async/async_call.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/limits.hpp"
@@ -32,6 +33,7 @@
 #include "syncstate/tcp/tls.hpp"
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/trial_handshake.hpp"
+#include "syncstate/threads/own_thread.hpp"
 
 namespace syncstate::tcp {
 
@@ -70,20 +72,26 @@ struct RemoteOptions {
 
 /// One long-lived TLS connection to a server, shared by every map that uses it; it reconnects by itself.
 ///
+/// Without a context it begins to connect with its first use (`freeze` of a map, `attach`, `send_event`, `status`, ...) or
+/// with `start()`: then its thread starts.
+///
 /// Threads : any member from any thread. Without a context it has one thread of its own, which does the I/O,
 ///           applies diffs and runs status callbacks; on a context of the user's a strand of that does.
 /// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too. The context must outlive
 /// it.
 /// End     : the destructor ends the connection and what waits (`stopped`); it does not wait for the network.
+/// Fork    : a process may fork before the first use, as daemon() does, and use the remote in the child. In a child that is
+///           forked off later (with a context: after construction) the destructor lets go and returns at once, `status`
+///           is `failed` with `stopped`, everything else throws `stopped`, and the parent's connection goes on.
 class TcpStateRemote final : public RemoteClient {
  public:
-  /// Starts to connect at once, on a thread of its own.
+  /// Connects on a thread of its own, from the first use on.
   /// Errors: `invalid_option` for an endpoint, certificate or key that can't be used, or that no server would accept, and for
   ///         limits with which no server could do anything.
   explicit TcpStateRemote(RemoteOptions options)
       : TcpStateRemote(own_thread(options.spin), std::move(options)) {}
 
-  /// The same on the user's context, which any number of threads may run.
+  /// The same on the user's context, which any number of threads may run; it begins to connect at once.
   /// Blocking calls need a thread of the context besides their own: where one thread runs it, call none of them in a
   /// handler (only those on the remote's own strand are refused, with `would_deadlock`, unless the option
   /// `context_has_one_thread` says so).
@@ -95,8 +103,14 @@ class TcpStateRemote final : public RemoteClient {
             std::move(options)) {}
 
   ~TcpStateRemote() {
+    if (executor_->is_of_other_process()) {
+      leave_core_behind();
+      syncstate::detail::leave_behind(std::move(executor_), std::move(thread_), std::move(connector_));
+      return;
+    }
     core().stop();
-    if (!thread_) return;  // the user's context does what is left
+    // Where there is no thread, the user's context does what is left; a thread that was not started has nothing to do.
+    if (!thread_ || !thread_->is_started()) return;
     if (executor_->runs_here()) {
       // Inside a callback of our own: the thread ends itself once it has come back from there.
       executor_->post([thread = std::shared_ptr<IoThread>(std::move(thread_))] {});
@@ -111,6 +125,7 @@ class TcpStateRemote final : public RemoteClient {
   /// where `tls` is what the remote was made with. Unless a link is live, the remote connects at once.
   /// Errors: `invalid_option` for a certificate, key or trusted certificates that can't be used; nothing has changed then.
   void reload_tls(ClientTls tls) {
+    expect_here();
     const std::lock_guard lock(tls_mutex_);
     connector_->set_tls(make_usable_context(tls));
     tls_ = std::move(tls);
@@ -120,6 +135,7 @@ class TcpStateRemote final : public RemoteClient {
   /// Reads the files of the certificate, key and trusted certificates in use again.
   /// Errors: as above.
   void reload_tls() {
+    expect_here();
     const std::lock_guard lock(tls_mutex_);
     connector_->set_tls(make_usable_context(tls_));
     core().retry_now();
@@ -139,6 +155,7 @@ class TcpStateRemote final : public RemoteClient {
   /// ```
   template <class E, class Token>
   auto async_send_event(const MapHash& hash, const Event<E>& event, Token&& token) {
+    begin();
     return asio::async_initiate<Token, void(std::error_code, UpdateId)>(
         [this](auto handler, const MapHash& to, SerializedEvent serialized) {
           this->start_async(std::move(handler), to,
@@ -148,7 +165,10 @@ class TcpStateRemote final : public RemoteClient {
   }
 
   /// Where handlers without an executor of their own run: the remote's thread or strand.
-  [[nodiscard]] asio::any_io_executor get_executor() const { return executor_->asio_executor(); }
+  [[nodiscard]] asio::any_io_executor get_executor() const {
+    begin();
+    return executor_->asio_executor();
+  }
 
  private:
   /// What does the remote's work: a thread of its own, or a strand of the user's context.
@@ -158,7 +178,7 @@ class TcpStateRemote final : public RemoteClient {
   };
 
   static Runner own_thread(std::chrono::microseconds spin) {
-    auto thread = std::make_unique<IoThread>("syncstate remote", spin);
+    auto thread = std::make_unique<IoThread>(syncstate::detail::ThreadKind::remote, spin);
     auto executor = thread->executor();
     return Runner{std::move(executor), std::move(thread)};
   }
@@ -172,7 +192,13 @@ class TcpStateRemote final : public RemoteClient {
         thread_(std::move(runner.thread)),
         connector_(std::move(connector)),
         tls_(std::move(options.tls)) {
-    core().start();
+    if (thread_) return;
+    executor_->settle();
+    start();
+  }
+
+  void start_thread() const override {
+    if (thread_) thread_->start();
   }
 
   static std::shared_ptr<TlsConnector> make_connector(const std::shared_ptr<AsioExecutor>& executor,
@@ -276,7 +302,7 @@ class TcpStateRemote final : public RemoteClient {
 
   std::shared_ptr<AsioExecutor> executor_;
   std::unique_ptr<IoThread> thread_;
-  const std::shared_ptr<TlsConnector> connector_;
+  std::shared_ptr<TlsConnector> connector_;
   std::mutex tls_mutex_;  // of `tls_`
   ClientTls tls_;
 };

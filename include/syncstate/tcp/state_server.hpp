@@ -7,6 +7,7 @@
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "syncstate/authorizer.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/hook.hpp"
 #include "syncstate/limits.hpp"
@@ -34,7 +36,9 @@
 #include "syncstate/tcp/tls_link.hpp"
 #include "syncstate/tcp/trial_handshake.hpp"
 #include "syncstate/tcp/turn_queue.hpp"
+#include "syncstate/threads/home_process.hpp"
 #include "syncstate/threads/hook_pool.hpp"
+#include "syncstate/threads/own_thread.hpp"
 
 namespace syncstate::tcp {
 
@@ -94,6 +98,9 @@ struct ServerOptions {
 ///           or both on the user's context; hooks on `hook_threads` threads, always its own.
 /// End     : `stop` or the destructor: sessions end, `endpoint` is free again, hooks that run are waited for,
 ///           but not the network. Maps and handles answer `stopped` from then on.
+/// Fork    : the threads start in `start`; a process may fork before, as daemon() does, and start the server in the child.
+///           In a child that is forked off after `start`, the destructor and `stop` let go and return at once, everything
+///           else throws `stopped`, and the parent's links go on.
 template <class K, class V, class E>
 class TcpStateServer {
  public:
@@ -128,16 +135,20 @@ class TcpStateServer {
 
   /// Hosts a map of this process, before or after `start`.
   /// Errors: `unfrozen`, `already_hosted`, `init_failed`, `too_large`, `busy`, `stopped`.
-  MasterHandle<K, V> host(Map map) { return core_->host(std::move(map)); }
+  MasterHandle<K, V> host(Map map) {
+    expect_here();
+    return core_->host(std::move(map));
+  }
 
   /// Listens from now on; returns at once.
   ///
   /// A handshake is tried in memory first: a certificate that no client of ours could use (its key, its extended key
   /// usage, its times by this machine's clock) is refused here, and not found out by clients that can't connect.
   /// Errors: `invalid_option` for a certificate, key, endpoint or password that can't be used, with the
-  ///         reason; the system's own (`std::errc::address_in_use`, ...) where it does not let us listen;
-  ///         `already_started`; `stopped`.
+  ///         reason; the system's own (`std::errc::address_in_use`, ...) where it does not let us listen, or gives no
+  ///         threads, and then the server is stopped; `already_started`; `stopped`.
   void start() {
+    expect_here();
     const std::lock_guard lock(mutex_);
     reload_tls();
     if (!acceptor_) open_listener();
@@ -146,6 +157,16 @@ class TcpStateServer {
       endpoint_ = acceptor_->endpoint();
     }
     core_->start();
+    home_.settle();
+    try {
+      hook_pool_->start();
+      for (auto& thread : threads_) thread->start();
+    } catch (...) {  // out of threads
+      end();
+      throw;
+    }
+    for (auto& gate : desk_->gates) gate.executor->settle();
+    for (auto& ear : desk_->ears) ear.executor->settle();
     acceptor_->start([desk = desk_](NativeSocket socket, std::string address) {
       take(desk, std::move(socket), std::move(address));
     });
@@ -157,6 +178,7 @@ class TcpStateServer {
   ///         certificates and would not have to any more, for that takes a new server; `stopped` after `stop`; nothing has
   ///         changed then.
   void reload_tls(ServerTls tls) {
+    expect_here();
     core_->expect_not_stopped("reload_tls");
     const std::lock_guard lock(tls_mutex_);
     if (options_.tls.requires_client_certificates() && !tls.requires_client_certificates()) {
@@ -172,6 +194,7 @@ class TcpStateServer {
   /// Reads the files of the certificate, key and authorities in use again.
   /// Errors: as above.
   void reload_tls() {
+    expect_here();
     core_->expect_not_stopped("reload_tls");
     const std::lock_guard lock(tls_mutex_);
     desk_->set_context(make_usable_context(options_.tls));
@@ -186,6 +209,7 @@ class TcpStateServer {
   ///             `stop`; nothing has changed then.
   /// Complexity: each proof is tried with each password of both lists, one HMAC-SHA-256 each.
   void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
+    expect_here();
     core_->set_passwords(std::move(current), std::move(retired));
   }
 
@@ -197,44 +221,47 @@ class TcpStateServer {
   /// ```
   template <std::predicate<const Peer&> F>
   std::size_t disconnect(F is_meant) {
+    expect_here();
     return core_->disconnect(std::move(is_meant));
   }
 
   /// Asks the authorizer again about all that is open; call it when its answers change. See `ServerCore::recheck`.
-  void recheck() { core_->recheck(); }
+  void recheck() {
+    expect_here();
+    core_->recheck();
+  }
 
   /// Ends everything; may be called again. In a hook it only begins to: nothing more is accepted or run, and
   /// the threads end with the next call, or the destructor.
   void stop() {
+    if (home_.is_elsewhere()) return let_go();
     if (hook_pool_->runs_here()) {
       core_->stop();
       return;
     }
     const std::lock_guard lock(mutex_);
-    if (acceptor_) acceptor_->stop();
-    core_->stop();
-    hook_pool_->join();
-    if (threads_.empty()) return;
-    // The gates first: a link that is about to move on does so now.
-    for (auto& gate : desk_->gates) flush(*gate.executor);
-    for (auto& ear : desk_->ears) flush(*ear.executor);
-    for (auto& thread : threads_) thread->stop();
-    threads_.clear();
+    end();
   }
 
   /// Where it listens, with the port the system chose: `"127.0.0.1:43121"`. After `start`.
   [[nodiscard]] std::string endpoint() const {
+    expect_here();
     const std::lock_guard lock(endpoint_mutex_);
     return endpoint_;
   }
 
   /// How many clients are connected, those included that have not proved themselves yet.
-  [[nodiscard]] std::size_t link_count() const { return core_->link_count(); }
+  [[nodiscard]] std::size_t link_count() const {
+    expect_here();
+    return core_->link_count();
+  }
 
   /// The core, to which other transports may add lanes of their own.
   [[nodiscard]] const std::shared_ptr<ServerCore<K, V, E>>& core() const { return core_; }
 
  private:
+  using ThreadKind = syncstate::detail::ThreadKind;
+
   /// One I/O executor, and the core's lane for its links.
   struct Ear {
     std::shared_ptr<AsioExecutor> executor;
@@ -289,7 +316,7 @@ class TcpStateServer {
       if (context != nullptr) {
         executor = AsioExecutor::on_strand(context->get_executor());
       } else {
-        threads_.push_back(std::make_unique<IoThread>("syncstate io " + std::to_string(i), options_.spin));
+        threads_.push_back(std::make_unique<IoThread>(ThreadKind::io, options_.spin));
         executor = threads_.back()->executor();
       }
       desk_->ears.push_back(Ear{executor, core_->add_lane(executor)});
@@ -301,14 +328,40 @@ class TcpStateServer {
         executor = AsioExecutor::on_strand(context->get_executor());
       } else {
         constexpr int niceness = 10;
-        threads_.push_back(std::make_unique<IoThread>("syncstate hs " + std::to_string(i),
-                                                      std::chrono::microseconds(0), niceness));
+        threads_.push_back(
+            std::make_unique<IoThread>(ThreadKind::handshake, std::chrono::microseconds(0), niceness));
         executor = threads_.back()->executor();
       }
       desk_->gates.push_back(
           Gate{executor, core_->add_entry_lane(executor), TurnQueue::make(executor->asio_executor())});
     }
     desk_->core = core_;
+  }
+
+  /// Errors: `stopped` in a child that was forked off after `start`.
+  void expect_here() const { home_.expect_here("this server"); }
+
+  /// Ends everything. With the mutex held.
+  void end() {
+    if (acceptor_) acceptor_->stop();
+    core_->stop();
+    hook_pool_->join();
+    const bool are_running = !threads_.empty() && std::all_of(threads_.begin(), threads_.end(),
+                                                              [](const auto& t) { return t->is_started(); });
+    if (are_running) {
+      // The gates first: a link that is about to move on does so now.
+      for (auto& gate : desk_->gates) flush(*gate.executor);
+      for (auto& ear : desk_->ears) flush(*ear.executor);
+    }
+    for (auto& thread : threads_) thread->stop();
+    threads_.clear();
+  }
+
+  /// In a child that was forked off after `start`. Takes no lock: a thread of the parent may have held it.
+  void let_go() {
+    acceptor_.reset();  // closes this process's copy of the socket
+    syncstate::detail::leave_behind(std::move(hook_pool_), std::move(core_), std::move(threads_),
+                                    std::move(desk_));
   }
 
   ServerCoreOptions core_options() {
@@ -392,6 +445,7 @@ class TcpStateServer {
   std::vector<std::unique_ptr<IoThread>> threads_;
   std::shared_ptr<Desk> desk_ = std::make_shared<Desk>();
   std::optional<Acceptor> acceptor_;
+  syncstate::detail::HomeProcess home_;  // noted by `start`
 };
 
 }  // namespace syncstate::tcp

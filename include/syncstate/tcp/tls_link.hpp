@@ -23,6 +23,7 @@
 
 #include "syncstate/async/asio.hpp"
 #include "syncstate/bytes.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/unique_function.hpp"
 #include "syncstate/detail/visibility.hpp"
 #include "syncstate/error.hpp"
@@ -35,6 +36,7 @@
 #include "syncstate/tcp/tls_context.hpp"
 #include "syncstate/tcp/tls_error.hpp"
 #include "syncstate/tcp/turn_queue.hpp"
+#include "syncstate/threads/home_process.hpp"
 
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
@@ -129,6 +131,16 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     post_turn(held);
   }
 
+  void close_without_waiting() override {
+    if (state_ != State::open || is_in_turn_) return abort();
+    const auto held = held_.lock();
+    if (!held) return;
+    state_ = State::flushing;
+    has_more_ = true;
+    write(held);
+    close(held, StateErrc::link_closed, "closed by this side");
+  }
+
   void abort() override {
     if (const auto held = held_.lock()) close(held, StateErrc::link_closed, "closed by this side");
   }
@@ -171,6 +183,11 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     Held(const Held&) = delete;
     Held& operator=(const Held&) = delete;
     ~Held() {
+      // Where a context of the user's ends in a child that was forked off, the connection is the parent's.
+      if (home.is_elsewhere()) {
+        syncstate::detail::leave_behind(std::move(link), std::move(owner));
+        return;
+      }
       if (link) link->release();
     }
 
@@ -178,6 +195,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     // touch it. Written and read on that executor only.
     std::shared_ptr<TlsLink> link;
     std::shared_ptr<LinkOwner> owner;
+    const syncstate::detail::HomeProcess home = syncstate::detail::HomeProcess::here();
   };
   using HeldPtr = std::shared_ptr<Held>;
 
@@ -290,7 +308,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
 
   // The socket has news.
   void on_ready(const HeldPtr& held) {
-    if (state_ == State::closed || !has_hello(held)) return;
+    if (held->home.is_elsewhere() || state_ == State::closed || !has_hello(held)) return;
     if (state_ == State::handshaking && options_.turns) return wait_for_turn(held);
     take_ready_turn(held);
   }
@@ -637,6 +655,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     timer_.reset();
     ssl_.reset();
     context_.reset();
+    // A child that was forked off may have a copy of the socket; the peer is to learn of the end all the same.
+    if (socket_) ::shutdown(socket_->native_handle(), SHUT_RDWR);
     socket_.reset();
     unsealed_ = Bytes();
   }

@@ -2,6 +2,8 @@
 #ifndef SYNCSTATE_THREADS_HOOK_POOL_HPP
 #define SYNCSTATE_THREADS_HOOK_POOL_HPP
 
+#include <pthread.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -14,9 +16,12 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/waiters.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/executor_pool.hpp"
+#include "syncstate/threads/home_process.hpp"
+#include "syncstate/threads/own_thread.hpp"
 
 namespace syncstate {
 
@@ -59,10 +64,14 @@ struct HookRunner {
 /// lead through several. Held for a few instructions; taken after a pool's mutex, never before.
 inline std::mutex& hook_wait_graph_mutex() {
   static std::mutex mutex;
+  // A child that is forked off may have pools of its own, and must not find it locked by a thread of its parent.
+  static const int is_forkable =
+      ::pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+  (void)is_forkable;
   return mutex;
 }
 
-/// Someone asleep in `run_blocking`.
+/// A thread asleep in `run_blocking`.
 struct HookWait {
   HookRunner* runner = nullptr;
   enum { pending, done, dropped } state = pending;
@@ -72,7 +81,7 @@ struct HookWait {
 struct HookLane {
   struct Entry {
     Executor::Task task;
-    HookWait* wait = nullptr;  // whoever sleeps until this entry has run, or null
+    HookWait* wait = nullptr;  // of the thread that sleeps until this entry has run, or null
   };
   std::deque<Entry> entries;
   std::condition_variable changed;  // the lane became free, or somebody's entry has run
@@ -84,8 +93,10 @@ struct HookLane {
 };
 
 /// The queues and threads behind a `HookPool`, kept alive by its threads and executors.
-class HookPoolState {
+class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
  public:
+  explicit HookPoolState(std::size_t threads) : wanted_threads_(threads) {}
+
   using Task = Executor::Task;
   using LanePtr = std::shared_ptr<HookLane>;
   struct Timer {
@@ -97,6 +108,7 @@ class HookPoolState {
     {
       const std::lock_guard lock(mutex_);
       if (is_stopped_ || lane->is_closed) return;  // the caller's `task` dies after the lock is gone
+      start_threads();
       lane->entries.push_back({std::move(task), nullptr});
       if (!make_ready(lane)) return;
     }
@@ -106,6 +118,7 @@ class HookPoolState {
   void dispatch(const LanePtr& lane, Task task) {
     std::unique_lock lock(mutex_);
     if (is_stopped_ || lane->is_closed) return;
+    start_threads();
     const bool is_idle = !lane->is_active && lane->entries.empty();
     lane->entries.push_back({std::move(task), nullptr});
     const bool needs_thread = is_idle ? run_front(lane, lock) : make_ready(lane);
@@ -116,12 +129,14 @@ class HookPoolState {
   void post_at(const LanePtr& lane, TimePoint when, Task task) {
     const std::lock_guard lock(mutex_);
     if (is_stopped_ || lane->is_closed) return;
+    start_threads();
     const auto timer = timers_.emplace(std::pair(when, next_sequence_++), Timer{lane, std::move(task)}).first;
-    // All threads: each that sleeps must know the new earliest time, whoever gets work first.
+    // All threads: each that sleeps must know the new earliest time, whichever gets work first.
     if (timer == timers_.begin()) work_.notify_all();
   }
 
   void run_blocking(const LanePtr& lane, Task task) {
+    expect_here();
     HookRunner& self = HookRunner::of_this_thread();
     if (self.runs(lane.get())) throw StateError(StateErrc::would_deadlock);
     HookWait wait;
@@ -149,6 +164,7 @@ class HookPoolState {
   }
 
   void close(const LanePtr& lane) {
+    if (is_elsewhere()) return;
     std::deque<HookLane::Entry> dropped;  // these two die after the lock is gone
     std::vector<Timer> dropped_timers;
     const std::lock_guard lock(mutex_);
@@ -184,6 +200,7 @@ class HookPoolState {
   }
 
   void stop() {
+    if (is_elsewhere()) return;
     std::deque<HookLane::Entry> dropped;
     decltype(timers_) dropped_timers;
     std::unique_lock lock(mutex_);
@@ -202,7 +219,37 @@ class HookPoolState {
     idle_.wait(lock, [this] { return active_ == 0; });
   }
 
+  /// Starts the threads that are not there yet.
+  /// Errors: `std::system_error` if one can't be had; those that were started stay until `join`.
+  void start() {
+    expect_here();
+    const std::lock_guard lock(mutex_);
+    if (!is_stopped_) start_threads();
+  }
+
+  /// Waits for the end of the threads, or on one of them lets them end by themselves. After `stop`.
+  void join() {
+    bool is_inside = HookRunner::of_this_thread().runs_any_of(this);
+    std::vector<std::thread> threads;
+    {
+      const std::lock_guard lock(mutex_);
+      threads.swap(threads_);
+    }
+    for (const auto& thread : threads) is_inside = is_inside || thread.get_id() == std::this_thread::get_id();
+    for (auto& thread : threads) {
+      if (is_inside) {
+        thread.detach();  // the thread holds this, and ends after the task that it is in
+      } else {
+        thread.join();
+      }
+    }
+  }
+
+  [[nodiscard]] bool is_elsewhere() const { return home_.is_elsewhere(); }
+  void expect_here() const { home_.expect_here("this pool of hook threads"); }
+
   LanePtr make_lane() {
+    expect_here();
     auto lane = std::make_shared<HookLane>();
     const std::lock_guard lock(mutex_);
     lane->is_closed = is_stopped_;
@@ -217,6 +264,14 @@ class HookPoolState {
   Waiters& waiters() { return waiters_; }
 
  private:
+  /// With the mutex held.
+  void start_threads() {
+    while (threads_.size() < wanted_threads_) {
+      threads_.push_back(start_thread(ThreadKind::hook, [state = shared_from_this()] { state->work(); }));
+      home_.settle();
+    }
+  }
+
   /// Returns whether a thread must look for it.
   bool make_ready(const LanePtr& lane) {
     if (lane->is_active || lane->is_in_ready) return false;
@@ -302,37 +357,39 @@ class HookPoolState {
   std::vector<std::weak_ptr<HookLane>> lanes_;
   std::size_t active_ = 0;
   bool is_stopped_ = false;
+  const std::size_t wanted_threads_;
+  std::vector<std::thread> threads_;
+  HomeProcess home_;
   Waiters waiters_;
 };
 
 }  // namespace detail
 
-/// Threads for hooks: serial executors take turns on them, task by task.
+/// Threads for hooks: serial executors take turns on them, task by task. They start with `start()`, or with the first task
+/// that needs one.
 ///
-/// A task of one executor may wait for another by `run_blocking`, even when every thread is taken: whoever
+/// A task of one executor may wait for another by `run_blocking`, even when every thread is taken: the thread that
 /// waits runs what it waits for itself.
 ///
 /// Threads : every member from any thread.
 /// End     : `join()`, or the destructor; on a thread of the pool neither waits.
+/// Fork    : in a child that was forked off after the threads were started no task runs; `join()` and the destructor
+///           return at once, `start()`, `make_serial()` and `run_blocking` throw `stopped`.
 class HookPool final : public ExecutorPool {
  public:
   /// Errors: `invalid_option` for no threads.
-  explicit HookPool(std::size_t threads) : state_(std::make_shared<detail::HookPoolState>()) {
+  explicit HookPool(std::size_t threads) {
     if (threads == 0)
       throw StateError(StateErrc::invalid_option,
                        "`threads` of a HookPool (`hook_threads` of a server) must be at least 1");
-    threads_.reserve(threads);
-    try {
-      for (std::size_t i = 0; i < threads; ++i) {
-        threads_.emplace_back([state = state_] { state->work(); });
-      }
-    } catch (...) {  // out of threads: those already made must not outlive this
-      join();
-      throw;
-    }
+    state_ = std::make_shared<detail::HookPoolState>(threads);
   }
 
   ~HookPool() override { join(); }
+
+  /// Starts the threads. May be called again.
+  /// Errors: `std::system_error` if one can't be had; `stopped` in a child that was forked off after they were started.
+  void start() { state_->start(); }
 
   /// True inside a task of this pool.
   [[nodiscard]] bool runs_here() const {
@@ -341,18 +398,10 @@ class HookPool final : public ExecutorPool {
 
   /// Stops, and ends the threads. For the owner of the pool; tasks may keep the pool itself alive for longer.
   void join() {
+    if (state_ == nullptr) return;
+    if (state_->is_elsewhere()) return detail::leave_behind(std::shared_ptr(state_));
     state_->stop();
-    bool is_inside = runs_here();
-    for (const auto& thread : threads_)
-      is_inside = is_inside || thread.get_id() == std::this_thread::get_id();
-    for (auto& thread : threads_) {
-      if (is_inside) {
-        thread.detach();  // the thread holds the state, and ends after the task that it is in
-      } else {
-        thread.join();
-      }
-    }
-    threads_.clear();
+    state_->join();
   }
 
   [[nodiscard]] std::shared_ptr<SerialExecutor> make_serial() override {
@@ -366,7 +415,13 @@ class HookPool final : public ExecutorPool {
    public:
     explicit Serial(std::shared_ptr<detail::HookPoolState> state)
         : state_(std::move(state)), lane_(state_->make_lane()) {}
-    ~Serial() override { state_->close(lane_); }
+    ~Serial() override {
+      if (state_->is_elsewhere()) {
+        detail::leave_behind(std::move(state_), std::move(lane_));
+        return;
+      }
+      state_->close(lane_);
+    }
 
     [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
     void post(Task task) override { state_->post(lane_, std::move(task)); }
@@ -374,6 +429,7 @@ class HookPool final : public ExecutorPool {
     [[nodiscard]] bool runs_here() const override {
       return detail::HookRunner::of_this_thread().runs(lane_.get());
     }
+    [[nodiscard]] bool is_of_other_process() const override { return state_->is_elsewhere(); }
     bool wait_until(TimePoint limit, detail::UniqueFunction<bool()> is_done) override {
       return state_->waiters().wait_until(limit, is_done);
     }
@@ -395,7 +451,6 @@ class HookPool final : public ExecutorPool {
   };
 
   std::shared_ptr<detail::HookPoolState> state_;
-  std::vector<std::thread> threads_;
 };
 
 }  // namespace syncstate

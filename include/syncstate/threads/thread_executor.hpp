@@ -12,22 +12,31 @@
 #include <thread>
 #include <utility>
 
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/waiters.hpp"
 #include "syncstate/executor.hpp"
+#include "syncstate/threads/home_process.hpp"
+#include "syncstate/threads/own_thread.hpp"
 
 namespace syncstate {
 
-/// Runs its tasks on one thread of its own, on the steady clock.
+/// Runs its tasks on one thread of its own, on the steady clock. The thread starts with the first task.
 ///
 /// Threads : every member from any thread.
 /// End     : the destructor destroys the tasks that have not run and waits for the running one; on its own
 ///           thread it can't, and returns at once.
+/// Fork    : in a child that was forked off after the first task, no task runs, and the destructor returns at once.
 class ThreadExecutor final : public Executor {
  public:
-  ThreadExecutor() : state_(std::make_shared<State>()), thread_([state = state_] { run(*state); }) {}
+  ThreadExecutor() : state_(std::make_shared<State>()) {}
 
   ~ThreadExecutor() override {
+    if (home_.is_elsewhere()) {
+      detail::leave_behind(std::move(state_), std::move(thread_));
+      return;
+    }
     state_->stop();
+    if (!thread_.joinable()) return;
     if (runs_here()) {
       thread_.detach();  // the thread holds the state, and ends after the task that it is in
     } else {
@@ -35,24 +44,30 @@ class ThreadExecutor final : public Executor {
     }
   }
 
-  /// The clock of every thread executor, for who has none yet.
+  /// The clock of every thread executor, for code that has none yet.
   [[nodiscard]] static TimePoint steady_now() { return std::chrono::steady_clock::now(); }
 
   [[nodiscard]] TimePoint now() const override { return steady_now(); }
 
+  /// Errors: `std::system_error` if the thread for it can't be had.
   void post(Task task) override {
     const std::lock_guard lock(state_->mutex);
+    start_thread();
     state_->ready.push_back(std::move(task));
     state_->changed.notify_one();
   }
 
+  /// Errors: as `post`.
   void post_at(TimePoint when, Task task) override {
     const std::lock_guard lock(state_->mutex);
+    start_thread();
     state_->timers.emplace(std::pair(when, state_->next_sequence++), std::move(task));
     state_->changed.notify_one();
   }
 
-  [[nodiscard]] bool runs_here() const override { return thread_.get_id() == std::this_thread::get_id(); }
+  [[nodiscard]] bool runs_here() const override { return running() == state_.get(); }
+
+  [[nodiscard]] bool is_of_other_process() const override { return home_.is_elsewhere(); }
 
   bool wait_until(TimePoint limit, detail::UniqueFunction<bool()> is_done) override {
     return state_->waiters.wait_until(limit, is_done);
@@ -88,7 +103,21 @@ class ThreadExecutor final : public Executor {
     }
   };
 
+  /// The state whose thread this is, or null.
+  static const State*& running() {
+    thread_local const State* state = nullptr;
+    return state;
+  }
+
+  /// With the mutex held.
+  void start_thread() {
+    if (thread_.joinable()) return;
+    thread_ = detail::start_thread(detail::ThreadKind::executor, [state = state_] { run(*state); });
+    home_.settle();
+  }
+
   static void run(State& state) {
+    running() = &state;
     std::unique_lock lock(state.mutex);
     while (!state.is_stopped) {
       if (!state.timers.empty()) state.take_due_timers(std::chrono::steady_clock::now());
@@ -109,7 +138,8 @@ class ThreadExecutor final : public Executor {
   }
 
   std::shared_ptr<State> state_;
-  std::thread thread_;
+  std::thread thread_;  // guarded by the state's mutex until the end
+  detail::HomeProcess home_;
 };
 
 }  // namespace syncstate

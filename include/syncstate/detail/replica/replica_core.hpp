@@ -3,6 +3,7 @@
 #define SYNCSTATE_DETAIL_REPLICA_REPLICA_CORE_HPP
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <chrono>
 #include <condition_variable>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/detail/model/dense_array.hpp"
 #include "syncstate/detail/model/diff_verdict.hpp"
@@ -36,6 +38,7 @@
 #include "syncstate/replica_options.hpp"
 #include "syncstate/state_map.hpp"
 #include "syncstate/status.hpp"
+#include "syncstate/threads/home_process.hpp"
 #include "syncstate/threads/thread_executor.hpp"
 #include "syncstate/types.hpp"
 #include "syncstate/view.hpp"
@@ -142,12 +145,36 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     return ThreadExecutor::steady_now();
   }
 
+  /// Returns whether this process was forked off from the one with the threads that bring diffs or run callbacks. Takes no
+  /// lock.
+  [[nodiscard]] bool is_of_other_process() const {
+    if (!home_.is_elsewhere()) return false;
+    const auto remote_executor = remote_executor_.lock();
+    const ThreadExecutor* const own = own_executor_seen_.load(std::memory_order_acquire);
+    return (given_executor_ != nullptr && given_executor_->is_of_other_process()) ||
+           (remote_executor != nullptr && remote_executor->is_of_other_process()) ||
+           (own != nullptr && own->is_of_other_process());
+  }
+
+  /// Errors: `stopped` if `is_of_other_process()`.
+  void expect_here() const {
+    if (is_of_other_process()) throw StateError(StateErrc::stopped, forked_text("this replica"));
+  }
+
   [[nodiscard]] LinkStatus status() const {
+    if (is_of_other_process()) {
+      LinkStatus status;
+      status.state = LinkState::failed;
+      status.reason = make_error_code(StateErrc::stopped);
+      status.detail = forked_text("this replica");
+      return status;
+    }
     const std::lock_guard lock(mutex_);
     return status_;
   }
 
   [[nodiscard]] Duration age() const {
+    if (is_of_other_process()) return Duration::max();
     const std::lock_guard lock(mutex_);
     if (!shown_head_at_) return (Duration::max)();
     return (std::max)(now() - *shown_head_at_, Duration::zero());
@@ -174,11 +201,13 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   }
 
   bool remove_wait(UpdateId id, const std::shared_ptr<WaitFunction>& function) {
+    if (is_of_other_process()) return false;
     const std::lock_guard lock(mutex_);
     return pending_.remove(id, function);
   }
 
   bool wait_for(UpdateId id, Duration limit) {
+    expect_here();
     const auto self = this->shared_from_this();
     struct Outcome {
       std::mutex mutex;
@@ -506,7 +535,10 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   Executor& locked_executor() {
     if (given_executor_ != nullptr) return *given_executor_;
-    if (own_executor_ == nullptr) own_executor_ = std::make_unique<ThreadExecutor>();
+    if (own_executor_ == nullptr) {
+      own_executor_ = std::make_unique<ThreadExecutor>();
+      own_executor_seen_.store(own_executor_.get(), std::memory_order_release);
+    }
     return *own_executor_;
   }
 
@@ -650,6 +682,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   Call* calls_ = nullptr;
   bool is_closed_ = false;
   std::shared_ptr<void> kept_;
+  const HomeProcess home_ = HomeProcess::here();
+  std::atomic<const ThreadExecutor*> own_executor_seen_{nullptr};  // the next, without the lock
   std::unique_ptr<ThreadExecutor> own_executor_;  // last, so first to end: its tasks hold us weakly
 };
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/running_hooks.hpp"
 #include "syncstate/detail/server/answer_room.hpp"
@@ -26,6 +27,7 @@
 #include "syncstate/detail/server/server_host.hpp"
 #include "syncstate/detail/server/server_link.hpp"
 #include "syncstate/detail/unique_function.hpp"
+#include "syncstate/error.hpp"
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/executor_pool.hpp"
@@ -169,7 +171,10 @@ class HostedSlot final : public HostedBase,
     return id;
   }
   [[nodiscard]] const MapHash& hash() const override { return map_->hash(); }
-  [[nodiscard]] Position head() const override { return map_->head(); }
+  [[nodiscard]] Position head() const override {
+    if (serial_->is_of_other_process()) throw StateError(StateErrc::stopped, forked_text("this server"));
+    return map_->head();
+  }
 
  private:
   enum class State { initialising, live, dead };

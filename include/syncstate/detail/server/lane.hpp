@@ -36,10 +36,10 @@ struct EventAnswer {
 /// Threads : `map_changed`, `answer` and `post` from any thread; the rest on the lane's executor.
 class Lane : public std::enable_shared_from_this<Lane> {
  public:
-  /// `share`: of the executor's time, that goes at least into bringing commits to followers while there are more and
+  /// `tick`: how often its links look at the time, see `tick_period`. `share`: of the executor's time, that goes at least into bringing commits to followers while there are more and
   /// more; see `tcp::ServerOptions::fan_out_share`.
-  explicit Lane(std::shared_ptr<Executor> executor, double share = 1)
-      : executor_(std::move(executor)), pace_(share) {}
+  Lane(std::shared_ptr<Executor> executor, Duration tick, double share = 1)
+      : executor_(std::move(executor)), tick_(tick), pace_(share) {}
 
   [[nodiscard]] Executor& executor() { return *executor_; }
 
@@ -145,7 +145,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
 
   void schedule_tick() {
     is_ticking_ = true;
-    executor_->post_at(executor_->now() + std::chrono::milliseconds(500), [weak = weak_from_this()] {
+    executor_->post_at(executor_->now() + tick_, [weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->run_tick();
     });
   }
@@ -153,6 +153,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
   void run_tick();
 
   std::shared_ptr<Executor> executor_;
+  const Duration tick_;
   std::mutex mutex_;
   bool is_round_due_ = false;
   bool is_resting_ = false;

@@ -343,7 +343,9 @@ class ServerLink final : public LinkOwner,
   }
   void perform(const protocol::CloseSession& action) {
     report(host_->on_error(), action.cause);
-    if (link_) link_->close_gracefully();
+    if (!link_) return;
+    // A peer that is silent would not see to its end of the link either: everybody else hears of the end in time.
+    action.reason == StateErrc::peer_silent ? link_->close_without_waiting() : link_->close_gracefully();
   }
 
   /// Takes no more than the proof here: what came behind it belongs to the next lane.

@@ -1,0 +1,66 @@
+// The process in which the threads of an object exist.
+#ifndef SYNCSTATE_THREADS_HOME_PROCESS_HPP
+#define SYNCSTATE_THREADS_HOME_PROCESS_HPP
+
+#include <pthread.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "syncstate/detail/leave_behind.hpp"
+#include "syncstate/error.hpp"
+
+namespace syncstate::detail {
+
+/// The id of this process without a system call: it is read again in every child that `fork` makes.
+///
+/// Threads: any.
+inline pid_t process_id() noexcept {
+  static std::atomic<pid_t> known{0};
+  static const bool is_noted = [] {
+    known = ::getpid();
+    return ::pthread_atfork(nullptr, nullptr, [] { known = ::getpid(); }) == 0;
+  }();
+  return is_noted ? known.load(std::memory_order_relaxed) : ::getpid();
+}
+
+/// The process in which the threads of an object were started.
+///
+/// A child that is forked off has a copy of the object, but none of its threads. Its locks may be held by threads that do
+/// not exist there, and what it knows of sockets belongs to the parent. So such a copy does nothing any more: its
+/// destructor leaves everything behind (`leave_behind`), and its blocking calls throw.
+///
+/// Threads: any. It takes no lock, so that a child may ask at any time.
+class HomeProcess {
+ public:
+  HomeProcess() = default;
+  /// Returns one that has noted this process.
+  static HomeProcess here() noexcept { return HomeProcess(process_id()); }
+
+  /// Notes this process. Where one was noted before, that stays.
+  void settle() noexcept {
+    pid_t none = 0;
+    id_.compare_exchange_strong(none, process_id(), std::memory_order_relaxed);
+  }
+
+  /// Returns whether another process was noted: this one was forked off from it. False as long as none was.
+  [[nodiscard]] bool is_elsewhere() const noexcept {
+    const pid_t id = id_.load(std::memory_order_relaxed);
+    return id != 0 && id != process_id();
+  }
+
+  /// Errors: `stopped` if `is_elsewhere()`; `what` names the object, as in "this server".
+  void expect_here(const char* what) const {
+    if (is_elsewhere()) throw StateError(StateErrc::stopped, forked_text(what));
+  }
+
+ private:
+  explicit HomeProcess(pid_t id) noexcept : id_(id) {}
+
+  std::atomic<pid_t> id_{0};
+};
+
+}  // namespace syncstate::detail
+
+#endif

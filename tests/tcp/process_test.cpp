@@ -1,0 +1,561 @@
+// What the library does to its process: its threads, their names and signals, and what becomes of it all after fork().
+#include <dirent.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/forked.hpp"
+#include "support/inproc_world.hpp"
+#include "syncstate/tcp.hpp"
+#include "syncstate/tcp/acceptor.hpp"
+#include "syncstate/tcp/test_data.hpp"
+#include "syncstate/threads/own_thread.hpp"
+
+#include <asio/io_context.hpp>
+
+namespace process_test {
+
+namespace ss = syncstate;
+using namespace std::chrono_literals;
+using support::ForkedReport;
+using support::run_forked;
+
+namespace {
+
+using Map = ss::StateMap<std::string, std::string>;
+struct Set {
+  std::string key;
+  std::string value;
+};
+using Event = ss::Event<Set>;
+using Server = ss::tcp::TcpStateServer<std::string, std::string, Set>;
+using Remote = ss::tcp::TcpStateRemote;
+using Replica = ss::Replica<std::string, std::string>;
+
+constexpr auto patience = 30s;  // a limit, not a pause
+
+std::unique_ptr<Server> make_server(int listener = -1) {
+  ss::tcp::ServerOptions options{.endpoint = "127.0.0.1:0",
+                                 .listener = listener,
+                                 .tls = ss::tcp::ServerTls::from_pem(ss::tcp::test_data::certificate_pem,
+                                                                     ss::tcp::test_data::private_key_pem),
+                                 .password = "a password"};
+  options.io_threads = 2;
+  auto server = std::make_unique<Server>(std::move(options));
+  server->add_hook([](Map& map, const Event& event) { map.set(event.content.key, event.content.value); });
+  return server;
+}
+
+ss::tcp::RemoteOptions remote_options(const std::string& endpoint) {
+  return {.endpoint = endpoint,
+          .tls = ss::tcp::ClientTls::from_pem(ss::tcp::test_data::certificate_pem),
+          .password = "a password",
+          .event_timeout = 30s,
+          .request_timeout = 30s,
+          .backoff = {.first = 10ms, .most = 200ms}};
+}
+
+std::shared_ptr<Remote> make_remote(const std::string& endpoint) {
+  return std::make_shared<Remote>(remote_options(endpoint));
+}
+
+template <class R>
+Map freeze_map(const std::shared_ptr<R>& remote) {
+  Map map(remote);
+  map.push("a", "first");
+  map.push("b", "first");
+  map.freeze(patience);
+  return map;
+}
+
+Map master_map() {
+  Map map(ss::Role::master);
+  map.push("a", "first");
+  map.push("b", "first");
+  map.freeze();
+  return map;
+}
+
+/// A remote that can only be asked, so that a replica polls it on a thread of its own.
+struct AskedRemote {
+  template <class K, class V>
+  void init(const ss::StateMap<K, V>&) {}
+  template <class K, class V>
+  ss::Diff<K, V> fetch_updates(const ss::StateMap<K, V>& map, ss::UpdateId) {
+    ++*asked;
+    return map.diff(map.update_id(), map.update_id());
+  }
+  std::shared_ptr<std::atomic<int>> asked = std::make_shared<std::atomic<int>>(0);
+};
+
+/// Everything that has threads, live and in use.
+struct World {
+  World() {
+    server->start();
+    handle.emplace(server->host(master_map()));
+    remote = make_remote(server->endpoint());
+    map.emplace(freeze_map(remote));
+    hash = map->hash();
+    replica.emplace(Map(*map));
+    replica->on_update([this](const auto&) { ++updates; });
+    view.emplace(replica->view());
+    Map asking(asked);
+    asking.push("x", "y");
+    asking.freeze();
+    polled.emplace(std::move(asking), ss::ReplicaOptions{.poll_every = 1ms});
+    executor.post([] {});
+    pool_lane->post([] {});
+    check_serves();
+  }
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+  ~World() = default;
+
+  /// What goes from an event to the replica does so.
+  bool serves() {
+    const ss::UpdateId id = remote->send_event(hash, Event{{"a", std::to_string(++count)}});
+    return replica->wait_for(id, patience) && replica->view().at("a") == std::to_string(count);
+  }
+  void check_serves() { CHECK(serves()); }
+
+  std::unique_ptr<Server> server = make_server();
+  std::optional<ss::MasterHandle<std::string, std::string>> handle;
+  std::shared_ptr<Remote> remote;
+  std::optional<Map> map;
+  ss::MapHash hash;
+  std::optional<Replica> replica;
+  std::optional<ss::View<std::string, std::string>> view;
+  std::shared_ptr<AskedRemote> asked = std::make_shared<AskedRemote>();
+  std::optional<Replica> polled;
+  ss::ThreadExecutor executor;
+  ss::HookPool pool{2};
+  std::shared_ptr<ss::SerialExecutor> pool_lane = pool.make_serial();
+  std::atomic<int> updates{0};
+  int count = 0;
+};
+
+/// Threads that keep all locks of a world busy while it lives.
+class Traffic {
+ public:
+  explicit Traffic(World& world) {
+    run([&world](std::uint64_t i) { world.remote->send_event(world.hash, Event{{"b", std::to_string(i)}}); });
+    run([&world](std::uint64_t i) {
+      world.handle->modify([i](Map& map) { map.set("b", std::to_string(i)); });
+      (void)world.replica->age();
+      (void)world.replica->status();
+      (void)world.remote->status();
+      (void)world.server->link_count();
+      world.executor.post([] {});
+      world.pool_lane->post([] {});
+    });
+  }
+  Traffic(const Traffic&) = delete;
+  Traffic& operator=(const Traffic&) = delete;
+  ~Traffic() {
+    is_over_ = true;
+    for (auto& thread : threads_) thread.join();
+  }
+
+ private:
+  template <class F>
+  void run(F f) {
+    threads_.emplace_back([this, f] {
+      for (std::uint64_t i = 0; !is_over_; ++i) f(i);
+    });
+  }
+  std::atomic<bool> is_over_{false};
+  std::vector<std::thread> threads_;
+};
+
+struct ThreadInfo {
+  std::string name;
+  std::uint64_t blocked = 0;  // bit n - 1: signal n
+};
+
+/// The threads of this process but the calling one.
+std::vector<ThreadInfo> other_threads() {
+  std::vector<ThreadInfo> threads;
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir("/proc/self/task"), ::closedir);
+  while (const dirent* entry = ::readdir(folder.get())) {
+    const std::string id = entry->d_name;
+    if (id[0] == '.' || id == std::to_string(::gettid())) continue;
+    ThreadInfo info;
+    std::ifstream comm("/proc/self/task/" + id + "/comm");
+    std::getline(comm, info.name);
+    std::ifstream status("/proc/self/task/" + id + "/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("SigBlk:")) info.blocked = std::stoull(line.substr(7), nullptr, 16);
+    }
+    threads.push_back(info);
+  }
+  return threads;
+}
+
+std::uint64_t bit_of(int signal) { return std::uint64_t{1} << (signal - 1); }
+
+std::error_code code_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const ss::StateError& error) {
+    if (error.detail().find("fork") == std::string::npos) return ss::StateErrc::protocol_error;
+    return error.code();
+  }
+  return {};
+}
+
+/// Every call that would wait, or take a lock of a thread that does not exist here, refuses.
+void expect_refusals(World& w, const ForkedReport& report) {
+  const auto refuses = [&](const std::string& what, const std::function<void()>& call) {
+    report.expect(code_of(call) == ss::StateErrc::stopped, what + " throws `stopped` and says why");
+  };
+  refuses("send_event", [&] { w.remote->send_event(w.hash, Event{{"a", "child"}}); });
+  refuses("async_send_event", [&] { w.remote->async_send_event(w.hash, Event{{"a", "c"}}, [](auto...) {}); });
+  refuses("sync", [&] { w.map->sync(); });
+  refuses("freeze", [&] { (void)freeze_map(w.remote); });
+  refuses("attach", [&] { (void)w.remote->attach<std::string, std::string>(w.hash); });
+  refuses("hosted", [&] { (void)w.remote->hosted(); });
+  refuses("on_status", [&] { w.remote->on_status([](const auto&) {}); });
+  refuses("set_password", [&] { w.remote->set_password("x"); });
+  refuses("reload_tls of a remote", [&] { w.remote->reload_tls(); });
+  refuses("start of a remote", [&] { w.remote->start(); });
+  refuses("a new replica", [&] { const Replica another{Map(*w.map)}; });
+  report.expect(w.remote->status().reason == ss::StateErrc::stopped, "the remote's status is `stopped`");
+  report.expect(w.remote->status().state == ss::LinkState::failed, "the remote's status is failed");
+
+  report.expect(w.view->at("b") == "first" || !w.view->at("b").empty(), "a view stays readable");
+  report.expect(!w.replica->view().at("a").empty(), "the replica stays readable");
+  refuses("wait_for", [&] { (void)w.replica->wait_for(1'000'000'000, 1h); });
+  refuses("on_reached", [&] { (void)w.replica->on_reached(1'000'000'000, [](auto) {}); });
+  refuses("on_update", [&] { w.replica->on_update([](const auto&) {}); });
+  refuses("on_status of a replica", [&] { w.replica->on_status([](const auto&) {}); });
+  refuses("wait_for of a polling replica", [&] { (void)w.polled->wait_for(1'000'000'000, 1h); });
+  report.expect(w.replica->status().reason == ss::StateErrc::stopped, "the replica's status is `stopped`");
+  report.expect(w.polled->status().reason == ss::StateErrc::stopped, "the poller's status is `stopped`");
+  report.expect(w.replica->age() == ss::Duration::max(), "the replica's age is unknown");
+
+  refuses("modify", [&] { w.handle->modify([](Map& map) { map.set("a", "child"); }); });
+  refuses("update_id of a handle", [&] { (void)w.handle->update_id(); });
+  refuses("host", [&] { (void)w.server->host(master_map()); });
+  refuses("start of a server", [&] { w.server->start(); });
+  refuses("endpoint", [&] { (void)w.server->endpoint(); });
+  refuses("link_count", [&] { (void)w.server->link_count(); });
+  refuses("disconnect", [&] { w.server->disconnect([](const ss::Peer&) { return true; }); });
+  refuses("recheck", [&] { w.server->recheck(); });
+  refuses("set_passwords", [&] { w.server->set_passwords({"x"}); });
+  refuses("reload_tls of a server", [&] { w.server->reload_tls(); });
+  refuses("run_blocking", [&] { w.pool_lane->run_blocking([] {}); });
+  refuses("make_serial", [&] { (void)w.pool.make_serial(); });
+  refuses("start of a pool", [&] { w.pool.start(); });
+  report.expect(w.executor.is_of_other_process(), "the executor knows");
+}
+
+}  // namespace
+
+TEST_CASE("signals that are sent to the process are left to the program, and every thread has a name") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    // The program's threads leave everything unblocked while they make servers and clients...
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
+    World world;
+    sigset_t now;
+    ::pthread_sigmask(SIG_SETMASK, nullptr, &now);
+    report.expect(::sigismember(&now, SIGTERM) == 0 && ::sigismember(&now, SIGINT) == 0,
+                  "the mask of the thread that made them is what it was");
+
+    const std::vector<ThreadInfo> threads = other_threads();
+    std::set<std::string> names;
+    for (const ThreadInfo& thread : threads) {
+      names.insert(thread.name);
+      report.expect(thread.name.starts_with("ss-"), "'" + thread.name + "' is a name of ours");
+      report.expect(thread.name.size() <= 15, "'" + thread.name + "' is short");
+      for (int signal = 1; signal <= 64; ++signal) {
+        const bool is_fault = signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL ||
+                              signal == SIGTRAP || signal == SIGSYS || signal == SIGABRT;
+        const bool cannot_be_blocked = signal == SIGKILL || signal == SIGSTOP || signal == 32 || signal == 33;
+        if (cannot_be_blocked) continue;
+        report.expect(((thread.blocked & bit_of(signal)) == 0) == is_fault,
+                      thread.name + (is_fault ? " takes" : " blocks") + " signal " + std::to_string(signal));
+      }
+    }
+    report.expect(names.size() == threads.size(), "no two threads have the same name");
+    for (const char* kind : {"ss-io-", "ss-hs-", "ss-hook-", "ss-remote-", "ss-exec-"}) {
+      const bool is_there =
+          std::any_of(names.begin(), names.end(), [&](const auto& n) { return n.starts_with(kind); });
+      report.expect(is_there, std::string("there is a thread ") + kind);
+    }
+    report.expect(names.contains("ss-io-0") && names.contains("ss-io-1"), "numbers count up from 0");
+
+    // ... and one of them takes SIGTERM by sigwait then, as it would by signalfd.
+    sigset_t term;
+    ::sigemptyset(&term);
+    ::sigaddset(&term, SIGTERM);
+    ::pthread_sigmask(SIG_BLOCK, &term, nullptr);
+    ::kill(::getpid(), SIGTERM);
+    const timespec limit{30, 0};
+    report.expect(::sigtimedwait(&term, nullptr, &limit) == SIGTERM, "sigwait gets SIGTERM");
+    report.expect(world.serves(), "the world goes on");
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a thread that looks names up takes no signals either") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    std::atomic<bool> is_over{false};
+    std::thread thread = ss::detail::start_thread(ss::detail::ThreadKind::resolver, [&] {
+      while (!is_over) std::this_thread::yield();
+    });
+    const auto threads = other_threads();
+    report.expect(threads.size() == 1 && threads[0].name == "ss-resolve-0", "it is named");
+    report.expect(threads.size() == 1 && (threads[0].blocked & bit_of(SIGTERM)) != 0, "it blocks SIGTERM");
+    is_over = true;
+    thread.join();
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("nothing has threads before it is started or used") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    const auto server = make_server();
+    const auto handle = server->host(master_map());
+    handle.modify([](Map& map) { map.set("a", "by hand"); });
+    auto remote = make_remote("127.0.0.1:1");
+    remote->set_password("another");
+    remote->reload_tls();
+    const ss::ThreadExecutor executor;
+    ss::HookPool pool(2);
+    const auto lane = pool.make_serial();
+    int runs = 0;
+    lane->run_blocking([&] { ++runs; });
+    report.expect(runs == 1, "an idle pool runs it here");
+    report.expect(other_threads().empty(), "there is no thread");
+    remote.reset();
+    server->stop();
+    report.expect(other_threads().empty(), "and none is needed to end");
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a server and a remote that were made before the process forked start in the child") {
+  const bool adopts = GENERATE(false, true);
+  INFO("an adopted listener: " << adopts);
+  const auto end = run_forked([adopts](const ForkedReport& report) {
+    int listener = -1;
+    if (adopts) listener = ss::tcp::listen_on({"127.0.0.1", 0}).release();
+    std::optional<ss::tcp::NativeSocket> parents(listener >= 0 ? ::dup(listener) : -1);
+    auto server = make_server(listener);
+    const auto handle = server->host(master_map());
+    handle.modify([](Map& map) { map.set("b", "before"); });
+
+    const auto child = run_forked([&](const ForkedReport& out) {
+      parents.reset();
+      handle.modify([](Map& map) { map.set("b", "between"); });
+      server->start();
+      auto remote = make_remote(server->endpoint());
+      Map map = freeze_map(remote);
+      const ss::MapHash hash = map.hash();
+      Replica replica(std::move(map));
+      const ss::UpdateId id = remote->send_event(hash, Event{{"a", "from the child"}});
+      out.expect(id == 3, "the third commit");
+      out.expect(replica.wait_for(id, patience), "it is shown");
+      out.expect(replica.view().at("a") == "from the child" && replica.view().at("b") == "between", "right");
+      server->stop();
+    });
+    report.expect(child.is_good(), "the child: " + child.text());
+
+    // The parent's copy was never started: it ends without a sound, or is started here as well, whatever the child did.
+    if (adopts) return server.reset();
+    server->start();
+    auto remote = make_remote(server->endpoint());
+    report.expect(freeze_map(remote).is_frozen(), "the parent serves, too");
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("parent and child may both start what was made before, and do not get into each other's way") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    auto server = make_server();
+    (void)server->host(master_map());
+    const auto child = run_forked([&](const ForkedReport& out) {
+      server->start();
+      auto remote = make_remote(server->endpoint());
+      out.expect(freeze_map(remote).is_frozen(), "the child serves");
+      const auto grandchild = run_forked([&](const ForkedReport& deeper) {
+        deeper.expect(code_of([&] { server->start(); }) == ss::StateErrc::stopped, "it was started already");
+      });
+      out.expect(grandchild.is_good(), "the grandchild: " + grandchild.text());
+      out.expect(freeze_map(make_remote(server->endpoint())).is_frozen(), "the child serves on");
+    });
+    report.expect(child.is_good(), "the child: " + child.text());
+    server->start();
+    report.expect(freeze_map(make_remote(server->endpoint())).is_frozen(), "the parent serves");
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a child that is forked off leaves by return or exit, and the parent's links go on") {
+  const auto end = run_forked(
+      [](const ForkedReport& report) {
+        static std::optional<World> world;  // what `exit` destroys
+        world.emplace();
+        const auto since = world->remote->status().since;
+        {
+          const Traffic traffic(*world);
+          for (int round = 0; round < 6; ++round) {
+            const auto by_return = run_forked([](const ForkedReport&) { world.reset(); }, 20s);
+            report.expect(by_return.is_good(), "by return: " + by_return.text());
+            const auto by_exit = run_forked([](const ForkedReport&) { std::exit(0); }, 20s);
+            report.expect(by_exit.is_good(), "by exit: " + by_exit.text());
+            const auto by_stop = run_forked(
+                [](const ForkedReport&) {
+                  world->server->stop();
+                  world->server->stop();
+                  world->pool.join();
+                  world->server.reset();
+                },
+                20s);
+            report.expect(by_stop.is_good(), "by stop: " + by_stop.text());
+            const auto calls = run_forked([](const ForkedReport& out) { expect_refusals(*world, out); }, 20s);
+            report.expect(calls.is_good(), "calls: " + calls.text());
+            const auto backwards = run_forked(
+                [](const ForkedReport&) {  // everything else goes before what it belongs to
+                  world->remote.reset();
+                  world->server.reset();
+                  world->replica.reset();
+                  world->map.reset();
+                  world->handle.reset();
+                },
+                20s);
+            report.expect(backwards.is_good(), "backwards: " + backwards.text());
+          }
+        }
+        report.expect(world->serves(), "the parent's link serves");
+        report.expect(world->remote->status().since == since, "it is the same link as before");
+        report.expect(world->server->link_count() == 1, "and the only one");
+        world.reset();
+      },
+      240s);
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a link that the parent ends is over at once, though a child has a copy of its socket") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    const auto server = make_server();
+    server->start();
+    auto remote = make_remote(server->endpoint());
+    (void)freeze_map(remote);
+    int hold[2];
+    if (::pipe(hold) != 0) return report.complain("no pipe");
+    const pid_t child = ::fork();
+    if (child == 0) {  // lives on with every descriptor, and does nothing
+      ::close(hold[1]);
+      char word = 0;
+      (void)!::read(hold[0], &word, 1);
+      std::_Exit(0);
+    }
+    ::close(hold[0]);
+    remote.reset();
+    const auto until = std::chrono::steady_clock::now() + 10s;  // below `Limits::silence`
+    while (server->link_count() != 0 && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+    report.expect(server->link_count() == 0, "the server knows that its client has gone");
+    ::close(hold[1]);
+    ::waitpid(child, nullptr, 0);
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("on a context of the user's a child lets go as well") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    auto io = std::make_unique<asio::io_context>();
+    const auto guard =
+        std::make_unique<asio::executor_work_guard<asio::io_context::executor_type>>(io->get_executor());
+    auto server = std::make_unique<Server>(
+        *io, ss::tcp::ServerOptions{.endpoint = "127.0.0.1:0",
+                                    .tls = ss::tcp::ServerTls::from_pem(ss::tcp::test_data::certificate_pem,
+                                                                        ss::tcp::test_data::private_key_pem),
+                                    .password = "a password"});
+    server->start();
+    std::thread thread([&] { io->run(); });
+    auto remote = std::make_shared<Remote>(*io, remote_options(server->endpoint()));
+    std::optional<Map> map(freeze_map(remote));
+    const auto since = remote->status().since;
+    for (int round = 0; round < 5; ++round) {
+      const auto child = run_forked([&](const ForkedReport& out) {
+        out.expect(code_of([&] { (void)remote->hosted(); }) == ss::StateErrc::stopped, "hosted refuses");
+        out.expect(code_of([&] { (void)server->link_count(); }) == ss::StateErrc::stopped,
+                   "the server refuses");
+        map.reset();
+        remote.reset();
+        server.reset();
+        // The context itself is the user's to end or to leave; its thread does not exist here.
+        (void)guard.get();
+        (void)io.release();
+        new std::thread(std::move(thread));
+      });
+      report.expect(child.is_good(), "the child: " + child.text());
+      report.expect(remote->hosted().size() == 1, "the parent's link goes on");
+    }
+    report.expect(remote->status().since == since, "it is the same link");
+    map.reset();
+    remote.reset();
+    server.reset();
+    io->stop();
+    thread.join();
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("what has no threads goes on in a child") {
+  ss::inproc::VirtualTime time;
+  const auto port = std::make_shared<ss::inproc::Port>();
+  ss::ServerCoreOptions options;
+  options.passwords = {"a password"};
+  ss::inproc::StateServer<std::string, std::string, Set> server(time, port, std::move(options));
+  server.add_hook([](Map& map, const Event& event) { map.set(event.content.key, event.content.value); });
+  server.start();
+  ss::RemoteCoreOptions client;
+  client.password = "a password";
+  const auto remote = std::make_shared<ss::inproc::StateRemote>(time, port, std::move(client));
+  Map map = freeze_map(remote);
+  const ss::MapHash hash = map.hash();
+  Replica replica(std::move(map));
+  const auto serves = [&](const std::string& value) {
+    return replica.wait_for(remote->send_event(hash, Event{{"a", value}}), patience) &&
+           replica.view().at("a") == value;
+  };
+  CHECK(serves("before"));
+  const auto end = run_forked(
+      [&](const ForkedReport& report) { report.expect(serves("in the child"), "the child's copy serves"); });
+  INFO(end.text());
+  CHECK(end.is_good());
+  CHECK(replica.view().at("a") == "before");
+  CHECK(serves("after"));
+}
+
+}  // namespace process_test
