@@ -180,13 +180,15 @@ TEST_CASE("an upload has the times that were given to it") {
   owner->send(open);
   world.time.run_ready();
   REQUIRE(owner->find<protocol::UploadWanted>());
-  const Bytes byte(1, std::byte{1});
+  Bytes bytes;
+  ByteWriter(bytes).put_varint(1'000'000);  // of the first key, which comes byte by byte
   const auto refused = [&] {
     if (goes_on) {
       protocol::Upload upload;
       upload.channel = 1;
-      upload.bytes = byte;
+      upload.bytes = bytes;
       owner->send(upload);
+      bytes.assign(1, std::byte{'x'});
     }
     return owner->find<protocol::Refused>().has_value();
   };
@@ -229,7 +231,7 @@ TEST_CASE("an event that nobody waits for by a blocking call ends at its time, t
   const auto call = std::make_shared<detail::EventCall>(serialize_event(set_key("a", "b")));
   Map map(remote);
   push_keys(map, 2);
-  map.freeze(0ms);
+  CHECK(error_of([&] { map.freeze(1ms); }) == StateErrc::unavailable);
   remote->core().send_event(map.hash(), call);
   const Duration took = time_until(
       time, [&] { return call->is_finished(); }, 10 * given);

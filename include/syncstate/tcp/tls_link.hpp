@@ -30,6 +30,7 @@
 #include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/tcp/asio_executor.hpp"
+#include "syncstate/tcp/minute_count.hpp"
 #include "syncstate/tcp/native_socket.hpp"
 #include "syncstate/tcp/peer_certificate.hpp"
 #include "syncstate/tcp/socket_bio.hpp"
@@ -236,6 +237,8 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     ssl_ = std::move(ssl);
     BIO* bio = detail::make_socket_bio(io_);
     SSL_set_bio(ssl_.get(), bio, bio);
+    // Whatever a context of the user's says: the end of a stream without close_notify is no clean end.
+    SSL_clear_options(ssl_.get(), SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_set_max_cert_list(ssl_.get(), static_cast<long>(options_.certificate_chain_bytes));
     SSL_set_msg_callback(ssl_.get(), on_tls_message);
     SSL_set_msg_callback_arg(ssl_.get(), this);
@@ -298,12 +301,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   // After the handshake: a key update, or from a server a session ticket, which none of ours sends.
   bool takes_handshake_message(unsigned char kind) {
     if (state_ == State::handshaking && kind != SSL3_MT_KEY_UPDATE) return true;
-    const auto now = std::chrono::steady_clock::now();
-    if (now - key_updates_since_ >= std::chrono::minutes(1)) {
-      key_updates_since_ = now;
-      key_updates_ = 0;
-    }
-    return ++key_updates_ <= options_.key_updates_per_minute;
+    return key_updates_.add(std::chrono::steady_clock::now());
   }
 
   // The socket has news.
@@ -449,7 +447,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
       clear_errors();
       std::size_t size = 0;
       const int result = SSL_read_ex(ssl_.get(), record.data(), record.size(), &size);
-      if (key_updates_ > options_.key_updates_per_minute) {
+      if (key_updates_.is_exceeded()) {
         return close(held, StateErrc::tls_failed,
                      "too many key updates or session tickets: more than " +
                          std::to_string(options_.key_updates_per_minute) +
@@ -705,8 +703,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
   Bytes unsealed_;
   std::size_t unsealed_begin_ = 0;
   std::weak_ptr<Held> held_;
-  std::size_t key_updates_ = 0;  // of the peer, within the minute that began then
-  std::chrono::steady_clock::time_point key_updates_since_{};
+  detail::MinuteCount key_updates_{options_.key_updates_per_minute};  // of the peer
 };
 
 }  // namespace syncstate::tcp
