@@ -32,10 +32,10 @@ struct Limits {
   /// Addresses without a link whose failures are remembered; beyond, those that failed least are forgotten.
   std::size_t addresses = 65'536;
   /// The ClientHello of a TLS handshake, in bytes. Ordinary ones have 300 to 1,800.
-  std::size_t client_hello_bytes = 4'096;
+  std::uint64_t client_hello_bytes = 4'096;
   /// The certificates that a peer shows in a TLS handshake, all together, in bytes. Three with RSA keys of 4,096 bits have
   /// some 6,000.
-  std::size_t certificate_chain_bytes = std::size_t{16} << 10;
+  std::uint64_t certificate_chain_bytes = std::uint64_t{16} << 10;
   /// TLS key updates that a peer may ask for in a minute; a link that asks for more is closed. Each costs as much as
   /// hundreds of bytes, and a peer has good reason for one in many gigabytes.
   std::size_t key_updates_per_minute = 8;
@@ -43,28 +43,28 @@ struct Limits {
   /// What one link may hold in the server, in bytes: frames that are not whole, channels, requests and answers that wait,
   /// what it was sent and has not read. Beyond it the session ends with `busy`. Events that wait for their hooks, and
   /// initial states, are counted by the limits on them instead.
-  std::size_t link_bytes = std::size_t{8} << 20;
+  std::uint64_t link_bytes = std::uint64_t{8} << 20;
   /// What a link may hold in any case, in bytes, whatever the others hold.
-  std::size_t own_link_bytes = std::size_t{128} << 10;
+  std::uint64_t own_link_bytes = std::uint64_t{128} << 10;
   /// What all links together may hold beyond their `own_link_bytes`, in bytes; a link that asks for more ends with `busy`.
-  std::size_t all_link_bytes = std::size_t{1} << 30;
+  std::uint64_t all_link_bytes = std::uint64_t{1} << 30;
 
   /// The largest frame before authentication, in bytes.
-  std::size_t frame_bytes_before_authentication = 1'024;
+  std::uint64_t frame_bytes_before_authentication = 1'024;
   /// The largest frame after authentication, in bytes.
-  std::size_t frame_bytes = std::size_t{1} << 20;
+  std::uint64_t frame_bytes = std::uint64_t{1} << 20;
   /// What we put into one frame at most, in bytes, so that maps on one link take turns.
-  std::size_t piece_bytes = std::size_t{64} << 10;
+  std::uint64_t piece_bytes = std::uint64_t{64} << 10;
 
   /// Maps hosted by one server.
   std::size_t maps = 1'024;
   /// Keys of one map.
   std::size_t keys_per_map = std::size_t{16} << 20;
   /// Bytes of one map's initial state, as it travels.
-  std::size_t map_bytes = std::size_t{1} << 30;
+  std::uint64_t map_bytes = std::uint64_t{1} << 30;
   /// What all maps together take that clients brought, those under way too, in bytes of memory: keys once, values twice, as
   /// they were and as they are, and tables; beyond, further ones are refused `busy`. What hooks set is not part of it.
-  std::size_t all_map_bytes = std::size_t{8} << 30;
+  std::uint64_t all_map_bytes = std::uint64_t{8} << 30;
   /// An initial state of which nothing came for this long is given up, for those who wait for the same map.
   std::chrono::milliseconds upload_silence{15'000};
   /// After this long another client that waits for the same map is asked for it, too, and so on each time it has passed; the
@@ -73,20 +73,20 @@ struct Limits {
   /// From the asking for an initial state to its end, however much comes meanwhile.
   std::chrono::milliseconds upload_time{600'000};
   /// The encoding of one value, in bytes.
-  std::size_t value_bytes = std::size_t{16} << 20;
+  std::uint64_t value_bytes = std::uint64_t{16} << 20;
   /// What a client keeps of one link's diffs, values, fetched states and lists that are not whole yet, in bytes of memory;
   /// beyond, the session ends. A client whose maps are larger needs more.
-  std::size_t staged_bytes = std::size_t{1} << 30;
+  std::uint64_t staged_bytes = std::uint64_t{1} << 30;
   /// The encoding of one event, in bytes.
-  std::size_t event_bytes = std::size_t{1} << 20;
+  std::uint64_t event_bytes = std::uint64_t{1} << 20;
 
   /// Events of one link that were not answered yet.
   std::size_t events_in_flight = 1'024;
   /// Bytes of events of one link whose hooks have not run; a single event always fits.
-  std::size_t event_bytes_in_flight = std::size_t{16} << 20;
+  std::uint64_t event_bytes_in_flight = std::uint64_t{16} << 20;
   /// Bytes of all events that wait for their hooks, those of links that are gone too; an event beyond is answered `busy`,
   /// and has not run.
-  std::size_t all_event_bytes = std::size_t{1} << 30;
+  std::uint64_t all_event_bytes = std::uint64_t{1} << 30;
   /// Requests (`get_diff`, `fetch`, ...) of one link that were not answered yet; a client has further ones wait.
   std::size_t requests_in_flight = 1'024;
   /// Answers kept per sender for repeats.
@@ -96,9 +96,9 @@ struct Limits {
   std::size_t senders_per_map = 65'536;
   /// What the senders of a map that no open channel has, and the answers kept for all of its senders, may take, in bytes of
   /// memory; beyond, those of the client that has most of it are forgotten.
-  std::size_t answer_bytes_per_map = std::size_t{256} << 20;
+  std::uint64_t answer_bytes_per_map = std::uint64_t{256} << 20;
   /// The same for all maps of a server together; beyond, those of the maps that have most of it are forgotten.
-  std::size_t all_answer_bytes = std::size_t{1} << 30;
+  std::uint64_t all_answer_bytes = std::uint64_t{1} << 30;
 
   /// A heartbeat goes out after this long, whatever else is sent.
   std::chrono::milliseconds heartbeat_every{5'000};

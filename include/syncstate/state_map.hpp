@@ -42,7 +42,7 @@ struct MapOptions {
   std::size_t log_diffs = 4'096;
   /// What these diffs may take together, in bytes of memory: what their values hold (`memory_bytes`) counts, not their
   /// encodings. A diff that is larger by itself empties the log.
-  std::size_t log_bytes = std::size_t{16} << 20;
+  std::uint64_t log_bytes = std::uint64_t{16} << 20;
 };
 
 /// A map whose keys are added with `push` until `freeze`, and whose values change by numbered commits ever

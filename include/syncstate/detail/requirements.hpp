@@ -12,6 +12,12 @@
 #include "syncstate/see_the_error_above"
 #endif
 
+#if defined(__SIZEOF_SIZE_T__) && __SIZEOF_SIZE_T__ < 8
+#error \
+    "syncstate needs a 64-bit target: std::size_t has fewer than 64 bits here (with GCC and Clang, do not use -m32)"
+#include "syncstate/see_the_error_above"
+#endif
+
 #if !defined(__cpp_exceptions)
 #error "syncstate needs exceptions: compile without -fno-exceptions"
 #include "syncstate/see_the_error_above"

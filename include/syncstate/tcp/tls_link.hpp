@@ -54,7 +54,7 @@ struct TlsLinkOptions {
   /// See `Limits`.
   std::size_t key_updates_per_minute = Limits{}.key_updates_per_minute;
   std::size_t client_hello_bytes = Limits{}.client_hello_bytes;
-  std::size_t certificate_chain_bytes = Limits{}.certificate_chain_bytes;
+  std::uint64_t certificate_chain_bytes = Limits{}.certificate_chain_bytes;
   /// Where the link goes on after `move_on`; null: where it is.
   std::shared_ptr<AsioExecutor> next_executor{};
   /// The steps of the handshake wait here for their turn; null: they do not wait. On the socket's executor.
