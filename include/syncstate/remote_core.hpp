@@ -74,6 +74,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   [[nodiscard]] static std::shared_ptr<RemoteCore> create(std::shared_ptr<Executor> executor,
                                                           std::shared_ptr<Connector> connector,
                                                           RemoteCoreOptions options) {
+    const protocol::WipesAtEnd wiping(options.password);
     detail::check_limits(options.limits);
     return std::shared_ptr<RemoteCore>(
         new RemoteCore(std::move(executor), std::move(connector), std::move(options)));
@@ -333,6 +334,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
         connector_(std::move(connector)),
         options_(std::move(options)),
         rng_(options_.seed != 0 ? options_.seed : random_u64()) {
+    protocol::wipe(options.password);
     status_.since = executor_->now();
     constexpr std::chrono::milliseconds most{250};
     const auto timeout =

@@ -38,6 +38,7 @@
 #include "syncstate/limits.hpp"
 #include "syncstate/link.hpp"
 #include "syncstate/master_handle.hpp"
+#include "syncstate/protocol/passwords.hpp"
 #include "syncstate/protocol/server_session.hpp"
 #include "syncstate/state_map.hpp"
 
@@ -84,6 +85,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// Errors: `invalid_option` for limits with which no client could do anything.
   [[nodiscard]] static std::shared_ptr<ServerCore> create(ServerCoreOptions options,
                                                           std::shared_ptr<ExecutorPool> hooks) {
+    const protocol::WipesAtEnd wiping(options.passwords, options.retired_passwords);
     detail::check_limits(options.limits);
     return std::shared_ptr<ServerCore>(new ServerCore(std::move(options), std::move(hooks)));
   }

@@ -2,16 +2,23 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <future>
+#include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -19,6 +26,7 @@
 
 #include "support/catch.hpp"
 #include "support/certificates.hpp"
+#include "support/freed_secrets.hpp"
 #include "support/tcp_proxy.hpp"
 #include "syncstate/protocol/client_session.hpp"
 #include "syncstate/tcp.hpp"
@@ -1027,6 +1035,155 @@ TEST_CASE("servers, remotes, maps and replicas end in any order", "[tcp]") {
     service.replica.reset();
     CHECK(future.wait_for(patience) == std::future_status::ready);
   }
+}
+
+namespace {
+
+// Two of each: a text within its std::string, and one in a block of its own.
+constexpr std::string_view secret_texts[] = {
+    "first pass1", "a first password that is long enough to lie outside of its string",
+    "second pas2", "a second password that is long enough to lie outside of its string",
+    "third pass3", "a third password that is long enough to lie outside of its string",
+    "fourth pas4", "a fourth password that is long enough to lie outside of its string",
+    "fifth pass5", "a fifth password that is long enough to lie outside of its string",
+};
+
+std::string secret(std::size_t i) { return std::string(secret_texts[i]); }
+
+/// A list that is made without copies that would be left behind.
+std::vector<std::string> secrets(std::initializer_list<std::size_t> indices) {
+  std::vector<std::string> list;
+  list.reserve(indices.size());
+  for (const std::size_t i : indices) list.emplace_back(secret_texts[i]);
+  return list;
+}
+
+/// The lines of a PEM text that are full. OpenSSL's reader leaves the last one behind in memory of its own.
+std::vector<std::string_view> inner_lines(std::string_view pem) {
+  std::vector<std::string_view> lines;
+  while (!pem.empty()) {
+    const std::size_t end = (std::min)(pem.find('\n'), pem.size());
+    const std::string_view line = pem.substr(0, end);
+    if (line.size() == 64) lines.push_back(line);
+    pem.remove_prefix((std::min)(end + 1, pem.size()));
+  }
+  return lines;
+}
+
+}  // namespace
+
+TEST_CASE("what finds secrets in freed memory finds them") {
+  if (!support::FreedSecrets::is_possible) return;
+  const support::FreedSecrets freed({secret_texts[0], secret_texts[1]});
+  {
+    const auto short_one = std::make_unique<std::string>(secret_texts[0]);
+    CHECK(freed.found() == 0);
+  }
+  CHECK(freed.found() == 1);
+  { const std::string long_one(secret_texts[1]); }
+  CHECK(freed.found() == 2);
+  void* block = std::malloc(40);
+  std::memcpy(block, secret_texts[0].data(), secret_texts[0].size());
+  block = std::realloc(block, 4'000);
+  CHECK(freed.found() == 3);
+  std::memset(block, 0, 4'000);
+  std::free(block);
+  CHECK(freed.found() == 3);
+}
+
+TEST_CASE("passwords are wiped before their memory is given back") {
+  if (!support::FreedSecrets::is_possible) return;
+  const std::size_t kind = GENERATE(0U, 1U);  // short ones, long ones
+  const support::FreedSecrets freed({std::begin(secret_texts), std::end(secret_texts)});
+  {
+    auto server =
+        start_server({.endpoint = "127.0.0.1:0",
+                      .tls = ss::tcp::ServerTls::from_pem(good_certificate().pem, good_certificate().key_pem),
+                      .password = secret(kind),
+                      .more_passwords = secrets({2 + kind, 4 + kind}),
+                      .retired_passwords = secrets({6 + kind, 8 + kind})});
+    CHECK(freed.found() == 0);
+    const auto connect = [&](std::size_t password) {
+      return std::make_shared<Remote>(
+          ss::tcp::RemoteOptions{.endpoint = server->endpoint(),
+                                 .tls = ss::tcp::ClientTls::from_pem(good_certificate().pem),
+                                 .password = secret(password),
+                                 .backoff = {.first = 10ms, .most = 200ms}});
+    };
+    for (const std::size_t password : {kind, 2 + kind}) {
+      const auto remote = connect(password);
+      CHECK(remote->hosted().empty());  // it has proven its password
+    }
+    CHECK(freed.found() == 0);
+    const auto remote = connect(6 + kind);  // a retired one, which lets nobody in
+    remote->set_password(secret(8 + kind));
+    remote->set_password(secret(4 + kind));
+    CHECK(remote->hosted().empty());
+    server->set_passwords(secrets({6 + kind}), secrets({kind, 2 + kind}));
+    server->set_passwords(secrets({8 + kind}));
+    CHECK_THROWS_AS(server->set_passwords({}, secrets({kind})), ss::StateError);
+    CHECK_THROWS_AS(Remote(ss::tcp::RemoteOptions{.endpoint = "no endpoint", .password = secret(kind)}),
+                    ss::StateError);
+    ss::Limits useless;
+    useless.links = 0;
+    CHECK_THROWS_AS(Remote(ss::tcp::RemoteOptions{.endpoint = server->endpoint(),
+                                                  .tls = ss::tcp::ClientTls::from_pem(good_certificate().pem),
+                                                  .password = secret(kind),
+                                                  .limits = useless}),
+                    ss::StateError);
+    for (const std::size_t hook_threads : {0U, 1U}) {
+      CHECK_THROWS_AS(Server(ss::tcp::ServerOptions{.endpoint = "127.0.0.1:0",
+                                                    .password = secret(kind),
+                                                    .more_passwords = secrets({2 + kind}),
+                                                    .retired_passwords = secrets({4 + kind}),
+                                                    .hook_threads = hook_threads,
+                                                    .limits = useless}),
+                      ss::StateError);
+    }
+    server->stop();
+    CHECK_THROWS_AS(server->set_passwords(secrets({kind})), ss::StateError);
+  }
+  CHECK(freed.found() == 0);
+  CHECK(freed.searched() > 1'000);
+}
+
+TEST_CASE("private keys are wiped before their memory is given back") {
+  if (!support::FreedSecrets::is_possible) return;
+  const support::Certificate& certificate = good_certificate();
+  const auto key_lines = inner_lines(certificate.key_pem);
+  REQUIRE_FALSE(key_lines.empty());
+  char name[] = "/tmp/syncstate-key-XXXXXX";
+  const int file = ::mkstemp(name);
+  REQUIRE(file >= 0);
+  REQUIRE(::write(file, certificate.key_pem.data(), certificate.key_pem.size()) ==
+          static_cast<ssize_t>(certificate.key_pem.size()));
+  ::close(file);
+  char certificate_name[] = "/tmp/syncstate-certificate-XXXXXX";
+  const int certificate_file = ::mkstemp(certificate_name);
+  REQUIRE(::write(certificate_file, certificate.pem.data(), certificate.pem.size()) ==
+          static_cast<ssize_t>(certificate.pem.size()));
+  ::close(certificate_file);
+
+  const support::FreedSecrets freed(key_lines);
+  for (const bool from_file : {false, true}) {
+    INFO("from a file: " << from_file);
+    auto tls = from_file ? ss::tcp::ServerTls::from_files(certificate_name, name)
+                         : ss::tcp::ServerTls::from_pem(certificate.pem, certificate.key_pem);
+    auto server = start_server({.endpoint = "127.0.0.1:0", .tls = tls, .password = "a password"});
+    tls = {};
+    Remote remote(remote_options(server->endpoint()));
+    CHECK(remote.hosted().empty());
+    server.reset();
+    CHECK(freed.found() == 0);
+  }
+  // An unusable one is wiped, too.
+  CHECK_THROWS_AS(start_server({.endpoint = "127.0.0.1:0",
+                                .tls = ss::tcp::ServerTls::from_pem(certificate.key_pem, certificate.key_pem),
+                                .password = "a password"}),
+                  ss::StateError);
+  CHECK(freed.found() == 0);
+  std::remove(name);
+  std::remove(certificate_name);
 }
 
 }  // namespace service_test

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -30,6 +31,28 @@ inline void wipe_all(std::vector<std::string>& passwords) {
   for (std::string& password : passwords) wipe(password);
   passwords.clear();
 }
+
+/// Overwrites passwords at the end of a block, also where an exception leaves it. Passwords that were moved to a new
+/// owner are no longer its concern.
+///
+/// Lifetime: the passwords must outlive it.
+template <class... Secrets>
+class WipesAtEnd {
+ public:
+  /// Of strings, and of lists of strings.
+  explicit WipesAtEnd(Secrets&... secrets) : secrets_(secrets...) {}
+  WipesAtEnd(const WipesAtEnd&) = delete;
+  WipesAtEnd& operator=(const WipesAtEnd&) = delete;
+  ~WipesAtEnd() {
+    std::apply([](Secrets&... secrets) { (wipe_one(secrets), ...); }, secrets_);
+  }
+
+ private:
+  static void wipe_one(std::string& secret) { wipe(secret); }
+  static void wipe_one(std::vector<std::string>& secrets) { wipe_all(secrets); }
+
+  std::tuple<Secrets&...> secrets_;
+};
 
 /// Shares passwords that are wiped when the last owner is gone.
 inline std::shared_ptr<const Passwords> keep_passwords(std::vector<std::string> current,

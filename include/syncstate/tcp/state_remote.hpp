@@ -24,6 +24,7 @@
 #include "syncstate/error_handler.hpp"
 #include "syncstate/event.hpp"
 #include "syncstate/limits.hpp"
+#include "syncstate/protocol/passwords.hpp"
 #include "syncstate/remote_client.hpp"
 #include "syncstate/remote_core.hpp"
 #include "syncstate/tcp/asio_executor.hpp"
@@ -183,8 +184,12 @@ class TcpStateRemote final : public RemoteClient {
     return Runner{std::move(executor), std::move(thread)};
   }
 
-  TcpStateRemote(Runner runner, RemoteOptions options)
-      : TcpStateRemote(runner, make_connector(runner.executor, options), options) {}
+  TcpStateRemote(Runner runner, RemoteOptions options) try
+      : TcpStateRemote(runner, make_connector(runner.executor, options), options) {
+  } catch (...) {
+    protocol::wipe(options.password);
+    throw;
+  }
 
   TcpStateRemote(Runner& runner, std::shared_ptr<TlsConnector> connector, RemoteOptions& options)
       : RemoteClient(make_core(runner.executor, connector, options)),
@@ -226,6 +231,7 @@ class TcpStateRemote final : public RemoteClient {
       const std::shared_ptr<AsioExecutor>& executor, const std::shared_ptr<TlsConnector>& connector,
       RemoteOptions& options) {
     RemoteCoreOptions core;
+    const protocol::WipesAtEnd wiping(core.password);
     core.password = std::move(options.password);
     protocol::wipe(options.password);
     core.event_timeout = options.event_timeout;

@@ -26,6 +26,7 @@
 #include "syncstate/hook.hpp"
 #include "syncstate/limits.hpp"
 #include "syncstate/master_handle.hpp"
+#include "syncstate/protocol/passwords.hpp"
 #include "syncstate/server_core.hpp"
 #include "syncstate/state_map.hpp"
 #include "syncstate/tcp/acceptor.hpp"
@@ -268,6 +269,16 @@ class TcpStateServer {
     std::shared_ptr<syncstate::detail::Lane> lane;
   };
 
+  /// Options whose passwords are overwritten in the end, if the core has not taken them.
+  struct WipedOptions : ServerOptions {
+    explicit WipedOptions(ServerOptions options) : ServerOptions(std::move(options)) {}
+    WipedOptions(const WipedOptions&) = delete;
+    WipedOptions& operator=(const WipedOptions&) = delete;
+    ~WipedOptions() {
+      const protocol::WipesAtEnd wiping(this->password, this->more_passwords, this->retired_passwords);
+    }
+  };
+
   /// One executor for handshakes, and the core's lane for links whose clients have not proven themselves.
   struct Gate {
     std::shared_ptr<AsioExecutor> executor;
@@ -366,6 +377,7 @@ class TcpStateServer {
 
   ServerCoreOptions core_options() {
     ServerCoreOptions core;
+    core.passwords.reserve(1 + options_.more_passwords.size());  // a list that grows leaves copies behind
     core.passwords.push_back(std::move(options_.password));
     protocol::wipe(options_.password);
     for (std::string& more : options_.more_passwords) core.passwords.push_back(std::move(more));
@@ -434,7 +446,7 @@ class TcpStateServer {
     done.get_future().wait();
   }
 
-  ServerOptions options_;
+  WipedOptions options_;
   std::mutex tls_mutex_;  // of `options_.tls`; a hook may reload it while `stop` waits for that hook
   // `stop` holds the other mutex while it waits for hooks, which may ask where we listen.
   mutable std::mutex endpoint_mutex_;

@@ -65,7 +65,8 @@ auto with_pem(const PemSource& source, const char* what, Use use) {
     };
     std::unique_ptr<std::FILE, Close> file(std::fopen(source.value().c_str(), "rbe"));
     if (!file) refuse_pem(source, what, std::generic_category().message(errno));
-    // Sized once: a string that grows leaves copies of a key behind.
+    // Sized once: a string that grows leaves copies of a key behind, and so does a buffer of the stream.
+    std::setvbuf(file.get(), nullptr, _IONBF, 0);
     constexpr std::size_t most = std::size_t{4} << 20;
     wiped.text.resize(most);
     errno = 0;
