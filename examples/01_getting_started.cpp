@@ -40,8 +40,8 @@ int main() {
   map.push("1", "Message 1");
   map.freeze();  // closes the key set; the server now hosts the map
 
-  ss::UpdateId id = remote->send_event(map.hash(), ss::Event<MyEvent>{ChangeValue{"1", "Updated"}});
-  map.set_update_id(id);  // moves this copy forward, when the user says so
+  ss::Position at = remote->send_event(map.hash(), ss::Event<MyEvent>{ChangeValue{"1", "Updated"}});
+  map.set_update_id(at);  // moves this copy forward, when the user says so
   std::cout << "the map:     " << map << "\n";
   if (*map.get("1") != "Updated") return 1;
 
@@ -52,8 +52,8 @@ int main() {
       std::cout << key + ": " + before.at(key) + " -> " + value + "\n";
     }
   });
-  id = remote->send_event(replica.hash(), ss::Event<MyEvent>{ChangeValue{"0", "Updated, too"}});
-  if (!replica.wait_for(id, std::chrono::seconds(10))) return 1;
+  at = remote->send_event(replica.hash(), ss::Event<MyEvent>{ChangeValue{"0", "Updated, too"}});
+  if (!replica.wait_for(at, std::chrono::seconds(10))) return 1;
 
   const auto view = replica.view();  // one whole state, for as long as you keep it
   std::cout << "the replica: " << view.at("0") << ", " << view.at("1") << " (update " << view.update_id()

@@ -30,8 +30,8 @@ constexpr int moves = 5;
 asio::awaitable<void> drive(std::shared_ptr<Remote> remote, ss::MapHash hash) {
   for (int i = 0; i < moves; ++i) {
     const ss::Event<Move> event{Move{10}};
-    const auto id = co_await remote->async_send_event(hash, event, asio::use_awaitable);
-    std::cout << "sent move " << id << "\n";
+    const ss::Position at = co_await remote->async_send_event(hash, event, asio::use_awaitable);
+    std::cout << "sent move " << at.update_id << "\n";
   }
 }
 

@@ -99,8 +99,8 @@ int main() {
     if (error.code() != ss::StateErrc::hook_failed) return 1;
     std::cout << "Bob was refused: " << error.detail() << "\n";
   }
-  const ss::UpdateId id = send(Score{{1, 2}, 120});
-  if (!replica.wait_for(id, std::chrono::seconds(10))) return 1;
+  const ss::Position at = send(Score{{1, 2}, 120});
+  if (!replica.wait_for(at, std::chrono::seconds(10))) return 1;
 
   const auto view = replica.view();
   const std::optional<Player>& player = view.at(Seat{1, 2}).player;

@@ -32,9 +32,9 @@ class Caller {
   void run(std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) {
       const auto start = Clock::now();
-      const ss::UpdateId id = remote_->send_event(map_.hash(), set_sample(++number_, sample_keys));
+      const ss::Position at = remote_->send_event(map_.hash(), set_sample(++number_, sample_keys));
       answered_.push_back(microseconds(Clock::now() - start));
-      if (!replica_.wait_for(id, 10s)) throw std::runtime_error("a replica did not come along");
+      if (!replica_.wait_for(at, 10s)) throw std::runtime_error("a replica did not come along");
       seen_.push_back(microseconds(Clock::now() - start));
     }
   }

@@ -59,10 +59,11 @@ inline ExitCode set(const ClientOptions& options, const std::string& pointer, co
   if (!is_pointer(pointer) || !map.contains(pointer)) throw no_leaf(map, pointer);
 
   const auto begin = std::chrono::steady_clock::now();
-  const auto id = remote->send_event(map.hash(), syncstate::Event<SetLeaf>{SetLeaf{pointer, value}});
+  const syncstate::Position at =
+      remote->send_event(map.hash(), syncstate::Event<SetLeaf>{SetLeaf{pointer, value}});
   const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - begin;
-  std::cout << "update " << id << ", answered in " << std::fixed << std::setprecision(3) << taken.count()
-            << " ms\n";
+  std::cout << "update " << at.update_id << ", answered in " << std::fixed << std::setprecision(3)
+            << taken.count() << " ms\n";
   return ExitCode::success;
 }
 

@@ -24,7 +24,7 @@ class MasterMap {
   MasterMap& operator=(const MasterMap&) = delete;
   virtual ~MasterMap() = default;
 
-  virtual UpdateId modify(UniqueFunction<void(StateMap<K, V>&)> change) = 0;
+  virtual Position modify(UniqueFunction<void(StateMap<K, V>&)> change) = 0;
   [[nodiscard]] virtual const MapHash& hash() const = 0;
   [[nodiscard]] virtual Position head() const = 0;
 };
@@ -42,19 +42,22 @@ class MasterHandle {
 
   /// Runs `change(StateMap<K, V>&)` between events, as one transaction, committed and pushed like an event's.
   ///
-  /// Blocks until it has run. Returns the update id it committed as, or the head when it set nothing.
+  /// Blocks until it has run. Returns the position that it committed as, or the head when it set nothing.
   /// Errors: what `change` throws, unchanged, and then nothing of it is kept; `would_deadlock` from a hook or another
   ///         `modify` of the same map (an init hook may call it, but not inside another `modify`), or wherever the wait
   ///         could never end; `stopped` after `stop()` or a failed init hook; `too_large`.
   template <std::invocable<StateMap<K, V>&> F>
-  UpdateId modify(F&& change) const {
+  Position modify(F&& change) const {
     return map_->modify([&change](StateMap<K, V>& map) { change(map); });
   }
 
   /// The map's hash.
   [[nodiscard]] const MapHash& hash() const { return map_->hash(); }
 
-  /// The head: the number of commits so far.
+  /// The head: this life of the map, and the number of commits so far.
+  [[nodiscard]] Position position() const { return map_->head(); }
+
+  /// The number of commits so far.
   [[nodiscard]] UpdateId update_id() const { return map_->head().update_id; }
 
   /// This life of the map.

@@ -202,10 +202,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     return std::move(*maps);
   }
 
-  /// Sends an event to the master of the map and waits for its answer: the update id that it committed as.
+  /// Sends an event to the master of the map and waits for its answer: the position that it committed as.
   ///
   /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the
-  /// effect: `replica.wait_for(id, limit)` does.
+  /// effect: `replica.wait_for(position, limit)` does.
   /// Errors: `hook_failed` with the text of what the hook threw, or the code and detail of a `StateError` that it threw (see
   ///         `Hook`); `too_large`, `type_mismatch`, `busy` if the server has no room, `not_hosted` for a map that this remote
   ///         has neither frozen nor attached; `would_deadlock` on the remote's own thread, and on a thread that runs a hook,
@@ -213,10 +213,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   ///         `unavailable`: no link came in time. After all of these it has certainly not run, or its hook took it back.
   ///         `outcome_unknown`: no answer came, it may have run.
   template <class E>
-  UpdateId send_event(const MapHash& hash, const Event<E>& event) {
+  Position send_event(const MapHash& hash, const Event<E>& event) {
     return send_event(hash, serialize_event(event));
   }
-  UpdateId send_event(const MapHash& hash, const SerializedEvent& event) {
+  Position send_event(const MapHash& hash, const SerializedEvent& event) {
     refuse_own_thread();
     const auto done = std::make_shared<detail::EventCall>(event);
     done->wait_on_this_thread();
@@ -322,7 +322,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
 
   /// `why_late()` gives the text of the error if it does not end within `limit`.
   template <class F>
-  UpdateId await(const std::shared_ptr<detail::Operation>& done, Duration limit, F&& why_late) {
+  Position await(const std::shared_ptr<detail::Operation>& done, Duration limit, F&& why_late) {
     Executor& executor = core_->executor();
     const bool has_ended = executor.wait_until(executor.now() + limit, [&] { return done->is_finished(); });
     if (!has_ended) done->give_up(why_late());

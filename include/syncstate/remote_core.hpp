@@ -246,7 +246,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     });
   }
 
-  /// Sends an event; `call` hears the update id or the error. Events of one caller keep their order.
+  /// Sends an event; `call` hears the position or the error. Events of one caller keep their order.
   void send_event(const MapHash& hash, std::shared_ptr<EventCall> call) {
     std::shared_ptr<AskedEvents> asked;
     {
@@ -710,6 +710,12 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     follower.receiver->on_status(status);
   }
 
+  /// False for a receiver that stands in another epoch, whatever the two update ids are.
+  static bool is_at_head(const Follower& follower) {
+    const Position at = follower.receiver->position();
+    return at.epoch == follower.head.epoch && at.update_id >= follower.head.update_id;
+  }
+
   /// What the follower has is the head, as of now.
   void follower_is_current(const Entry& entry, Follower& follower) {
     follower.receiver->on_current(executor_->now());
@@ -1022,6 +1028,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     entry.take_events_back();
   }
 
+  /// An answer bears no epoch: its channel is of the one that `opened` named, and `sender_epoch` says which. A channel of
+  /// another epoch has no event on it yet (see `adopt_sender`), so no update id is paired with an epoch not its own.
   void end_event(ChannelId channel, std::uint64_t number, std::error_code error, UpdateId update_id,
                  const std::string& detail) {
     Entry* entry = route_of(channel).entry;
@@ -1032,7 +1040,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     event_bytes_in_flight_ -= done->event().bytes.size();
     --events_in_flight_;
     has_answers_ = true;
-    done->finish(error, detail, update_id);
+    done->finish(error, detail, Position{entry->sender_epoch, update_id});
   }
 
   // What the session wants done.
@@ -1056,7 +1064,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (entry == nullptr) return;
     if (follower != nullptr) {
       follower->is_open = true;
-      follower->head = action.head.update_id;
+      follower->head = action.head;
       // What the map was refused for is over: somebody brought it meanwhile, perhaps this very channel.
       if (entry->refusal) open_anew(*entry);
       if (follower->receiver->position() == action.head) follower_is_current(*entry, *follower);
@@ -1170,7 +1178,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (!collector) return false;
     const ChannelId channel = entry.channel;
     auto done = Operation::create([weak = weak_from_this(), hash = entry.identity.hash, channel, text](
-                                      std::error_code, const std::string&, UpdateId) {
+                                      std::error_code, const std::string&, Position) {
       const auto self = weak.lock();
       if (!self || self->is_shut_down_) return;
       const auto found = self->entries_.find(hash);
@@ -1254,8 +1262,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     }
     if (!error) {
       // Merged diffs lead to the head as it was when they were made; a single step may be far behind it.
-      const bool is_head =
-          follower != nullptr && (!receiver.every_step() || receiver.position().update_id >= follower->head);
+      const bool is_head = follower != nullptr && (!receiver.every_step() || is_at_head(*follower));
       if (is_head) follower_is_current(*entry, *follower);
       return;
     }
@@ -1278,8 +1285,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void perform(const protocol::HeadHeard& action) {
     const auto [entry, follower] = route_of(action.channel);
     if (follower == nullptr) return;
-    follower->head = action.head;
-    if (follower->receiver->position().update_id >= action.head) follower_is_current(*entry, *follower);
+    follower->head.update_id = action.head;
+    if (is_at_head(*follower)) follower_is_current(*entry, *follower);
   }
 
   void perform(const protocol::CloseSession& action) {

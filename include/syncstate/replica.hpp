@@ -46,7 +46,7 @@ template <class F, class K, class V>
 concept UpdateCallback =
     std::invocable<F&, const Diff<K, V>&, const View<K, V>&> || std::invocable<F&, const Diff<K, V>&>;
 
-/// A call that is due when an update id is reached; see `Replica::on_reached`. Dropping it changes nothing.
+/// A call that is due when a position or an update id is reached; see `Replica::on_reached`. Dropping it changes nothing.
 ///
 /// Threads: any.
 class PendingCall {
@@ -125,6 +125,8 @@ class Replica {
   /// Complexity: O(1), waits for nobody: two or three atomic instructions.
   [[nodiscard]] View<K, V> view() const noexcept { return core_->view(); }
 
+  /// Both of what follows, of one state.
+  [[nodiscard]] Position position() const noexcept { return view().position(); }
   [[nodiscard]] UpdateId update_id() const noexcept { return view().update_id(); }
   /// 0 as long as no master was heard of.
   [[nodiscard]] Epoch epoch() const noexcept { return view().epoch(); }
@@ -154,28 +156,35 @@ class Replica {
     core_->add_status_callback(typename Core::StatusCallback(std::forward<F>(callback)));
   }
 
-  /// Waits until the state at `id`, or a newer one, is shown; false if that took longer than `limit`.
-  /// Errors: `epoch_changed` if the master was restarted meanwhile: `id` says nothing about its new life;
-  ///         `stopped` if the replica ends; `would_deadlock` where what it waits for could not happen: in a
-  ///         callback of this replica, and on the executor of its callbacks or of its remote.
+  /// Waits until the state at `at`, or a newer one of its epoch, is shown. Returns false if that took longer than `limit`.
+  ///
+  /// `at` is what `send_event` or `modify` returned: true means that the views taken from now on show that write.
+  /// A state of another epoch never counts. If the replica has not heard of the epoch of `at` yet, it waits until the master
+  /// of that epoch was heard.
+  /// Errors: `epoch_changed` if the replica leaves that epoch, or has left it (the last 16 are remembered), or will never be
+  ///         in it, under `EpochPolicy::hold`; `stopped` if the replica ends; `would_deadlock` where what it waits for could
+  ///         not happen: in a callback of this replica, and on the executor of its callbacks or of its remote.
+  bool wait_for(Position at, Duration limit) { return core_->wait_for(at, limit); }
+
+  /// The same for an update id of whichever epoch the replica is in: one that came from elsewhere, as from an answer, is of
+  /// another epoch if the master was restarted meanwhile, and then this may return true too early. Wait for a position there.
   bool wait_for(UpdateId id, Duration limit) { return core_->wait_for(id, limit); }
 
-  /// Calls `function(error_code)` exactly once, unless cancelled: without an error when the state at `id`, or
-  /// a newer one, is shown, at once if it is; else with `epoch_changed` or `stopped`.
+  /// Calls `function(error_code)` exactly once, unless cancelled: without an error when the state at `at`, or a newer one of
+  /// its epoch, is shown, at once if it is; else with `epoch_changed` or `stopped`, as `wait_for`.
   ///
-  /// It is called on the thread on which it becomes due, the remote's as a rule, and must be short.
+  /// It is called on the thread on which it becomes due, usually the remote's, and must be short.
+  template <class F>
+    requires std::invocable<std::decay_t<F>&, std::error_code>
+  PendingCall on_reached(Position at, F&& function) {
+    return add_wait(at, std::forward<F>(function));
+  }
+
+  /// The same for an update id of whichever epoch the replica is in.
   template <class F>
     requires std::invocable<std::decay_t<F>&, std::error_code>
   PendingCall on_reached(UpdateId id, F&& function) {
-    core_->expect_here();
-    auto shared = std::make_shared<typename Core::WaitFunction>(std::forward<F>(function));
-    PendingCall call([core = std::weak_ptr<Core>(core_), id, weak = std::weak_ptr(shared)] {
-      const auto owner = core.lock();
-      const auto waiting = weak.lock();
-      return owner != nullptr && waiting != nullptr && owner->remove_wait(id, waiting);
-    });
-    core_->add_wait(id, std::move(shared));
-    return call;
+    return add_wait(id, std::forward<F>(function));
   }
 
   [[nodiscard]] LinkStatus status() const { return core_->status(); }
@@ -184,6 +193,19 @@ class Replica {
   [[nodiscard]] Duration age() const { return core_->age(); }
 
  private:
+  template <class F>
+  PendingCall add_wait(detail::WaitTarget target, F&& function) {
+    core_->expect_here();
+    auto shared = std::make_shared<typename Core::WaitFunction>(std::forward<F>(function));
+    PendingCall call([core = std::weak_ptr<Core>(core_), target, weak = std::weak_ptr(shared)] {
+      const auto owner = core.lock();
+      const auto waiting = weak.lock();
+      return owner != nullptr && waiting != nullptr && owner->remove_wait(target, waiting);
+    });
+    core_->add_wait(target, std::move(shared));
+    return call;
+  }
+
   static std::shared_ptr<Core> make_core(StateMap<K, V>& map, const ReplicaOptions& options) {
     if (!map.is_frozen()) throw StateError(StateErrc::unfrozen);
     if (detail::MapAccess::in_transaction(map)) throw StateError(StateErrc::in_transaction);

@@ -9,6 +9,7 @@
 #include <iosfwd>
 #include <memory>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -181,6 +182,9 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return update_id_;
   }
 
+  /// Both of them; in an open transaction those of the state that it began with.
+  [[nodiscard]] Position position() const { return Position{epoch_, update_id_}; }
+
   /// The key's value, or null if there is no such key. Works before `freeze` too.
   [[nodiscard]] const V* get(Key key) const {
     if (frozen_ == nullptr) [[unlikely]] {
@@ -232,8 +236,33 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return update_id_;
   }
 
+  /// Moves a replica on to `at`, the position that `send_event` or `modify` returned: reading afterwards shows that write.
+  ///
+  /// As above, but a state of another epoch is never taken for one that holds the write: if the map is in another epoch, or
+  /// its master was restarted, one request is made, and the map must be in the epoch of `at` afterwards.
+  /// Errors: as above; `epoch_changed` if the master is not in that epoch, or nothing brings the map there. Then the map is
+  ///         unchanged; `sync` moves it to the master's own epoch.
+  UpdateId set_update_id(Position at) {
+    (void)this->frozen_ref();
+    require_no_transaction();
+    const bool is_own_epoch = epoch_ == at.epoch;
+    if (is_own_epoch && update_id_ >= at.update_id) return update_id_;
+    if (role_ == Role::replica && remote_ != nullptr) {
+      // A remote counts from where the map is. In another epoch than the map's a number means nothing to it, so it is asked
+      // for the head.
+      const bool is_fresh = epoch_ == 0 && update_id_ == 0;
+      const UpdateId upto = is_own_epoch || is_fresh ? at.update_id : ~UpdateId{0};
+      const Diff<K, V> diff = remote_->fetch_updates(std::as_const(*this), upto);
+      if (diff.epoch() != at.epoch) throw_epoch_changed(at, diff.epoch());
+      apply(diff);
+    } else if (!is_own_epoch) {
+      throw_epoch_changed(at, epoch_);
+    }
+    return update_id_;
+  }
+
   /// Moves a replica on to the head, by one request. Returns the update id reached.
-  /// Errors: as `set_update_id`.
+  /// Errors: as `set_update_id` with an update id.
   UpdateId sync() { return set_update_id(~UpdateId{0}); }
 
   /// Applies all of a diff, or nothing. Returns whether the map has moved.
@@ -344,6 +373,12 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   void require_no_transaction() const {
     if (transaction_ != nullptr) throw StateError(StateErrc::in_transaction);
     require_state();
+  }
+
+  [[noreturn]] static void throw_epoch_changed(Position wanted, Epoch found) {
+    throw StateError(StateErrc::epoch_changed, "the position is of epoch " + std::to_string(wanted.epoch) +
+                                                   ", but the map is in epoch " + std::to_string(found) +
+                                                   " at its master: read its state anew with sync");
   }
 
   void require_writable() const {

@@ -3,6 +3,7 @@
 #define SYNCSTATE_TYPES_HPP
 
 #include <compare>
+#include <concepts>
 #include <cstdint>
 
 #include "syncstate/detail/requirements.hpp"
@@ -15,12 +16,26 @@ using UpdateId = std::uint64_t;
 /// Random number of one master's life of one map; 0 means "none yet".
 using Epoch = std::uint64_t;
 
-/// A state's place in history: the master's life, and the commit within it.
+/// A state's place in history: one life of the master, and the commit within it.
+///
+/// An update id says nothing without its epoch: a restarted master counts from 0 again. So what waits for an answer's
+/// effect (`Replica::wait_for`, `StateMap::set_update_id`) takes the position that the answer gave.
+///
+/// A position converts to its update id, for code that keeps no more than that. `==` compares two positions. What the
+/// conversion would allow besides does not compile: an order of two positions, because epochs have none, and `==` of a
+/// position with a number, which would compare less than it seems to. Compare `update_id` where that is meant.
 struct Position {
   Epoch epoch = 0;
   UpdateId update_id = 0;
 
-  friend bool operator==(const Position&, const Position&) = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): implicit on purpose, see above
+  constexpr operator UpdateId() const noexcept { return update_id; }
+
+  friend constexpr bool operator==(const Position&, const Position&) = default;
+  friend constexpr std::strong_ordering operator<=>(const Position&, const Position&) = delete;
+  template <class N>
+    requires(std::convertible_to<const N&, UpdateId> && !std::same_as<N, Position>)
+  friend constexpr bool operator==(const Position&, const N&) = delete;
 };
 
 /// What a map is: the one copy that hooks may change, or a copy that follows.

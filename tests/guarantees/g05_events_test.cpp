@@ -61,7 +61,7 @@ struct RawSender {
 
 /// Sends an event that changes nothing, so that the next one is sent at once.
 void get_sender(World& world, const std::shared_ptr<Remote>& remote, const Map& map) {
-  CHECK(remote->send_event(map.hash(), Change{{"nothing", "", ""}}) == 0);
+  CHECK(remote->send_event(map.hash(), Change{{"nothing", "", ""}}).update_id == 0);
   world.runs.clear();
 }
 
@@ -397,7 +397,7 @@ TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown`
     world.port->resume_reading();
     world.time.advance(120s);
     CHECK(world.runs.empty());
-    CHECK(remote->send_event(map.hash(), set_key("key00", "b")) == 1);
+    CHECK(remote->send_event(map.hash(), set_key("key00", "b")).update_id == 1);
   }
   SECTION("sent, not answered, and it did not run") {
     get_sender(world, remote, map);
@@ -411,7 +411,7 @@ TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown`
     // Whoever gave up does not expect it to run later on.
     world.time.advance(120s);
     CHECK(world.runs.empty());
-    CHECK(remote->send_event(map.hash(), set_key("key00", "b")) == 1);
+    CHECK(remote->send_event(map.hash(), set_key("key00", "b")).update_id == 1);
     CHECK(world.runs == Texts{"b"});
   }
   SECTION("sent, not answered, and it did run") {
@@ -423,7 +423,7 @@ TEST_CASE("guarantee 5: `unavailable` means certainly not run, `outcome_unknown`
     world.port->faults().is_client_deaf = false;
     world.port->resume_reading();
     world.time.advance(120s);
-    CHECK(remote->send_event(map.hash(), set_key("key00", "b")) == 2);
+    CHECK(remote->send_event(map.hash(), set_key("key00", "b")).update_id == 2);
     CHECK(world.runs == Texts{"a", "b"});
   }
 }
@@ -435,10 +435,12 @@ TEST_CASE("guarantee 5: who sent an event reads its effect with set_update_id or
   Follower replica(Map(map), {});
   for (int i = 0; i < 20; ++i) {
     const std::string value = std::to_string(i);
-    const UpdateId id = remote->send_event(map.hash(), set_key("key00", value));
-    CHECK(map.set_update_id(id) == id);
+    const Position at = remote->send_event(map.hash(), set_key("key00", value));
+    CHECK(map.set_update_id(at) == at.update_id);
+    CHECK(map.position() == at);
     CHECK(map.at("key00") == value);
-    REQUIRE(replica.wait_for(id, 1s));
+    REQUIRE(replica.wait_for(at, 1s));
+    CHECK(replica.view().position() == at);
     CHECK(replica.view().at("key00") == value);
     remote->send_event(map.hash(), set_key("key01", value));
   }

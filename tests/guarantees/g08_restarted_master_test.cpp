@@ -106,7 +106,7 @@ TEST_CASE("guarantee 8: under hold a replica keeps its last state and says so, a
     REQUIRE(world.wait([&] { return other.epoch() == next.epoch(); }));
     CHECK(other.view().at("key00") == "new4");
     const UpdateId head = next.update_id();
-    CHECK(remote->send_event(next.hash(), set_key("key01", "x")) == head + 1);
+    CHECK(remote->send_event(next.hash(), set_key("key01", "x")).update_id == head + 1);
     const auto connections = world.port->connections();
     world.port->cut_all();
     REQUIRE(world.wait([&] { return world.port->connections() > connections; }));
@@ -155,6 +155,159 @@ TEST_CASE("guarantee 8: a wait ends with epoch_changed when the master was resta
   CHECK(replica.wait_for(8, 1s));
 }
 
+namespace {
+
+/// A replica and a plain map that stand at update id 5 of a master, which was restarted since; and the position of the first
+/// event of the new master, sent by another client before the replica has heard of the restart.
+struct Restarted {
+  explicit Restarted(EpochPolicy policy)
+      : replica((set_keys(world.host(), 5, "key00", "old"), world.make_map(remote)),
+                ReplicaOptions{.epoch_policy = policy}),
+        plain(world.make_map(remote)),
+        fresh(world.make_map(remote)) {
+    REQUIRE(replica.wait_for(5, 1s));
+    REQUIRE(plain.set_update_id(5) == 5);
+    before = replica.position();
+    REQUIRE(plain.position() == before);
+    world.restart();
+    writer = world.connect();
+    at = writer->send_event(world.make_map(writer).hash(), set_key("key00", "new"));
+    REQUIRE(at.epoch != before.epoch);
+    REQUIRE(at.update_id == 1);
+    REQUIRE(replica.position() == before);
+  }
+
+  World world;
+  std::shared_ptr<Remote> remote = world.connect();
+  Follower replica;
+  Map plain;
+  Map fresh;
+  std::shared_ptr<Remote> writer;
+  Position before;
+  Position at;
+};
+
+}  // namespace
+
+TEST_CASE("guarantee 8: under accept a wait for a write waits for the new master's state") {
+  Restarted t(EpochPolicy::accept);
+  std::error_code ended = StateErrc::busy;
+  std::string shown;
+  const auto pending = t.replica.on_reached(t.at, [&](std::error_code code) {
+    ended = code;
+    shown = t.replica.view().at("key00");
+  });
+  CHECK(ended == StateErrc::busy);
+  CHECK_FALSE(t.replica.wait_for(t.at, 0s));  // 5 of the old epoch is not 1 of the new one
+  CHECK(t.replica.view().at("key00") == "old4");
+  CHECK(t.replica.wait_for(t.at, 60s));
+  CHECK(t.replica.view().position() == t.at);
+  CHECK(t.replica.view().at("key00") == "new");
+  CHECK_FALSE(ended);
+  CHECK(shown == "new");
+
+  // What was written to the old master can't be read any more, and nobody waits for it.
+  const TimePoint now = t.world.time.now();
+  CHECK(error_of([&] { t.replica.wait_for(t.before, 60s); }) == StateErrc::epoch_changed);
+  t.replica.on_reached(t.before, [&](std::error_code code) { ended = code; });
+  CHECK(ended == StateErrc::epoch_changed);
+  CHECK(error_of([&] { t.replica.wait_for(Position{t.before.epoch, 0}, 60s); }) == StateErrc::epoch_changed);
+  CHECK(t.world.time.now() == now);
+}
+
+TEST_CASE("guarantee 8: under hold a wait for a write of the new master ends at once") {
+  Restarted t(EpochPolicy::hold);
+  const bool has_heard_of_it = GENERATE(false, true);
+  INFO("has heard of it: " << has_heard_of_it);
+  if (has_heard_of_it) {
+    REQUIRE(t.world.wait([&] { return t.replica.status().reason == StateErrc::epoch_changed; }));
+  }
+  const TimePoint now = t.world.time.now();
+  CHECK(error_of([&] { t.replica.wait_for(t.at, 60s); }) == StateErrc::epoch_changed);
+  std::error_code ended;
+  t.replica.on_reached(t.at, [&](std::error_code code) { ended = code; });
+  CHECK(ended == StateErrc::epoch_changed);
+  CHECK(t.world.time.now() == now);
+
+  // The state that it holds was reached, and stays so.
+  CHECK(t.replica.wait_for(t.before, 0s));
+  CHECK(t.replica.wait_for(Position{t.before.epoch, 4}, 0s));
+  CHECK(t.replica.view().at("key00") == "old4");
+  if (has_heard_of_it) {  // a newer one will not come
+    CHECK(error_of([&] {
+            t.replica.wait_for(Position{t.before.epoch, 6}, 60s);
+          }) == StateErrc::epoch_changed);
+    CHECK(error_of([&] { t.replica.wait_for(6, 60s); }) == StateErrc::epoch_changed);
+    CHECK(t.world.time.now() == now);
+  }
+}
+
+TEST_CASE("guarantee 8: a plain map reads a write of the new master, and never one of another") {
+  Restarted t(EpochPolicy::accept);
+  SECTION("its position is ahead by number") {
+    CHECK(t.plain.set_update_id(t.at) == 1);
+    CHECK(t.plain.position() == t.at);
+    CHECK(values_of(t.plain) == Texts{"new", "-", "-", "-"});
+    CHECK(t.plain.set_update_id(t.at) == 1);
+  }
+  SECTION("it was never moved") {
+    CHECK(t.fresh.set_update_id(t.at) == 1);
+    CHECK(t.fresh.position() == t.at);
+  }
+  SECTION("the write is of the old master, and was lost") {
+    const Position lost{t.before.epoch, 6};
+    CHECK(error_of([&] { t.plain.set_update_id(lost); }) == StateErrc::epoch_changed);
+    CHECK(t.plain.position() == t.before);
+    CHECK(values_of(t.plain) == Texts{"old4", "-", "-", "-"});
+    CHECK(error_of([&] { t.fresh.set_update_id(lost); }) == StateErrc::epoch_changed);
+    CHECK(t.fresh.position() == Position{});
+    CHECK(t.plain.sync() == 1);
+    CHECK(t.plain.epoch() == t.at.epoch);
+    CHECK(error_of([&] { t.plain.set_update_id(t.before); }) == StateErrc::epoch_changed);
+    CHECK(t.plain.position() == t.at);
+  }
+  SECTION("what it shows already needs no server") {
+    t.world.server.reset();
+    CHECK(t.plain.set_update_id(t.before) == 5);
+    CHECK(error_of([&] { t.plain.set_update_id(t.at); }) == StateErrc::unavailable);
+    CHECK(t.plain.position() == t.before);
+  }
+}
+
+TEST_CASE(
+    "guarantee 8: an answer's position is of the master that ran the event, wherever the restart comes") {
+  // The server goes after each step of the way of an event, and the remote finds the next one.
+  bool is_answered_first = false;
+  for (std::size_t steps = 0; !is_answered_first; ++steps) {
+    INFO("after step " << steps);
+    World world;
+    const Handle old = set_keys(world.host(), 5, "key00", "old");
+    const auto remote = world.connect();
+    const Map map = world.make_map(remote);
+    const Sent sent = Sent::send(world, remote, map.hash(), set_key("key01", "a"));
+    world.run_steps(steps);
+    is_answered_first = sent.is_finished();
+    const Position expected{old.epoch(), 6};
+    world.restart();
+    const Handle next = set_keys(world.host(), 2, "key00", "new");
+    world.run_steps(1'000);  // the remote hears of it
+    REQUIRE(world.wait([&] { return sent.is_finished() && remote->status().state == LinkState::live; }));
+    const Position later = remote->send_event(map.hash(), set_key("key02", "b"));
+    REQUIRE(later.epoch == next.epoch());
+    REQUIRE(later == next.position());
+    std::string value;
+    next.modify([&](const Map& map) { value = map.at("key01"); });
+    if (sent.error()) {
+      REQUIRE(sent.error() == StateErrc::outcome_unknown);
+      REQUIRE(value == "-");
+    } else if (value == "a") {  // it had not gone out before the restart
+      REQUIRE(sent.position() == Position{next.epoch(), 3});
+    } else {
+      REQUIRE(sent.position() == expected);
+    }
+  }
+}
+
 TEST_CASE(
     "guarantee 8: on every reconnect a remote does what freeze did, so a master that lost its maps has them "
     "again") {
@@ -162,14 +315,14 @@ TEST_CASE(
   const auto remote = world.connect();
   Map map = world.make_map(remote);
   Follower replica(Map(map), {});
-  CHECK(remote->send_event(map.hash(), set_key("key00", "a")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key("key00", "a")).update_id == 1);
   for (int i = 0; i < 3; ++i) {
     world.restart();  // hosts nothing
     const Epoch epoch = replica.epoch();
     REQUIRE(world.wait([&] { return replica.epoch() != epoch && replica.epoch() != 0; }));
     CHECK(replica.update_id() == 0);
     CHECK(values_of(replica.view()) == Texts{"-", "-", "-", "-"});
-    CHECK(remote->send_event(map.hash(), set_key("key00", "b")) == 1);
+    CHECK(remote->send_event(map.hash(), set_key("key00", "b")).update_id == 1);
     REQUIRE(replica.wait_for(1, 1s));
     CHECK(replica.view().at("key00") == "b");
   }

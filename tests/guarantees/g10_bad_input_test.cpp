@@ -57,7 +57,7 @@ struct Victim {
     REQUIRE(head == commits);
     REQUIRE(replica.update_id() == head);
     REQUIRE(replica.status().state == LinkState::live);
-    REQUIRE(handle.modify([](Map& map) { map.set("key01", "on"); }) == ++commits);
+    REQUIRE(handle.modify([](Map& map) { map.set("key01", "on"); }).update_id == ++commits);
     REQUIRE(replica.wait_for(commits, 0ms));
     REQUIRE(remote->hosted().size() == 1);
     REQUIRE(world.port->connections() >= 1);
@@ -413,7 +413,7 @@ TEST_CASE(
     // A server that makes sense again is found, at the slowest pace.
     world.restart();
     REQUIRE(world.wait([&] { return replica.status().state == LinkState::live; }));
-    CHECK(remote->send_event(map.hash(), set_key("key00", "again")) == 1);
+    CHECK(remote->send_event(map.hash(), set_key("key00", "again")).update_id == 1);
     REQUIRE(replica.wait_for(1, 1s));
     CHECK(replica.view().at("key00") == "again");
   }
@@ -444,7 +444,7 @@ TEST_CASE("guarantee 10: what does not fit is refused by name on both sides, and
 
   CHECK(world.port->connections() == 1);
   CHECK(remote->status().state == LinkState::live);
-  CHECK(remote->send_event(map.hash(), set_key("key00", "x")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key("key00", "x")).update_id == 1);
 }
 
 }  // namespace syncstate::testing::g10_bad_input_test

@@ -145,7 +145,7 @@ struct Honest {
     map.freeze(patience);
     hash = map.hash();
   }
-  void check() { CHECK(remote->send_event(hash, Event{"on"}) == ++commits); }
+  void check() { CHECK(remote->send_event(hash, Event{"on"}).update_id == ++commits); }
 
   Server server{ss::tcp::ServerOptions{
       .endpoint = "127.0.0.1:0",

@@ -1,5 +1,6 @@
 // The public behaviour of a map, and every misuse refused by name with the map unchanged.
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -80,6 +81,10 @@ struct ScriptedRemote {
   }
   TextDiff fetch_updates(const Map& map, UpdateId upto) {
     asked.emplace_back(map.update_id(), upto);
+    if (const bool is_of_another = map.epoch() != 0 && map.epoch() != master->epoch();
+        is_of_another && !fetch_error) {
+      return TextDiff::full(*master);
+    }
     if (fetch_error) throw StateError(fetch_error);
     return master->diff(map.update_id(), upto);
   }
@@ -140,6 +145,28 @@ static_assert(Remote<RemoteArchetype, int, int> && Remote<DummyRemote, std::stri
 static_assert(Remote<ScriptedRemote, std::string, std::string> && !Remote<ScriptedRemote, int, int>);
 static_assert(!Remote<EventBroadcasterArchetype, int, int>);
 static_assert(EventBroadcaster<EventBroadcasterArchetype> && !EventBroadcaster<RemoteArchetype>);
+// A broadcaster may say the position, too.
+struct PositionBroadcaster {
+  Position send_event(const MapHash&, const SerializedEvent&) { return {3, 4}; }
+};
+static_assert(EventBroadcaster<PositionBroadcaster>);
+
+// A position stands for its update id where one is wanted, and is compared with positions alone.
+template <class A, class B>
+concept Equatable =
+    requires(const A& a, const B& b) { a == b; } || requires(const A& a, const B& b) { a != b; };
+template <class A, class B>
+concept Comparable = requires(const A& a, const B& b) { a < b; } || requires(const A& a, const B& b) {
+  a >= b;
+} || requires(const A& a, const B& b) { a <=> b; };
+static_assert(std::convertible_to<Position, UpdateId> && !std::convertible_to<UpdateId, Position>);
+static_assert(std::equality_comparable<Position> && !Comparable<Position, Position>);
+static_assert(!Equatable<Position, UpdateId> && !Equatable<UpdateId, Position>);
+static_assert(!Equatable<Position, int> && !Equatable<int, Position> && !Equatable<Position, bool>);
+static_assert(!Equatable<Position, double> && !Equatable<Position, std::size_t>);
+static_assert(Position{1, 2} == Position{1, 2} && Position{1, 2} != Position{2, 2} &&
+              Position{1, 2} != Position{1, 3});
+static_assert(std::invocable<void (*)(std::error_code, UpdateId), std::error_code, Position>);
 static_assert(std::is_move_constructible_v<Subscription> && !std::is_copy_constructible_v<Subscription>);
 static_assert(!std::is_copy_constructible_v<Modification<int, int>> && !std::is_default_constructible_v<Map>);
 
@@ -306,6 +333,66 @@ TEST_CASE("a replica is moved by its master alone") {
   CHECK(map.sync() == 5);
   CHECK(map.sync() == 5);
   CHECK(printed(map) == printed(master));
+}
+
+TEST_CASE("set_update_id of a position ends in its epoch, or changes nothing") {
+  Map master = make_map(Role::master);
+  auto remote = std::make_shared<ScriptedRemote>();
+  remote->master = &master;
+  Map map = map_of(remote);
+  CHECK_REFUSED(map, unfrozen, map.set_update_id(Position{1, 1}));
+  map.freeze();
+  for (const char* value : {"v1", "v2", "v3", "v4"}) master.set("b", value);
+  const Position old = master.position();
+  CHECK(old == Position{master.epoch(), 4});
+  using Asked = std::vector<std::pair<UpdateId, UpdateId>>;
+  const auto take_asked = [&] { return std::exchange(remote->asked, {}); };
+
+  // Within the epoch it is as by number: the one wished for, or the head.
+  CHECK(map.set_update_id(Position{old.epoch, 2}) == 2);
+  CHECK(map.position() == Position{old.epoch, 2});
+  CHECK(take_asked() == Asked{{0, 2}});
+  CHECK(map.set_update_id(Position{old.epoch, 1}) == 2);
+  CHECK(map.set_update_id(map.position()) == 2);
+  CHECK(take_asked().empty());
+  CHECK(map.set_update_id(Position{old.epoch, 99}) == 4);
+  CHECK(take_asked() == Asked{{2, 99}});
+
+  // Another epoch takes one request, whatever the two numbers are.
+  CHECK_REFUSED(map, epoch_changed, map.set_update_id(Position{old.epoch + 1, 1}));
+  CHECK_REFUSED(map, epoch_changed, map.set_update_id(Position{old.epoch + 1, 9}));
+  CHECK_REFUSED(map, epoch_changed, map.set_update_id(Position{}));
+  CHECK(take_asked().size() == 3);
+  remote->fetch_error = StateErrc::unavailable;
+  CHECK_REFUSED(map, unavailable, map.set_update_id(Position{old.epoch + 1, 1}));
+  remote->fetch_error.clear();
+  remote->asked.clear();
+
+  Map restarted = make_map(Role::master);
+  restarted.set("c", "new");
+  remote->master = &restarted;
+  CHECK_REFUSED(map, epoch_changed, map.set_update_id(Position{old.epoch, 5}));  // a write that was lost
+  CHECK(take_asked() == Asked{{4, 5}});
+  CHECK(map.set_update_id(old) == 4);
+  CHECK(take_asked().empty());
+  CHECK(map.set_update_id(restarted.position()) == 1);
+  CHECK(map.position() == restarted.position());
+  CHECK(printed(map) == printed(restarted));
+  CHECK(take_asked().size() == 1);
+  CHECK_REFUSED(map, epoch_changed, map.set_update_id(old));
+
+  // Where no request can bring it there.
+  Map alone = make_map(Role::replica);
+  CHECK(alone.set_update_id(Position{}) == 0);
+  CHECK_REFUSED(alone, epoch_changed, alone.set_update_id(old));
+  CHECK(restarted.set_update_id(Position{restarted.epoch(), 7}) == 1);
+  CHECK_REFUSED(restarted, epoch_changed, restarted.set_update_id(old));
+  MapAccess::begin_transaction(restarted);
+  restarted.set("a", "x");
+  CHECK(restarted.position() == Position{restarted.epoch(), 1});
+  CHECK(error_of([&] { restarted.set_update_id(restarted.position()); }) == StateErrc::in_transaction);
+  MapAccess::commit_transaction(restarted);
+  CHECK(restarted.position() == Position{restarted.epoch(), 2});
 }
 
 TEST_CASE("freeze with an unreachable server leaves a frozen, readable map") {

@@ -153,7 +153,7 @@ TEST_CASE("whatever a codec of a user's throws ends the session that brought the
   StateMap<std::string, Moody> good(other);
   good.push("mood", Moody{1});
   good.freeze();
-  CHECK(other->send_event(good.hash(), Event<Moody>{{2}}) == 0);
+  CHECK(other->send_event(good.hash(), Event<Moody>{{2}}).update_id == 0);
 }
 
 TEST_CASE("a server says how many events it takes at a time, and a remote keeps to that") {
@@ -185,12 +185,12 @@ TEST_CASE("maps that nobody has any more take no room on a remote's link") {
   const Map last = world.make_map(remote, 2, "last");
   SECTION("the server gives up no map for it, and a living one is served as before") {
     CHECK(world.connect()->hosted().size() == 41);
-    CHECK(remote->send_event(last.hash(), set_key("key00", "x")) == 1);
+    CHECK(remote->send_event(last.hash(), set_key("key00", "x")).update_id == 1);
   }
   SECTION("one that was forgotten can't be sent to by its hash, but freezes again") {
     CHECK(error_of([&] { remote->send_event(first, set_key("key00", "x")); }) == StateErrc::not_hosted);
     const Map again = world.make_map(remote, 2, "map 0");
-    CHECK(remote->send_event(first, set_key("key00", "x")) == 1);
+    CHECK(remote->send_event(first, set_key("key00", "x")).update_id == 1);
   }
 }
 
@@ -199,8 +199,8 @@ TEST_CASE("a map of which no copy lives is still sent events by its hash") {
   const auto remote = world.connect();
   const MapHash hash = world.make_map(remote).hash();
   world.time.advance(10s);
-  CHECK(remote->send_event(hash, set_key("key00", "x")) == 1);
-  CHECK(remote->send_event(hash, set_key("key00", "y")) == 2);
+  CHECK(remote->send_event(hash, set_key("key00", "x")).update_id == 1);
+  CHECK(remote->send_event(hash, set_key("key00", "y")).update_id == 2);
 }
 
 namespace {

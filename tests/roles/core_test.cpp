@@ -73,7 +73,7 @@ TEST_CASE("a process hosts its own map") {
   // A client's equal map is the same one, and not uploaded.
   const auto remote = world.connect();
   Map map = world.make_map(remote);
-  CHECK(handle.modify([](Map& m) { m.set("key01", "x"); }) == 1);
+  CHECK(handle.modify([](Map& m) { m.set("key01", "x"); }).update_id == 1);
   CHECK(map.sync() == 1);
   CHECK(map.epoch() == handle.epoch());
 }
@@ -274,8 +274,8 @@ TEST_CASE("where uploads are allowed, other initial values make just another map
   const Map b = world.make_map(remote, 4, "b");
   CHECK(a.hash() != b.hash());
   CHECK(remote->hosted().size() == 2);
-  CHECK(remote->send_event(a.hash(), set_key("key00", "x")) == 1);
-  CHECK(remote->send_event(b.hash(), set_key("key00", "y")) == 1);
+  CHECK(remote->send_event(a.hash(), set_key("key00", "x")).update_id == 1);
+  CHECK(remote->send_event(b.hash(), set_key("key00", "y")).update_id == 1);
 }
 
 TEST_CASE("an uploaded map is what was frozen, however it is cut into pieces") {
@@ -315,7 +315,7 @@ TEST_CASE("attach makes a replica of a map that is known by its hash alone") {
   CHECK(map.at("key07") == std::string(1'000, 'i'));
   CHECK(map.sync() == 1);
   CHECK(map.at("key07") == "x");
-  CHECK(remote->send_event(map.hash(), set_key("key07", "y")) == 2);
+  CHECK(remote->send_event(map.hash(), set_key("key07", "y")).update_id == 2);
   Follower replica(std::move(map), {});
   REQUIRE(replica.wait_for(2, 1s));
   CHECK(replica.view().at("key07") == "y");
@@ -360,7 +360,7 @@ TEST_CASE("freeze without time closes the key set and asks nobody") {
   CHECK(error_of([&] { remote->send_event(map.hash(), set_key("a", "x")); }) == StateErrc::not_hosted);
   map.freeze();
   CHECK(remote->hosted().size() == 1);
-  CHECK(remote->send_event(map.hash(), set_key("a", "x")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key("a", "x")).update_id == 1);
 }
 
 TEST_CASE("freeze without a server ends as unavailable, with the map frozen, and the remote goes on trying") {
@@ -384,7 +384,7 @@ TEST_CASE("freeze without a server ends as unavailable, with the map frozen, and
   world.time.run_ready();
   CHECK(remote->hosted().size() == 1);  // what freeze began was done meanwhile
   CHECK_NOTHROW(map.freeze());
-  CHECK(remote->send_event(map.hash(), set_key("a", "x")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key("a", "x")).update_id == 1);
   CHECK(map.sync() == 1);
 
   // Unavailable again: the map stays as it is.
@@ -454,7 +454,7 @@ TEST_CASE("several maps and replicas share one remote, and several remotes one s
   for (std::size_t round = 1; round <= 5; ++round) {
     for (std::size_t m = 0; m < hashes.size(); ++m) {
       const std::string value = std::to_string(m) + "/" + std::to_string(round);
-      CHECK(remotes[(m + round) % 3]->send_event(hashes[m], set_key("key00", value)) == round);
+      CHECK(remotes[(m + round) % 3]->send_event(hashes[m], set_key("key00", value)).update_id == round);
     }
     if (round == 3) world.port->cut_all();
     for (const auto& replica : replicas) {
@@ -498,7 +498,7 @@ TEST_CASE("a sender with an open link is not forgotten for those that come and g
   World world(options);
   const auto remote = world.connect();
   const Map map = world.make_map(remote);
-  CHECK(remote->send_event(map.hash(), set_key("key00", "x")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key("key00", "x")).update_id == 1);
   const auto others_come_and_go = [&] {
     for (int i = 0; i < 20; ++i) {
       const auto other = world.connect();
@@ -507,7 +507,7 @@ TEST_CASE("a sender with an open link is not forgotten for those that come and g
     }
   };
   others_come_and_go();
-  CHECK(remote->send_event(map.hash(), set_key("key00", "y")) == 2);
+  CHECK(remote->send_event(map.hash(), set_key("key00", "y")).update_id == 2);
   // Its link lost, it is one of many, and forgotten among them: a new one goes on in its place.
   world.port->set_unreachable(true);
   world.port->cut_all();
@@ -515,7 +515,7 @@ TEST_CASE("a sender with an open link is not forgotten for those that come and g
   world.port->set_unreachable(false);
   others_come_and_go();
   REQUIRE(world.wait([&] { return remote->status().state == LinkState::live; }));
-  CHECK(remote->send_event(map.hash(), set_key("key00", "z")) == 3);
+  CHECK(remote->send_event(map.hash(), set_key("key00", "z")).update_id == 3);
 }
 
 // --- Status.
@@ -938,9 +938,9 @@ TEST_CASE("a remote outlives its maps, and a map comes back to it") {
     const Map map = world.make_map(remote);
     hash = map.hash();
   }
-  CHECK(remote->send_event(hash, set_key("key00", "x")) == 1);
+  CHECK(remote->send_event(hash, set_key("key00", "x")).update_id == 1);
   world.port->cut_all();
-  CHECK(remote->send_event(hash, set_key("key00", "y")) == 2);
+  CHECK(remote->send_event(hash, set_key("key00", "y")).update_id == 2);
   // The server loses the map, and no copy of it lives here: nobody can bring it back.
   world.restart();
   world.time.run_ready();
@@ -948,7 +948,7 @@ TEST_CASE("a remote outlives its maps, and a map comes back to it") {
   CHECK(code == StateErrc::not_hosted);
   Map again = world.make_map(remote);
   CHECK(again.hash() == hash);
-  CHECK(remote->send_event(hash, set_key("key00", "z")) == 1);
+  CHECK(remote->send_event(hash, set_key("key00", "z")).update_id == 1);
   CHECK(again.sync() == 1);
 }
 
@@ -1095,7 +1095,7 @@ TEST_CASE("what comes one by one while a hook runs is run in the order it came")
     release.set_value();
     for (UpdateId id = 1; const auto& call : calls) {
       CHECK(thread->wait_until(thread->now() + test_limit, [&] { return call->is_finished(); }));
-      CHECK(call->result() == id++);
+      CHECK(call->result().update_id == id++);
     }
     map.sync();
     CHECK(map.at("key00") == "fourth");
@@ -1180,13 +1180,13 @@ TEST_CASE("one map's slow hook does not hold up another map, nor the link they s
     remote->core().send_event(slow.hash(), done);
     REQUIRE(is_slow_running.get_future().wait_for(test_limit) == std::future_status::ready);
     for (UpdateId id = 1; id <= 20; ++id)
-      CHECK(remote->send_event(quick.hash(), set_key("key00", "q")) == id);
+      CHECK(remote->send_event(quick.hash(), set_key("key00", "q")).update_id == id);
     CHECK(quick_map.sync() == 20);
     CHECK(slow_map.sync() == 0);  // readers do not wait for the hook either
     CHECK_FALSE(done->is_finished());
     release.set_value();
     CHECK(thread->wait_until(thread->now() + test_limit, [&] { return done->is_finished(); }));
-    CHECK(done->result() == 1);
+    CHECK(done->result().update_id == 1);
     CHECK(slow_map.sync() == 1);
   }
   stop_and_drain(*core, *thread);

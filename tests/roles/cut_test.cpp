@@ -51,7 +51,7 @@ TEST_CASE("what is asked of a server is answered though the link is cut in betwe
     } else if (question == "hosted") {
       REQUIRE(remote->hosted().size() == 1);
     } else if (question == "event") {
-      REQUIRE(remote->send_event(handle.hash(), set_key("key02", "y")) == 2);
+      REQUIRE(remote->send_event(handle.hash(), set_key("key02", "y")).update_id == 2);
       REQUIRE(world.runs.size() == 1);
     } else {
       for (std::size_t i = 0; i < 6; ++i) map.push(key_name(i), i >= 4 ? "other" : "-");

@@ -345,7 +345,7 @@ TEST_CASE("modify inside a hook or a modify of the same map would deadlock, and 
     nested(handle);
     state.set(key_name(2), "hook");
   };
-  CHECK(remote->send_event(map.hash(), Change{{"nothing", "", "x"}}) == 4);
+  CHECK(remote->send_event(map.hash(), Change{{"nothing", "", "x"}}).update_id == 4);
   CHECK(codes == std::vector<std::error_code>(2, StateErrc::would_deadlock));
   map.sync();
   CHECK(values_of(map) == Texts{"hook", "-", "hook", "another"});
@@ -450,7 +450,7 @@ TEST_CASE("a hook may wait for an event of a map with the same hash on another s
   REQUIRE(handle.hash() == above.hash());
   const auto client = world.connect();
   const Map map = world.make_map(client);
-  CHECK(client->send_event(map.hash(), set_key(key_name(0), "relayed")) == 1);
+  CHECK(client->send_event(map.hash(), set_key(key_name(0), "relayed")).update_id == 1);
   CHECK(code == std::error_code());
   CHECK(upstream.runs == Texts{"relayed"});
 }
@@ -460,7 +460,7 @@ TEST_CASE("no event runs and nothing changes once the server is stopped", "[guar
   const Handle handle = world.host();
   const auto remote = world.connect();
   const Map map = world.make_map(remote);
-  CHECK(remote->send_event(map.hash(), Change{{"nothing", "", "first"}}) == 0);
+  CHECK(remote->send_event(map.hash(), Change{{"nothing", "", "first"}}).update_id == 0);
   world.runs.clear();
   const auto send = [&](const std::string& value) {
     return Sent::send(world, remote, map.hash(), set_key(key_name(0), value));
@@ -524,7 +524,7 @@ TEST_CASE("an event that was sent when its remote ends may have run, and one tha
   World world;
   auto remote = world.connect();
   const Map map = world.make_map(remote);
-  CHECK(remote->send_event(map.hash(), set_key(key_name(0), "first")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key(key_name(0), "first")).update_id == 1);
   world.port->faults().is_server_deaf = true;
   const auto core = remote->core().shared_from_this();
   const Sent sent = Sent::send(world, remote, map.hash(), set_key(key_name(0), "sent"));
@@ -546,7 +546,7 @@ TEST_CASE("an event that is not waited for ends with its time limit, too", "[gua
   options.event_timeout = 3s;
   const auto remote = world.connect(options);
   const Map map = world.make_map(remote);
-  CHECK(remote->send_event(map.hash(), set_key(key_name(0), "first")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key(key_name(0), "first")).update_id == 1);
   const bool is_sent = GENERATE(false, true);
   CAPTURE(is_sent);
   if (is_sent) {
@@ -570,7 +570,7 @@ TEST_CASE("a cancelled event that was sent may have run, and one that was not se
   World world;
   const auto remote = world.connect();
   const Map map = world.make_map(remote);
-  CHECK(remote->send_event(map.hash(), set_key(key_name(0), "first")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key(key_name(0), "first")).update_id == 1);
   const bool is_sent = GENERATE(false, true);
   CAPTURE(is_sent);
   if (is_sent) {

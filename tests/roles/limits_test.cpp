@@ -81,7 +81,7 @@ TEST_CASE("the smallest limits that are allowed serve a client") {
   World world(options);
   const auto remote = world.connect();
   const Map map = world.make_map(remote, 2);
-  CHECK(remote->send_event(map.hash(), set_key("key00", "a")) == 1);
+  CHECK(remote->send_event(map.hash(), set_key("key00", "a")).update_id == 1);
 }
 
 namespace {
@@ -383,11 +383,11 @@ TEST_CASE("a value of exactly the bytes that are allowed is set, hosted and brou
   const std::string named = "a value of 51 bytes, and Limits::value_bytes is 50";
   const auto remote = t.world.connect();
   const Map map = t.world.make_map(remote);
-  CHECK(remote->send_event(map.hash(), set_key(key_name(0), fits)) == 1);
+  CHECK(remote->send_event(map.hash(), set_key(key_name(0), fits)).update_id == 1);
   CHECK(error_of([&] { remote->send_event(map.hash(), set_key(key_name(0), larger)); }) ==
         StateErrc::too_large);
   CHECK(detail_of([&] { remote->send_event(map.hash(), set_key(key_name(0), larger)); }) == named);
-  CHECK(t.handle.modify([&](Map& state) { state.set(key_name(1), fits); }) == 2);
+  CHECK(t.handle.modify([&](Map& state) { state.set(key_name(1), fits); }).update_id == 2);
   CHECK(detail_of([&] { t.handle.modify([&](Map& state) { state.set(key_name(1), larger); }); }) == named);
   CHECK(t.handle.update_id() == 2);
   CHECK_NOTHROW(t.world.host(5, fits));

@@ -75,7 +75,7 @@ TEST_CASE(
   CHECK(is_live(owner));
   REQUIRE(world.wait([&] { return is_live(guest); }, 1s));
   CHECK(world.port->connections() == connections + 1);
-  CHECK(owner->send_event(map.hash(), set_key("key01", "x")) == 1);
+  CHECK(owner->send_event(map.hash(), set_key("key01", "x")).update_id == 1);
   CHECK(follower.wait_for(1, 10s));
   CHECK(world.server->disconnect([](const Peer&) { return false; }) == 0);
 }
@@ -266,7 +266,7 @@ TEST_CASE("recheck stops the diffs of a client that may not follow any longer, a
   CHECK(follower.view().at("key01") == "before");
   CHECK(is_live(guest));
   // Nothing of it goes out to the guest any more.
-  CHECK(guest->send_event(handle.hash(), set_key("key02", "by the guest")) == 3);
+  CHECK(guest->send_event(handle.hash(), set_key("key02", "by the guest")).update_id == 3);
   CHECK(follower.view().at("key02") == "-");
   rights.follow = true;
   REQUIRE(world.wait([&] { return follower.view().at("key02") == "by the guest"; }, 61s));
@@ -430,7 +430,7 @@ TEST_CASE("a channel that was refused by recheck is open again as soon as somebo
   CHECK(error_of([&] { guest->send_event(map.hash(), set_key("key01", "x")); }) == StateErrc::forbidden);
   rights = Rights{};
   map.sync();
-  CHECK(guest->send_event(map.hash(), set_key("key01", "x")) == 1);
+  CHECK(guest->send_event(map.hash(), set_key("key01", "x")).update_id == 1);
 }
 
 TEST_CASE("recheck keeps a channel on which one action is allowed still") {
@@ -442,7 +442,7 @@ TEST_CASE("recheck keeps a channel on which one action is allowed still") {
   rights = Rights{.init = false, .follow = false, .fetch = false, .send_event = true};
   const auto connections = world.port->connections();
   world.server->recheck();
-  CHECK(guest->send_event(map.hash(), set_key("key01", "x")) == 1);
+  CHECK(guest->send_event(map.hash(), set_key("key01", "x")).update_id == 1);
   CHECK(error_of([&] { map.sync(); }) == StateErrc::forbidden);
   CHECK(world.port->connections() == connections);
 }

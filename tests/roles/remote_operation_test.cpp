@@ -41,7 +41,7 @@ TEST_CASE("an operation that ended stays as it is") {
   CHECK_FALSE(operation->is_finished());
   CHECK(operation->mark_sent());
   CHECK(operation->is_sent());
-  CHECK(operation->finish({}, {}, 7));
+  CHECK(operation->finish({}, {}, ss::Position{3, 7}));
   CHECK(operation->is_finished());
   CHECK_FALSE(operation->is_sent());
   CHECK_FALSE(operation->finish(StateErrc::stopped));
@@ -49,7 +49,8 @@ TEST_CASE("an operation that ended stays as it is") {
   operation->give_up("too late");
   CHECK(told.times == 1);
   CHECK_FALSE(told.error);
-  CHECK(operation->result() == 7);
+  CHECK(operation->result() == ss::Position{3, 7});
+  CHECK(told.id == 7);  // a function may take the update id alone
 }
 
 TEST_CASE("what is given up is unavailable as long as it was not sent, and then nobody knows") {
@@ -92,7 +93,7 @@ TEST_CASE("of several threads that end an operation one does, and what it was se
   std::thread other([&] {
     in_rounds([&](std::size_t round) {
       if (round % 2 == 0) went_out[round] = operations[round]->mark_sent();
-      was_answered[round] = operations[round]->finish({}, {}, 3);
+      was_answered[round] = operations[round]->finish({}, {}, ss::Position{1, 3});
     });
   });
   in_rounds([&](std::size_t round) {

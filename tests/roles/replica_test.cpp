@@ -652,6 +652,173 @@ TEST_CASE("numbers of a new epoch are not taken for those of the old one while c
   CHECK(replica.view().at("key1") == 77);
 }
 
+TEST_CASE("a wait for a position waits for its epoch, and for its update id there") {
+  World world;
+  Replica replica(world.replica_map());
+  for (int i = 1; i <= 5; ++i) CHECK_FALSE(world.step("key1", i));
+  const ss::Position old = replica.position();
+  CHECK(old == ss::Position{world.master.epoch(), 5});
+  CHECK(replica.wait_for(old, 0s));
+  CHECK(replica.wait_for(ss::Position{old.epoch, 2}, 0s));
+  CHECK_FALSE(replica.wait_for(ss::Position{old.epoch, 6}, 0s));
+
+  const Diff first = world.full_diff_of_new_master({{"key1", 11}});
+  const ss::Epoch next = world.master.epoch();
+  std::vector<std::string> calls;
+  const auto note = [&](std::string name) {
+    return [&calls, &replica, name](std::error_code code) {
+      calls.push_back(name + (code ? ": " + code.message() : " at " + std::to_string(replica.update_id())));
+    };
+  };
+  replica.on_reached(ss::Position{next, 1}, note("next 1"));
+  replica.on_reached(ss::Position{next, 2}, note("next 2"));
+  auto cancelled = replica.on_reached(ss::Position{next, 1}, note("cancelled"));
+  replica.on_reached(ss::Position{old.epoch, 6}, note("old 6"));
+  replica.on_reached(ss::Position{old.epoch + next, 1}, note("never"));
+  replica.on_reached(7, note("7"));
+  CHECK(calls.empty());
+  CHECK_FALSE(replica.wait_for(ss::Position{next, 1}, 0s));
+  CHECK(cancelled.cancel());
+  CHECK_FALSE(cancelled.cancel());
+
+  CHECK_FALSE(world.give(first));
+  const std::string over = ": " + make_error_code(StateErrc::epoch_changed).message();
+  std::sort(calls.begin(), calls.end());
+  CHECK(calls == std::vector<std::string>{"7" + over, "next 1 at 1", "old 6" + over});
+  calls.clear();
+  CHECK_FALSE(world.step("key1", 12));
+  CHECK(calls == std::vector<std::string>{"next 2 at 2"});
+  CHECK(code_of([&] { replica.wait_for(old, 60s); }) == StateErrc::epoch_changed);
+  CHECK(code_of([&] { replica.wait_for(ss::Position{old.epoch, 0}, 60s); }) == StateErrc::epoch_changed);
+  calls.clear();
+  replica.on_reached(old, note("old 5"));
+  CHECK(calls == std::vector<std::string>{"old 5" + over});
+}
+
+TEST_CASE("a position that no master gave is no wish for one that comes") {
+  World world;
+  Replica replica(world.replica_map());
+  CHECK(replica.position() == ss::Position{});
+  CHECK(replica.wait_for(replica.position(), 0s));
+  std::error_code of_position;
+  std::error_code of_number = StateErrc::busy;
+  replica.on_reached(ss::Position{0, 1}, [&](std::error_code code) { of_position = code; });
+  replica.on_reached(1, [&](std::error_code code) { of_number = code; });
+  CHECK_FALSE(of_position);
+  CHECK_FALSE(world.step("key1", 1));  // the first epoch, and its update id 1
+  CHECK(of_position == StateErrc::epoch_changed);
+  CHECK_FALSE(of_number);
+  CHECK(code_of([&] { replica.wait_for(ss::Position{}, 60s); }) == StateErrc::epoch_changed);
+}
+
+TEST_CASE("a replica remembers the last 16 epochs that it has left") {
+  World world;
+  Replica replica(world.replica_map());
+  CHECK_FALSE(world.step("key1", 1));
+  std::vector<ss::Position> lives{replica.position()};
+  const auto is_over = [&](std::size_t life) {
+    return code_of([&] { replica.wait_for(lives[life], 0s); }) == StateErrc::epoch_changed;
+  };
+  for (std::size_t left = 1; left <= 20; ++left) {
+    CHECK_FALSE(world.give(world.full_diff_of_new_master({{"key1", 2}})));
+    lives.push_back(replica.position());
+    INFO("has left " << left);
+    for (std::size_t life = 0; life < left; ++life) CHECK(is_over(life) == (left - life <= 16));
+    CHECK(replica.wait_for(lives.back(), 0s));
+  }
+  // One that comes back counts once, as the last one left.
+  const Map current = world.master;  // a copy of a master has another epoch
+  const ss::Epoch returning = lives[10].epoch;
+  Diff back(current, returning, 0, 1, true);
+  for (int i = 0; i < 3; ++i) {
+    CHECK_FALSE(world.give(back));
+    CHECK(replica.wait_for(lives[10], 0s));
+    CHECK_FALSE(world.give(world.full_diff_of_new_master({})));
+    CHECK(is_over(10));
+  }
+  lives.push_back(replica.position());
+  for (const std::size_t life : {10U, 20U, 12U}) CHECK(is_over(life));
+}
+
+TEST_CASE("a wait that was over at once under hold, and one that can't come true any more") {
+  World world;
+  Replica replica(world.replica_map(), {.epoch_policy = ss::EpochPolicy::hold});
+  const Diff first = [&] {
+    world.master.set("key1", 1);
+    return world.master.diff(0, 1);
+  }();
+  const ss::Position mine{world.master.epoch(), 1};
+  const Diff other = world.full_diff_of_new_master({{"key1", 9}});
+  const ss::Position theirs{world.master.epoch(), 1};
+  std::error_code of_mine = StateErrc::busy;
+  std::error_code of_theirs;
+  replica.on_reached(mine, [&](std::error_code code) { of_mine = code; });
+  replica.on_reached(theirs, [&](std::error_code code) { of_theirs = code; });
+  CHECK_FALSE(world.give(first));
+  CHECK_FALSE(of_mine);
+  CHECK(of_theirs == StateErrc::epoch_changed);  // it will never go over to that epoch
+  CHECK(code_of([&] { replica.wait_for(theirs, 60s); }) == StateErrc::epoch_changed);
+  CHECK_FALSE(
+      replica.wait_for(ss::Position{mine.epoch, 2}, 0s));  // its own master is there, as far as it knows
+
+  CHECK(world.give(other) == StateErrc::epoch_changed);
+  CHECK(replica.wait_for(mine, 0s));
+  CHECK(code_of([&] { replica.wait_for(ss::Position{mine.epoch, 2}, 60s); }) == StateErrc::epoch_changed);
+  CHECK(code_of([&] { replica.wait_for(2, 60s); }) == StateErrc::epoch_changed);
+  CHECK(replica.status().reason == StateErrc::epoch_changed);
+
+  // Its own master is back, and has no news: it waits for some again.
+  world.remote->sink->on_current(world.time.now());
+  CHECK_FALSE(replica.status().reason);
+  CHECK_FALSE(replica.wait_for(ss::Position{mine.epoch, 2}, 0s));
+  CHECK_FALSE(replica.wait_for(2, 0s));
+}
+
+TEST_CASE("an epoch counts as left when the next one is accepted, and as come to when it is shown") {
+  World world;
+  Replica replica(world.replica_map());
+  replica.on_update([](const Diff&) {});
+  CHECK_FALSE(world.step("key1", 1));  // its callbacks are due: what comes now is not shown
+  const ss::Position old = replica.position();
+  CHECK_FALSE(world.give(world.full_diff_of_new_master({{"key1", 5}})));
+  const ss::Position next{world.master.epoch(), 1};
+  CHECK(replica.position() == old);
+  std::optional<std::error_code> ended;
+  replica.on_reached(next, [&](std::error_code code) {
+    ended = code;
+    CHECK(replica.position() == next);
+  });
+  CHECK_FALSE(ended);
+  CHECK(code_of([&] { replica.wait_for(old, 0s); }) == StateErrc::epoch_changed);
+  CHECK(replica.wait_for(next, 1s));
+  REQUIRE(ended);
+  CHECK_FALSE(*ended);
+}
+
+TEST_CASE("no wait succeeds once a replica has ended, whatever it has shown") {
+  World world;
+  auto replica = std::make_optional<Replica>(world.replica_map());
+  CHECK_FALSE(world.step("key1", 1));
+  const ss::Position shown = replica->position();
+  Replica& ending = *replica;
+  std::vector<std::error_code> codes;
+  const auto note = [&](std::error_code code) { codes.push_back(code); };
+  replica->on_reached(9, [&](std::error_code code) {
+    note(code);
+    // Its end is under way, and tells us so.
+    ending.on_reached(1, note);
+    ending.on_reached(0, note);
+    ending.on_reached(shown, note);
+    ending.on_reached(ss::Position{shown.epoch + 1, 1}, note);
+    codes.push_back(code_of([&] { ending.wait_for(0, 0s); }));
+    codes.push_back(code_of([&] { ending.wait_for(1, 60s); }));
+    codes.push_back(code_of([&] { ending.wait_for(shown, 60s); }));
+  });
+  replica->on_reached(ss::Position{shown.epoch + 1, 1}, note);
+  replica.reset();
+  CHECK(codes == std::vector<std::error_code>(9, StateErrc::stopped));
+}
+
 TEST_CASE("on_reached calls once, at once if reached, and can be cancelled") {
   World world;
   auto replica = std::make_optional<Replica>(world.replica_map());

@@ -82,8 +82,8 @@ class Client {
     auto done = std::make_shared<detail::EventCall>(
         serialize_event(Event<Command>{command}),
         [this, alive = std::weak_ptr<void>(alive_), map, command](std::error_code error,
-                                                                  const std::string& detail, UpdateId id) {
-          if (!alive.expired()) answered(map, command, error, detail, id);  // a dead process is told nothing
+                                                                  const std::string& detail, Position at) {
+          if (!alive.expired()) answered(map, command, error, detail, at);  // a dead process is told nothing
         });
     sent_.push_back({hash, command, done});
     remote_->core().send_event(hash, std::move(done));
@@ -159,17 +159,18 @@ class Client {
 
   /// Guarantee 5, as far as it can be seen when the answer comes.
   void answered(std::size_t map, const Command& command, std::error_code error, const std::string& detail,
-                UpdateId id) {
+                Position at) {
     const std::string text =
         name_ + "'s event " + std::to_string(command.number) + " of sender " + std::to_string(command.sender);
-    trace_->add(text, error ? " ends: " + error.message() : " is answered " + std::to_string(id));
+    trace_->add(text, error ? " ends: " + error.message() : " is answered " + std::to_string(at.update_id));
     const Run* const run = oracle_->find_run({command.sender, command.number});
     if (!error) {
       if (run == nullptr) return trace_->fail(text, " is answered, and never ran");
-      if (run->threw || run->update_id != id) {
-        return trace_->fail(text, " is answered ", id, ", and committed as ", run->update_id);
+      if (run->threw || at != Position{run->epoch, run->update_id}) {
+        return trace_->fail(text, " is answered ", at.update_id, " of epoch ", at.epoch, ", and committed as ",
+                            run->update_id, " of epoch ", run->epoch);
       }
-      maps_[map].ear->answered(run->epoch, id);
+      maps_[map].ear->answered(run->epoch, at.update_id);
     } else if (error == StateErrc::hook_failed) {
       if (run == nullptr || !run->threw ||
           detail.find(command.what == Command::What::throw_early ? "early" : "late") == std::string::npos) {

@@ -164,6 +164,7 @@ struct Sent {
   }
   [[nodiscard]] bool is_finished() const { return done->is_finished(); }
   [[nodiscard]] UpdateId result() const { return done->result(); }
+  [[nodiscard]] Position position() const { return done->result(); }
   [[nodiscard]] std::error_code error() const {
     return error_of([this] { done->result(); });
   }

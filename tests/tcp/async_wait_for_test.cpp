@@ -1,4 +1,5 @@
 // Waiting for a replica as an Asio operation.
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -115,6 +116,48 @@ TEST_CASE("async_wait_for can be cancelled") {
   world.context.run();
   REQUIRE(codes.size() == 2);
   CHECK_FALSE(codes[1]);
+}
+
+TEST_CASE("async_wait_for takes a position, which is never reached in another epoch") {
+  World world;
+  std::vector<std::string> calls;
+  const auto wait = [&](ss::Position at, std::string name) {
+    ss::async_wait_for(*world.replica, at,
+                       asio::bind_executor(world.context, [&calls, name](std::error_code code) {
+                         calls.push_back(name + (code == ss::StateErrc::epoch_changed ? ": other epoch"
+                                                 : code                               ? ": bad"
+                                                                                      : ""));
+                       }));
+  };
+  for (int i = 0; i < 5; ++i) world.step();
+  const ss::Position old = world.replica->position();
+  Map next = with_keys(Map(ss::Role::master));
+  next.set("a", 50);
+  wait(old, "old 5");
+  wait({old.epoch, 6}, "old 6");
+  wait(next.position(), "next 1");
+  world.context.poll();
+  CHECK(calls == std::vector<std::string>{"old 5"});
+  REQUIRE_FALSE(world.remote->sink->on_diff(ss::Diff<std::string, int>::full(next)));
+  wait(old, "old 5");
+  world.context.run();
+  std::sort(calls.begin(), calls.end());
+  CHECK(calls == std::vector<std::string>{"next 1", "old 5", "old 5: other epoch", "old 6: other epoch"});
+
+  // Cancelled while its epoch is still to come, and stopped with the replica.
+  asio::cancellation_signal signal;
+  std::vector<std::error_code> codes;
+  const auto note = [&] {
+    return asio::bind_executor(world.context, [&](std::error_code code) { codes.push_back(code); });
+  };
+  ss::async_wait_for(*world.replica, ss::Position{next.epoch() + 1, 0},
+                     asio::bind_cancellation_slot(signal.slot(), note()));
+  ss::async_wait_for(*world.replica, ss::Position{next.epoch() + 2, 0}, note());
+  signal.emit(asio::cancellation_type::terminal);
+  world.replica.reset();
+  world.context.restart();
+  world.context.run();
+  CHECK(codes == std::vector<std::error_code>{asio::error::operation_aborted, ss::StateErrc::stopped});
 }
 
 #if defined(ASIO_HAS_CO_AWAIT)

@@ -176,7 +176,7 @@ TEST_CASE(
   server.start();
   const auto remote = connect(server);
   Map map = remote->attach<std::string, std::string>(handle.hash());
-  CHECK(remote->send_event(map.hash(), Event{{"a", "1"}}) == 1);
+  CHECK(remote->send_event(map.hash(), Event{{"a", "1"}}).update_id == 1);
   CHECK((hook_thread.load() == io_thread.load()) == on_io_thread);
 
   std::promise<void> is_changing;
@@ -194,7 +194,7 @@ TEST_CASE(
   CHECK(answer.wait_for(0s) == std::future_status::timeout);
   release.set_value();
   changing.join();
-  CHECK(answer.get() == 3);
+  CHECK(answer.get().update_id == 3);
   CHECK(map.sync() == 3);
   CHECK(map.at("a") == "3");
 }
@@ -218,9 +218,9 @@ TEST_CASE("with a small share for fan-out many commits are merged, and none is l
     while (replica->epoch() == 0) std::this_thread::yield();
   }
   constexpr ss::UpdateId commits = 20'000;
-  std::vector<std::future<ss::UpdateId>> answers;
+  std::vector<std::future<ss::Position>> answers;
   for (ss::UpdateId id = 1; id <= commits; ++id) {
-    if (id > 500) CHECK(answers[id - 501].get() == id - 500);
+    if (id > 500) CHECK(answers[id - 501].get().update_id == id - 500);
     answers.push_back(remote->async_send_event(hash, Event{{"a", std::to_string(id)}}, asio::use_future));
   }
   for (const auto& replica : replicas) {
@@ -257,7 +257,7 @@ TEST_CASE("threads that look before they sleep serve as others do", "[tcp]") {
   const ss::MapHash hash = map.hash();
   Replica replica(std::move(map));
   for (ss::UpdateId id = 1; id <= 50; ++id) {
-    CHECK(remote->send_event(hash, Event{{"a", std::to_string(id)}}) == id);
+    CHECK(remote->send_event(hash, Event{{"a", std::to_string(id)}}).update_id == id);
     CHECK(replica.wait_for(id, patience));
   }
   CHECK(replica.view().at("a") == "50");
@@ -285,7 +285,7 @@ TEST_CASE("a remote on a context of one thread refuses blocking calls in all its
   std::thread thread([&] { io.run(); });
   Map map = small_map(remote);
   map.freeze(patience);
-  CHECK(remote->send_event(map.hash(), Event{{"a", "1"}}) == 1);
+  CHECK(remote->send_event(map.hash(), Event{{"a", "1"}}).update_id == 1);
   CHECK(map.sync() == 1);
   io.stop();
   thread.join();
@@ -363,7 +363,7 @@ TEST_CASE("a server that takes no uploads names the first key that differs", "[t
   CHECK(freeze_error(other) == ss::StateErrc::not_hosted);
 
   Map attached = remote->attach<std::string, std::string>(handle.hash());
-  CHECK(handle.modify([](Map& state) { state.set("a", "by the host"); }) == 1);
+  CHECK(handle.modify([](Map& state) { state.set("a", "by the host"); }).update_id == 1);
   CHECK(attached.sync() == 1);
   CHECK(attached.at("a") == "by the host");
 }
@@ -554,7 +554,7 @@ TEST_CASE("an empty password needs mutual TLS, which names the client to hooks",
   const auto remote = std::make_shared<Remote>(client);
   Map map = small_map(remote);
   map.freeze(patience);
-  CHECK(remote->send_event(map.hash(), Event{{"a", ""}}) == 0);  // it set nothing: the head
+  CHECK(remote->send_event(map.hash(), Event{{"a", ""}}).update_id == 0);  // it set nothing: the head
   const ss::EventContext context = seen.get_future().get();
   CHECK(context.certificate_subject == "CN=alice");
   CHECK(context.peer_address == "127.0.0.1");
@@ -691,7 +691,7 @@ TEST_CASE("certificates are reloaded while the server runs, and links that are o
     CHECK_FALSE(freeze_error(certified));
     CHECK_THROWS_AS(server->reload_tls(tls), ss::StateError);  // and can't be let off again
   }
-  CHECK(first->send_event(map.hash(), Event{{"a", "on the old link"}}) == 1);
+  CHECK(first->send_event(map.hash(), Event{{"a", "on the old link"}}).update_id == 1);
   for (const char* name : {"/server.crt", "/server.key"}) std::remove((folder + name).c_str());
   CHECK(::rmdir(folder.c_str()) == 0);
 }
@@ -788,7 +788,7 @@ TEST_CASE("a remote opens a map also for one who has stopped waiting before it b
   std::thread running([&, work = asio::make_work_guard(context)] { context.run(); });
   std::error_code error;
   try {
-    CHECK(remote->send_event(map.hash(), Event{{"a", "known all the same"}}) == 1);
+    CHECK(remote->send_event(map.hash(), Event{{"a", "known all the same"}}).update_id == 1);
   } catch (const ss::StateError& failure) {
     error = failure.code();
   }
@@ -801,15 +801,15 @@ TEST_CASE("async_send_event takes any completion token, and can be cancelled", "
   Service service;
   auto future = service.remote->async_send_event(service.hash, Event{{"a", "future"}}, asio::use_future);
   REQUIRE(future.wait_for(patience) == std::future_status::ready);
-  CHECK(future.get() == 1);
+  CHECK(future.get().update_id == 1);
 
   SECTION("a thousand in flight keep their order") {
-    std::vector<std::future<ss::UpdateId>> answers;
+    std::vector<std::future<ss::Position>> answers;
     for (int i = 0; i < 3'000; ++i) {
       answers.push_back(
           service.remote->async_send_event(service.hash, Event{{"a", std::to_string(i)}}, asio::use_future));
     }
-    for (std::size_t i = 0; i < answers.size(); ++i) REQUIRE(answers[i].get() == i + 2);
+    for (std::size_t i = 0; i < answers.size(); ++i) REQUIRE(answers[i].get().update_id == i + 2);
   }
   SECTION("one that can't be sent is cancelled") {
     const auto nowhere = std::make_shared<Remote>(remote_options("127.0.0.1:1"));
@@ -888,7 +888,7 @@ TEST_CASE("a hook that waits for an event of its own map, over TCP, is refused",
   inner = std::make_shared<Remote>(inner_options);
   Map copy = small_map(inner);
   copy.freeze(patience);
-  CHECK(outer->send_event(map.hash(), Event{{"a", "outer"}}) == 1);
+  CHECK(outer->send_event(map.hash(), Event{{"a", "outer"}}).update_id == 1);
   CHECK(code == ss::StateErrc::would_deadlock);
   map.sync();
   CHECK(map.update_id() == 1);
@@ -932,7 +932,7 @@ TEST_CASE("a map of 200 MB reaches three replicas while a writer changes it", "[
   };
   const auto writer = connect(*server);
   const Map map = build(writer);
-  std::vector<std::future<ss::UpdateId>> answers;
+  std::vector<std::future<ss::Position>> answers;
   for (int i = 0; i < keys; ++i) {
     answers.push_back(writer->async_send_event(
         map.hash(), Event{{key(i), std::string(value_bytes, static_cast<char>('a' + i % 26))}},

@@ -28,14 +28,15 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
   explicit AsyncWait(Handler handler) : call_(std::move(handler), asio::system_executor()) {}
 
   template <class K, class V>
-  void start(Replica<K, V>& replica, UpdateId id) {
+  void start(Replica<K, V>& replica, auto target) {
     set_cancel(call_.handler(), [weak = this->weak_from_this()] {
       const auto self = weak.lock();
       if (self && self->pending_.cancel())
         self->call_.complete(self, std::error_code(asio::error::operation_aborted));
     });
-    pending_ = replica.on_reached(
-        id, [self = this->shared_from_this()](std::error_code code) { self->call_.complete(self, code); });
+    pending_ = replica.on_reached(target, [self = this->shared_from_this()](std::error_code code) {
+      self->call_.complete(self, code);
+    });
   }
 
  private:
@@ -45,28 +46,40 @@ class AsyncWait : public std::enable_shared_from_this<AsyncWait<Handler>> {
   PendingCall pending_;
 };
 
+/// Starts a wait for an update id or a position.
+template <class K, class V, class Target, class Token>
+auto start_async_wait(Replica<K, V>& replica, Target target, Token&& token) {
+  return asio::async_initiate<Token, void(std::error_code)>(
+      [](auto handler, Replica<K, V>* from, Target wanted) {
+        using Handler = std::decay_t<decltype(handler)>;
+        std::make_shared<AsyncWait<Handler>>(std::move(handler))->start(*from, wanted);
+      },
+      token, &replica, target);
+}
+
 }  // namespace detail
 
-/// Completes when the state at `id`, or a newer one, is shown: `replica.wait_for` as an Asio operation.
+/// Completes when the state at `at`, or a newer one of its epoch, is shown: `replica.wait_for` as an Asio operation.
 ///
-/// Signature: `void(std::error_code)`: none; `epoch_changed` if the master was restarted meanwhile; `stopped`
-///            if the replica ends; `asio::error::operation_aborted` if cancelled.
+/// Signature: `void(std::error_code)`: none; `epoch_changed` as `wait_for`; `stopped` if the replica ends;
+///            `asio::error::operation_aborted` if cancelled.
 /// Threads  : the handler runs on its associated executor, never inside this call.
 /// Cancel   : through the token's cancellation slot, every type; from the handler's executor, as Asio
 /// demands.
 /// Lifetime : the replica may end before the operation does.
 ///
 /// ```cpp
-/// co_await ss::async_wait_for(replica, id, asio::use_awaitable);
+/// co_await ss::async_wait_for(replica, at, asio::use_awaitable);
 /// ```
 template <class K, class V, class Token>
+auto async_wait_for(Replica<K, V>& replica, Position at, Token&& token) {
+  return detail::start_async_wait(replica, at, std::forward<Token>(token));
+}
+
+/// The same for an update id of whichever epoch the replica is in.
+template <class K, class V, class Token>
 auto async_wait_for(Replica<K, V>& replica, UpdateId id, Token&& token) {
-  return asio::async_initiate<Token, void(std::error_code)>(
-      [](auto handler, Replica<K, V>* from, UpdateId wanted) {
-        using Handler = std::decay_t<decltype(handler)>;
-        std::make_shared<detail::AsyncWait<Handler>>(std::move(handler))->start(*from, wanted);
-      },
-      token, &replica, id);
+  return detail::start_async_wait(replica, id, std::forward<Token>(token));
 }
 
 }  // namespace syncstate

@@ -142,7 +142,7 @@ class TcpStateRemote final : public RemoteClient {
     core().retry_now();
   }
 
-  /// `send_event` as an Asio operation: `void(std::error_code, UpdateId)`.
+  /// `send_event` as an Asio operation: `void(std::error_code, Position)`. A handler may take an `UpdateId` instead.
   ///
   /// Errors: as `send_event`; `asio::error::operation_aborted` if cancelled before it was sent,
   ///         `outcome_unknown` if after. Events keep the order of the calls.
@@ -152,12 +152,13 @@ class TcpStateRemote final : public RemoteClient {
   /// ```cpp
   /// const ss::Event<MyEvent> event{ChangeValue{"1", "Updated"}};  // named: GCC 12 destroys braced temporaries in a
   ///                                                               // co_await expression twice
-  /// auto id = co_await remote->async_send_event(map.hash(), event, asio::use_awaitable);
+  /// const ss::Position at = co_await remote->async_send_event(map.hash(), event, asio::use_awaitable);
+  /// co_await ss::async_wait_for(replica, at, asio::use_awaitable);
   /// ```
   template <class E, class Token>
   auto async_send_event(const MapHash& hash, const Event<E>& event, Token&& token) {
     begin();
-    return asio::async_initiate<Token, void(std::error_code, UpdateId)>(
+    return asio::async_initiate<Token, void(std::error_code, Position)>(
         [this](auto handler, const MapHash& to, SerializedEvent serialized) {
           this->start_async(std::move(handler), to,
                             std::move(serialized));  // bare, Clang 14 sees no use of this
@@ -253,8 +254,8 @@ class TcpStateRemote final : public RemoteClient {
     [[nodiscard]] const Handler& handler() const { return call_.handler(); }
 
    private:
-    void ended(std::error_code error, const std::string&, UpdateId id) override {
-      call_.complete(this->shared_from_this(), error, id);
+    void ended(std::error_code error, const std::string&, Position position) override {
+      call_.complete(this->shared_from_this(), error, position);
     }
     syncstate::detail::AsyncCall<Handler, asio::any_io_executor> call_;
   };
@@ -269,9 +270,9 @@ class TcpStateRemote final : public RemoteClient {
     [[nodiscard]] const Handler& handler() const { return handler_; }
 
    private:
-    void ended(std::error_code error, const std::string&, UpdateId id) override {
-      executor_->defer([self = this->shared_from_this(), error, id] {
-        syncstate::detail::call_handler(std::move(self->handler_), error, id);
+    void ended(std::error_code error, const std::string&, Position position) override {
+      executor_->defer([self = this->shared_from_this(), error, position] {
+        syncstate::detail::call_handler(std::move(self->handler_), error, position);
       });
     }
     Handler handler_;

@@ -46,8 +46,8 @@ struct RemoteFollower {
   std::shared_ptr<DiffReceiver> receiver;
   protocol::ChannelId channel = 0;
   bool is_open = false;
-  bool is_current = false;                 ///< on the channel of now: what the receiver has was the head
-  UpdateId head = 0;                       ///< as the server told it last on this channel
+  bool is_current = false;  ///< on the channel of now: what the receiver has was the head
+  Position head{};          ///< as the server told it last on this channel, in the epoch of that
   std::optional<RemoteRefusal> refusal{};  ///< of following; the map itself may be open all the same
 
   /// It has no channel on the link any more, or none yet.

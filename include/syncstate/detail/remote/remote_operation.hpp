@@ -26,7 +26,7 @@ namespace syncstate::detail {
 /// ends it, with no lock held.
 class Operation {
  public:
-  using OnDone = UniqueFunction<void(std::error_code, const std::string&, UpdateId)>;
+  using OnDone = UniqueFunction<void(std::error_code, const std::string&, Position)>;
 
   [[nodiscard]] static std::shared_ptr<Operation> create(OnDone on_done = {}) {
     return std::make_shared<Operation>(std::move(on_done));
@@ -37,10 +37,10 @@ class Operation {
   virtual ~Operation() = default;
 
   /// Ends it, unless it has ended. Returns whether this call did.
-  bool finish(std::error_code error, const std::string& detail = {}, UpdateId update_id = 0) {
+  bool finish(std::error_code error, const std::string& detail = {}, Position position = {}) {
     std::string kept(detail);  // before it is claimed: whoever claims it must end it
     if (!claim()) return false;
-    end(error, std::move(kept), update_id);
+    end(error, std::move(kept), position);
     return true;
   }
 
@@ -60,19 +60,19 @@ class Operation {
     const auto was = claim();
     if (!was) return state_.wait(State::ending);
     const StateErrc reason = *was == State::sent ? StateErrc::outcome_unknown : StateErrc::unavailable;
-    end(make_error_code(reason), std::move(detail), 0);
+    end(make_error_code(reason), std::move(detail), {});
   }
 
-  /// What became of it: the update id, or the error thrown. Only once finished.
-  UpdateId result() const {
+  /// Returns where its effect stands, for an event that was run; throws the error that it ended with. Only once finished.
+  Position result() const {
     if (error_) throw StateError(error_, detail_);
-    return update_id_;
+    return position_;
   }
 
  protected:
-  virtual void ended(std::error_code error, const std::string& detail, UpdateId update_id) {
+  virtual void ended(std::error_code error, const std::string& detail, Position position) {
     OnDone on_done = std::move(on_done_);
-    if (on_done) on_done(error, detail, update_id);
+    if (on_done) on_done(error, detail, position);
   }
 
  private:
@@ -92,13 +92,13 @@ class Operation {
     return std::nullopt;
   }
 
-  void end(std::error_code error, std::string detail, UpdateId update_id) {
+  void end(std::error_code error, std::string detail, Position position) {
     error_ = error;
     detail_ = std::move(detail);
-    update_id_ = update_id;
+    position_ = position;
     state_ = State::ended;
     state_.notify_all();
-    ended(error_, detail_, update_id_);
+    ended(error_, detail_, position_);
   }
 
   OnDone on_done_;
@@ -106,7 +106,7 @@ class Operation {
   // Written by whoever ends it, read once it has ended.
   std::error_code error_;
   std::string detail_;
-  UpdateId update_id_ = 0;
+  Position position_;
 };
 
 /// An event, and the caller that waits for its answer.

@@ -26,6 +26,7 @@
 #include "syncstate/detail/model/dense_array.hpp"
 #include "syncstate/detail/model/diff_verdict.hpp"
 #include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/replica/left_epochs.hpp"
 #include "syncstate/detail/replica/pending_waits.hpp"
 #include "syncstate/detail/replica/view_store.hpp"
 #include "syncstate/detail/unique_function.hpp"
@@ -99,17 +100,17 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
       result = verdict.error;
     } else if (verdict.effect != DiffEffect::none) {
       const Position to{diff.epoch(), diff.upto_update_id()};
-      const bool is_other_life = accepted_.epoch != 0 && accepted_.epoch != to.epoch;
       result = catch_all([&] { has_open_round_ || !staged_.empty() ? stage(std::move(diff)) : show(diff); });
       if (!result) {
+        if (accepted_.epoch != to.epoch) leave_epoch_for(to.epoch, ended);
         accepted_ = to;
         if (as_of) accepted_head_at_ = as_of;
         if (staged_.empty()) shown_head_at_ = accepted_head_at_;
-        if (is_other_life) pending_.take_all(ended.by_epoch);
         take_reached(ended);
       }
     }
-    if (result == StateErrc::epoch_changed) pending_.take_all(ended.by_epoch);
+    is_holding_ = result == StateErrc::epoch_changed;
+    if (is_holding_) pending_.take_all(ended.by_epoch);
     refused_ = result;
     publish_status();
     end_waits(lock, ended);
@@ -120,6 +121,10 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     const std::lock_guard lock(mutex_);
     accepted_head_at_ = (std::max)(accepted_head_at_.value_or(when), when);
     if (staged_.empty()) shown_head_at_ = accepted_head_at_;
+    if (!is_holding_) return;
+    is_holding_ = false;  // the master of the epoch that is held is back
+    refused_ = {};
+    publish_status();
   }
 
   void on_status(const LinkStatus& status) override {
@@ -188,25 +193,25 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     add_to(status_callbacks_, std::move(listener), [this] { post_status(); });
   }
 
-  /// Calls `*function` once: with success when the state at `id` is shown, or with what made that impossible.
-  void add_wait(UpdateId id, std::shared_ptr<WaitFunction> function) {
+  /// Calls `*function` once: with success when the state at `target` is shown, or with what made that impossible.
+  void add_wait(const WaitTarget& target, std::shared_ptr<WaitFunction> function) {
     const auto self = this->shared_from_this();
     std::unique_lock lock(mutex_);
-    if (!is_closed_ && !has_reached(id)) {
-      pending_.add(id, std::move(function));
+    const auto outcome = outcome_of(target);
+    if (!outcome) {
+      pending_.add(target, accepted_.epoch, std::move(function));
       return;
     }
-    const std::error_code code = is_closed_ ? make_error_code(StateErrc::stopped) : std::error_code();
-    call_out(lock, [&] { report_errors([&] { (*function)(code); }); });
+    call_out(lock, [&] { report_errors([&] { (*function)(*outcome); }); });
   }
 
-  bool remove_wait(UpdateId id, const std::shared_ptr<WaitFunction>& function) {
+  bool remove_wait(const WaitTarget& target, const std::shared_ptr<WaitFunction>& function) {
     if (is_of_other_process()) return false;
     const std::lock_guard lock(mutex_);
-    return pending_.remove(id, function);
+    return pending_.remove(target, function);
   }
 
-  bool wait_for(UpdateId id, Duration limit) {
+  bool wait_for(const WaitTarget& target, Duration limit) {
     expect_here();
     const auto self = this->shared_from_this();
     struct Outcome {
@@ -216,22 +221,24 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     const auto outcome = std::make_shared<Outcome>();
     {
       const std::lock_guard lock(mutex_);
-      if (is_closed_) throw StateError(StateErrc::stopped);
-      if (has_reached(id)) return true;
+      if (const auto known = outcome_of(target)) {
+        if (*known) throw StateError(*known);
+        return true;
+      }
       if (is_needed_here()) throw StateError(StateErrc::would_deadlock);
     }
     const auto function = std::make_shared<WaitFunction>([outcome](std::error_code code) {
       const std::lock_guard lock(outcome->mutex);
       outcome->code = code;
     });
-    add_wait(id, function);
+    add_wait(target, function);
     const auto is_done = [outcome] {
       const std::lock_guard lock(outcome->mutex);
       return outcome->code.has_value();
     };
     const TimePoint start = now();
     const TimePoint until = limit < (TimePoint::max)() - start ? start + limit : (TimePoint::max)();
-    if (!wait_until(until, is_done) && remove_wait(id, function)) return false;
+    if (!wait_until(until, is_done) && remove_wait(target, function)) return false;
     // Taken out of the list but not called yet: the call is on its way, on another thread.
     if (!is_done()) wait_until((TimePoint::max)(), is_done);
     if (!outcome->code)
@@ -460,7 +467,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     std::unique_lock lock(mutex_);
     if (is_closed_ || has_open_round_) return;
     Ended ended;
-    refused_ = {};
+    refused_ = is_holding_ ? make_error_code(StateErrc::epoch_changed) : std::error_code();
     show_staged(ended);
     publish_status();
     end_waits(lock, ended);
@@ -468,11 +475,36 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   // --- Waits.
 
-  /// What is accepted but not shown yet does not count, and neither does a number of the master's former
-  /// life.
-  [[nodiscard]] bool has_reached(UpdateId id) const {
+  /// How a wait ends that begins now; nothing if that is not known yet.
+  ///
+  /// A diff that is accepted but not shown yet does not count, and neither does an update id of an epoch that is left: the
+  /// replica leaves an epoch when it accepts a diff of the next one.
+  [[nodiscard]] std::optional<std::error_code> outcome_of(const WaitTarget& target) const {
+    if (is_closed_) return make_error_code(StateErrc::stopped);
+    if (target.epoch && *target.epoch != accepted_.epoch) {
+      if (is_out_of_reach(*target.epoch)) return make_error_code(StateErrc::epoch_changed);
+      return std::nullopt;
+    }
     const Position shown = store_.position();
-    return shown.epoch == accepted_.epoch && shown.update_id >= id;
+    if (shown.epoch == accepted_.epoch && shown.update_id >= target.update_id) return std::error_code();
+    if (is_holding_) return make_error_code(StateErrc::epoch_changed);
+    return std::nullopt;
+  }
+
+  /// Of an epoch that is not the replica's: true if the replica has left it, or will never go over to it.
+  [[nodiscard]] bool is_out_of_reach(Epoch epoch) const {
+    const bool has_no_history = accepted_ == Position{};
+    return epoch == 0 || (holds_epochs() && !has_no_history) || left_epochs_.contains(epoch);
+  }
+
+  [[nodiscard]] bool holds_epochs() const { return options_.epoch_policy == EpochPolicy::hold; }
+
+  /// Ends the waits that are for the epoch that is left. Epoch 0 is none: an update id that somebody waited for before a
+  /// master was heard of is one of the first epoch.
+  void leave_epoch_for(Epoch next, Ended& ended) noexcept {
+    if (accepted_.epoch != 0) left_epochs_.add(accepted_.epoch);
+    pending_.change_epoch(next, accepted_.epoch == 0, ended.by_epoch);
+    if (holds_epochs()) pending_.take_other_epochs(ended.by_epoch);
   }
 
   void take_reached(Ended& ended) noexcept {
@@ -483,12 +515,12 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   void end_waits(std::unique_lock<std::mutex>& lock, Ended& ended) {
     if (ended.reached.empty() && ended.by_epoch.empty() && ended.by_close.empty()) return;
     call_out(lock, [&] {
-      for (auto& [id, function] : ended.reached) report_errors([&f = *function] { f({}); });
-      for (auto& [id, function] : ended.by_epoch) {
-        report_errors([&f = *function] { f(make_error_code(StateErrc::epoch_changed)); });
+      for (auto& [id, wait] : ended.reached) report_errors([&f = *wait.function] { f({}); });
+      for (auto& [id, wait] : ended.by_epoch) {
+        report_errors([&f = *wait.function] { f(make_error_code(StateErrc::epoch_changed)); });
       }
-      for (auto& [id, function] : ended.by_close) {
-        report_errors([&f = *function] { f(make_error_code(StateErrc::stopped)); });
+      for (auto& [id, wait] : ended.by_close) {
+        report_errors([&f = *wait.function] { f(make_error_code(StateErrc::stopped)); });
       }
       ended = Ended();  // what the functions hold dies without the lock as well
       waiters_.wake();
@@ -666,7 +698,9 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   std::vector<std::uint64_t> touched_;  // a bit per ordinal: may differ from its initial value
   ViewStore<K, V> store_;               // changed under the lock, read without
   Position accepted_;                   // what is shown, plus what is staged
-  std::deque<Diff<K, V>> staged_;       // at most one, unless every step counts
+  LeftEpochs left_epochs_;
+  bool is_holding_ = false;        // the last diff was of another epoch, and is not taken
+  std::deque<Diff<K, V>> staged_;  // at most one, unless every step counts
   std::size_t staged_bytes_ = 0;
   std::optional<Round> round_;
   bool has_open_round_ = false;  // callbacks are due or run: what comes now is staged

@@ -147,10 +147,10 @@ class HostedSlot final : public HostedBase,
 
   // MasterMap
 
-  UpdateId modify(UniqueFunction<void(Map&)> change) override {
+  Position modify(UniqueFunction<void(Map&)> change) override {
     if (state_ == State::dead) throw StateError(StateErrc::stopped);
     if (serial_->runs_here()) {
-      if (state_ == State::initialising && !map_->is_in_transaction()) return commit(change);
+      if (state_ == State::initialising && !map_->is_in_transaction()) return position_of(commit(change));
       throw StateError(
           StateErrc::would_deadlock,
           "`modify` inside a hook or a change of the same map would wait for its own end: change the "
@@ -168,7 +168,7 @@ class HostedSlot final : public HostedBase,
       }
     });
     if (error) std::rethrow_exception(error);
-    return id;
+    return position_of(id);
   }
   [[nodiscard]] const MapHash& hash() const override { return map_->hash(); }
   [[nodiscard]] Position head() const override {
@@ -194,6 +194,9 @@ class HostedSlot final : public HostedBase,
 
   /// Hooks, or changes by `modify`, run on this thread as long as what this returns lives.
   [[nodiscard]] RunningHooks run_hooks_here() const { return RunningHooks(map_->hash(), map_->head().epoch); }
+
+  /// The epoch of a hosted map never changes.
+  [[nodiscard]] Position position_of(UpdateId id) const { return Position{map_->head().epoch, id}; }
 
   /// One transaction, and the news of it for all lanes.
   template <class F>
