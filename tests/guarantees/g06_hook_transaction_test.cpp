@@ -204,11 +204,13 @@ TEST_CASE("guarantee 6: a change through a handle is a transaction like a hook's
   };
   CHECK_THROWS_AS(world.handle.modify(fails), std::logic_error);
   CHECK(world.handle.update_id() == 0);
-  CHECK(world.handle.modify([](Map& map) {
-    map.set("key00", "x");
-    CHECK(error_of([&] { map.freeze(); }) == StateErrc::in_transaction);
-    map.set("key01", "y");
-  }).update_id == 1);
+  CHECK(world.handle
+            .modify([](Map& map) {
+              map.set("key00", "x");
+              CHECK(error_of([&] { map.freeze(); }) == StateErrc::in_transaction);
+              map.set("key01", "y");
+            })
+            .update_id == 1);
   CHECK(world.state() == Texts{"x", "y", "-"});
 }
 

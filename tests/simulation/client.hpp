@@ -167,8 +167,8 @@ class Client {
     if (!error) {
       if (run == nullptr) return trace_->fail(text, " is answered, and never ran");
       if (run->threw || at != Position{run->epoch, run->update_id}) {
-        return trace_->fail(text, " is answered ", at.update_id, " of epoch ", at.epoch, ", and committed as ",
-                            run->update_id, " of epoch ", run->epoch);
+        return trace_->fail(text, " is answered ", at.update_id, " of epoch ", at.epoch,
+                            ", and committed as ", run->update_id, " of epoch ", run->epoch);
       }
       maps_[map].ear->answered(run->epoch, at.update_id);
     } else if (error == StateErrc::hook_failed) {
