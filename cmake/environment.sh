@@ -9,7 +9,8 @@
 # benchmarks/instructions, `checks` for all but these servers.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cpus=$(nproc)
+# nproc belongs to GNU's coreutils, getconf to every POSIX system.
+cpus=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # Every version formats a little differently, so we name ours.
 clang_format=clang-format-16
 
@@ -28,12 +29,16 @@ have_clang_sanitizers() {
   echo 'int main() {}' | clang++ -fsanitize=address,undefined -x c++ - -o /dev/null 2>/dev/null
 }
 
+# The newest Clang of Debian 12, with its own standard library.
+have_newest_libcxx() {
+  echo '#include <version>' | clang++-22 -stdlib=libc++ -x c++ -fsyntax-only - 2>/dev/null
+}
+
 # Prints the Debian names of what is missing for `$1`.
 missing_packages() {
   have_command "${CXX:-g++}" || echo g++
   have_command cmake || echo cmake
   have_command ninja || echo ninja-build
-  have_command ccache || echo ccache
   have_command openssl || echo openssl
   have_header asio/version.hpp || echo libasio-dev
   have_header openssl/ssl.h || echo libssl-dev
@@ -52,6 +57,8 @@ missing_packages() {
   have_command clang++ || echo clang
   have_clang_sanitizers || echo libclang-rt-dev
   have_command llvm-symbolizer || echo llvm
+  have_command clang++-22 || echo clang-22
+  have_newest_libcxx || printf '%s\n' libc++-22-dev libc++abi-22-dev
   have_command "$clang_format" || echo "$clang_format"
 }
 
@@ -73,6 +80,8 @@ need_packages() {
     fi
     as_root=(sudo)
   fi
+  # Not needed, but faster with it.
+  have_command ccache || missing+=" ccache"
   echo "Installing: $missing"
   "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -q </dev/null
   # shellcheck disable=SC2086 # a list of names

@@ -7,7 +7,11 @@
 # A header belongs to the library by the folder it is in; a new file needs no line here.
 
 find_package(Threads REQUIRED)
-find_package(OpenSSL 3.0 REQUIRED)
+# Without a version: before 3.18 CMake can't read that of OpenSSL 3. The headers check it, too.
+find_package(OpenSSL REQUIRED)
+if(OPENSSL_VERSION AND OPENSSL_VERSION VERSION_LESS 3.0)
+  message(FATAL_ERROR "syncstate needs OpenSSL 3.0 or newer; found: ${OPENSSL_VERSION} in ${OPENSSL_INCLUDE_DIR}")
+endif()
 if(NOT TARGET nlohmann_json::nlohmann_json)
   find_package(nlohmann_json 3.10 QUIET)
 endif()
@@ -23,13 +27,13 @@ file(GLOB syncstate_json_headers CONFIGURE_DEPENDS "${include_dir}/syncstate/cod
 list(APPEND syncstate_tcp_headers ${tcp_umbrella})
 list(REMOVE_ITEM syncstate_headers ${syncstate_tcp_headers} ${syncstate_json_headers})
 
-# VERIFY_INTERFACE_HEADER_SETS: the target all_verify_interface_header_sets, not part of `all`, compiles each
-# header alone.
+# A plain include folder and no file set, which neither CMake before 3.23 nor Meson understands.
+include(GNUInstallDirs)
 function(syncstate_add_library name)
   add_library(${name} INTERFACE)
   target_compile_features(${name} INTERFACE cxx_std_20)
-  target_sources(${name} INTERFACE FILE_SET HEADERS BASE_DIRS "${include_dir}" FILES ${${name}_headers})
-  set_target_properties(${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+  target_include_directories(${name} INTERFACE "$<BUILD_INTERFACE:${include_dir}>"
+                                               "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
 endfunction()
 
 syncstate_add_library(syncstate)

@@ -15,6 +15,18 @@ set(include_dir "${SOURCE_DIR}/include")
 if(WAY STREQUAL "installed")
   run("${CMAKE_COMMAND}" --install "${BUILD_DIR}" --prefix "${prefix}")
   set(include_dir "${prefix}/include")
+  # Where CMake before 3.23, and Meson, which know no file sets, find the include folder.
+  file(GLOB_RECURSE exports "${prefix}/*/syncstate*-targets.cmake")
+  list(LENGTH exports count)
+  if(NOT count EQUAL 3)
+    message(FATAL_ERROR "The three libraries should be exported: ${exports}")
+  endif()
+  foreach(export IN LISTS exports)
+    file(READ "${export}" text)
+    if(NOT text MATCHES "set_target_properties[^)]*INTERFACE_INCLUDE_DIRECTORIES \"[^\"]*{_IMPORT_PREFIX}/include\"")
+      message(FATAL_ERROR "${export} has no include folder outside of a file set")
+    endif()
+  endforeach()
 endif()
 
 run("${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${CMAKE_CURRENT_LIST_DIR}" -B "${work_dir}/build" -D WAY=${WAY}

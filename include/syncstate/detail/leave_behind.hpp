@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// Keeps what it is given until the process ends, without ever running a destructor.

@@ -2,6 +2,8 @@
 #ifndef SYNCSTATE_DETAIL_VISIBILITY_HPP
 #define SYNCSTATE_DETAIL_VISIBILITY_HPP
 
+#include "syncstate/detail/requirements.hpp"
+
 // Stands before functions with static variables that mean something by their address or their value, and in exceptions,
 // which are caught by their type. Without it, every shared library that is compiled with -fvisibility=hidden has its own.
 //

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstddef>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::tcp::detail {
 
 /// Counts what a peer does, against a limit for a minute. A minute begins with the first count after the one before is

@@ -13,6 +13,8 @@
 #include <thread>
 #include <utility>
 
+#include "syncstate/detail/requirements.hpp"
+
 namespace syncstate::detail {
 
 /// What a thread of the library is for. Its name says so.
