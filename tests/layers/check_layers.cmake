@@ -20,6 +20,9 @@ set(asio_or_tls "<(asio[./].*|boost/.*|openssl/ssl.*|openssl/bio.*|openssl/err.*
 set(network_layers "\"syncstate/(tcp\\.hpp|tcp/.*|async/.*)\"")
 set(thread_layer "\"syncstate/threads/.*\"")
 set(transport_layers "\"syncstate/(inproc\\.hpp|inproc/.*)\"")
+# The layers above the model, and the role headers outside of a folder.
+set(roles "(server_core|remote_core|remote_client|replica|replica_options|link)\\.hpp")
+set(role_parts "detail/(server|remote|replica)/.*")
 set(sleep "sleep_for|sleep_until|usleep *\\(|nanosleep *\\(")
 
 set(problems "")
@@ -87,6 +90,37 @@ foreach(file IN LISTS pure)
   forbid(${file} "${thread_layer}" "includes a layer above it")
   forbid(${file} "${clock}" "the model and the protocol read no clock")
 endforeach()
+
+# What the headers of a folder may not include directly: each role knows nothing of the others, the protocol nothing of maps,
+# and none of them what is above it.
+function(keep_apart folder_pattern forbidden)
+  set(files "${all}")
+  list(FILTER files INCLUDE REGEX "^syncstate/${folder_pattern}")
+  if(NOT files)
+    message(FATAL_ERROR "No header is in ${folder_pattern}: check_layers must be told where they are")
+  endif()
+  foreach(file IN LISTS files)
+    forbid(${file} "\"syncstate/(${forbidden})\"" "its layer may not include this")
+  endforeach()
+  set(problems "${problems}" PARENT_SCOPE)
+endfunction()
+
+reached_from("syncstate/syncstate.hpp" model)
+foreach(file IN LISTS model)
+  forbid(${file} "\"syncstate/(protocol/.*|threads/.*|detail/wire/.*|${role_parts}|${roles})\""
+         "the model knows neither the protocol nor roles")
+endforeach()
+keep_apart("codec/" "protocol/.*|threads/.*|detail/(model|wire)/.*|${role_parts}|${roles}|state_map\\.hpp")
+keep_apart("detail/model/" "protocol/.*|threads/.*|detail/wire/.*|${role_parts}|${roles}")
+keep_apart("protocol/" "codec/.*|codec.*\\.hpp|detail/(model|wire)/.*|${role_parts}|${roles}|(state_map|diff|hook|remote)\\.hpp")
+keep_apart("detail/wire/" "threads/.*|${role_parts}|${roles}")
+keep_apart("detail/server/" "threads/.*|detail/(remote|replica)/.*|(remote_core|remote_client|replica|replica_options)\\.hpp")
+keep_apart("detail/remote/" "threads/.*|detail/(server|replica)/.*|(server_core|replica|replica_options)\\.hpp")
+keep_apart("detail/replica/" "protocol/.*|detail/(server|remote|wire)/.*|(server_core|remote_core|remote_client)\\.hpp")
+keep_apart("threads/" "protocol/.*|detail/(model|wire)/.*|${role_parts}|${roles}")
+keep_apart("server_core\\.hpp" "detail/(remote|replica)/.*|(remote_core|remote_client|replica|replica_options)\\.hpp")
+keep_apart("remote_(core|client)\\.hpp" "detail/(server|replica)/.*|(server_core|replica|replica_options)\\.hpp")
+keep_apart("replica\\.hpp" "protocol/.*|detail/(server|remote|wire)/.*|(server_core|remote_core|remote_client)\\.hpp")
 
 # What the patterns can't see, the compiler does: all that these headers include in the end, the system's too.
 if(COMPILER)

@@ -179,7 +179,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   }
 
   [[nodiscard]] Duration age() const {
-    if (is_of_other_process()) return Duration::max();
+    if (is_of_other_process()) return (Duration::max)();
     const std::lock_guard lock(mutex_);
     if (!shown_head_at_) return (Duration::max)();
     return (std::max)(now() - *shown_head_at_, Duration::zero());
