@@ -283,7 +283,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   }
 
   /// For the destructor in such a child.
-  void leave_core_behind() { detail::leave_behind(std::shared_ptr(core_)); }
+  void leave_core_behind() {
+    auto core = core_;
+    detail::leave_behind(std::move(core));
+  }
 
   [[nodiscard]] detail::RemoteCore& core() const { return *core_; }
 

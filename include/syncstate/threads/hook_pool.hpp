@@ -399,7 +399,10 @@ class HookPool final : public ExecutorPool {
   /// Stops, and ends the threads. For the owner of the pool; tasks may keep the pool itself alive for longer.
   void join() {
     if (state_ == nullptr) return;
-    if (state_->is_elsewhere()) return detail::leave_behind(std::shared_ptr(state_));
+    if (state_->is_elsewhere()) {
+      auto state = state_;
+      return detail::leave_behind(std::move(state));
+    }
     state_->stop();
     state_->join();
   }
