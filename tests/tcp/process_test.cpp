@@ -1,5 +1,6 @@
 // What the library does to its process: its threads, their names and signals, and what becomes of it all after fork().
 #include <dirent.h>
+#include <netdb.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -117,6 +118,8 @@ struct World {
     replica.emplace(Map(*map));
     replica->on_update([this](const auto&) { ++updates; });
     view.emplace(replica->view());
+    lone = make_remote(server->endpoint());
+    lone_map.emplace(freeze_map(lone));
     Map asking(asked);
     asking.push("x", "y");
     asking.freeze();
@@ -143,6 +146,8 @@ struct World {
   ss::MapHash hash;
   std::optional<Replica> replica;
   std::optional<ss::View<std::string, std::string>> view;
+  std::shared_ptr<Remote> lone;  // which no replica keeps
+  std::optional<Map> lone_map;
   std::shared_ptr<AskedRemote> asked = std::make_shared<AskedRemote>();
   std::optional<Replica> polled;
   ss::ThreadExecutor executor;
@@ -162,6 +167,8 @@ class Traffic {
       (void)world.replica->age();
       (void)world.replica->status();
       (void)world.remote->status();
+      (void)world.lone->status();
+      (void)world.lone->hosted();
       (void)world.server->link_count();
       world.executor.post([] {});
       world.pool_lane->post([] {});
@@ -265,6 +272,12 @@ void expect_refusals(World& w, const ForkedReport& report) {
   refuses("make_serial", [&] { (void)w.pool.make_serial(); });
   refuses("start of a pool", [&] { w.pool.start(); });
   report.expect(w.executor.is_of_other_process(), "the executor knows");
+
+  // What the child makes itself works, although a thread of the parent may have been anywhere when it was forked off.
+  ss::HookPool fresh(1);
+  bool has_run = false;
+  fresh.make_serial()->run_blocking([&] { has_run = true; });
+  report.expect(has_run, "a pool of the child's own works");
 }
 
 }  // namespace
@@ -422,6 +435,7 @@ TEST_CASE("a child that is forked off leaves by return or exit, and the parent's
         static std::optional<World> world;  // what `exit` destroys
         world.emplace();
         const auto since = world->remote->status().since;
+        const auto lone_since = world->lone->status().since;
         {
           const Traffic traffic(*world);
           for (int round = 0; round < 6; ++round) {
@@ -454,7 +468,8 @@ TEST_CASE("a child that is forked off leaves by return or exit, and the parent's
         }
         report.expect(world->serves(), "the parent's link serves");
         report.expect(world->remote->status().since == since, "it is the same link as before");
-        report.expect(world->server->link_count() == 1, "and the only one");
+        report.expect(world->lone->status().since == lone_since, "so is the other one");
+        report.expect(world->server->link_count() == 2, "and there is no further one");
         world.reset();
       },
       240s);
@@ -482,6 +497,43 @@ TEST_CASE("a link that the parent ends is over at once, though a child has a cop
     const auto until = std::chrono::steady_clock::now() + 10s;  // below `Limits::silence`
     while (server->link_count() != 0 && std::chrono::steady_clock::now() < until) std::this_thread::yield();
     report.expect(server->link_count() == 0, "the server knows that its client has gone");
+    ::close(hold[1]);
+    ::waitpid(child, nullptr, 0);
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a child that lets go of a server does not keep its port open") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    const auto server = make_server();
+    server->start();
+    const auto address =
+        ss::tcp::detail::resolve_now(ss::tcp::parse_endpoint(server->endpoint()), AI_NUMERICHOST)
+            .addresses.at(0);
+    const auto can_connect = [&] {
+      const ss::tcp::NativeSocket client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      return ::connect(client.get(), address.data(), address.size) == 0;
+    };
+    int hold[2];
+    int done[2];
+    if (::pipe(hold) != 0 || ::pipe(done) != 0) return report.complain("no pipe");
+    const pid_t child = ::fork();
+    if (child == 0) {  // lives on
+      ::close(hold[1]);
+      server->stop();
+      ::close(done[1]);
+      char word = 0;
+      (void)!::read(hold[0], &word, 1);
+      std::_Exit(0);
+    }
+    ::close(hold[0]);
+    ::close(done[1]);
+    char word = 0;
+    (void)!::read(done[0], &word, 1);
+    report.expect(can_connect(), "the parent still listens");
+    server->stop();
+    report.expect(!can_connect(), "nobody listens any more");
     ::close(hold[1]);
     ::waitpid(child, nullptr, 0);
   });

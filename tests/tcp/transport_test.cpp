@@ -3,9 +3,12 @@
 #include <dlfcn.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <openssl/bio.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +19,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -24,6 +28,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -76,6 +81,35 @@ class FakeNames {
   std::map<std::string, std::vector<std::string>> names_;
 };
 
+/// Holds the I/O and handshake threads of servers, while armed, when the kernel wakes them; see `epoll_wait` below.
+class WakeGate {
+ public:
+  static WakeGate& get() {
+    static WakeGate gate;
+    return gate;
+  }
+  void arm() { is_armed_ = true; }
+  void release() {
+    const std::lock_guard lock(mutex_);
+    is_armed_ = false;
+    changed_.notify_all();
+  }
+  void pass() {
+    if (!is_armed_) return;
+    std::array<char, 16> name{};
+    ::pthread_getname_np(::pthread_self(), name.data(), name.size());
+    const std::string_view kind(name.data());
+    if (!kind.starts_with("ss-io-") && !kind.starts_with("ss-hs-")) return;
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !is_armed_; });
+  }
+
+ private:
+  std::atomic<bool> is_armed_{false};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
 /// A port to which a socket is bound before it connects there: so TCP connects it with itself.
 inline std::atomic<std::uint16_t> self_port{0};
 
@@ -112,6 +146,16 @@ extern "C" int connect(int handle, const sockaddr* address, socklen_t size) {
     if (to.sin_port == htons(port) && ::bind(handle, address, size) != 0) return -1;
   }
   return system(handle, address, size);
+}
+
+extern "C" int epoll_wait(int handle, epoll_event* events, int most, int limit) {
+  using Function = int (*)(int, epoll_event*, int, int);
+  static const auto system = reinterpret_cast<Function>(::dlsym(RTLD_NEXT, "epoll_wait"));
+  const int count = system(handle, events, most, limit);
+  const int error = errno;
+  transport_test::WakeGate::get().pass();
+  errno = error;
+  return count;
 }
 
 namespace transport_test {
@@ -293,37 +337,79 @@ TEST_CASE("a socket that TCP connected with itself is no server") {
   CHECK(owner->detail == to_string(nobody) + ": Connection refused");
 }
 
-TEST_CASE("a server that stops says so to every client, on whichever thread it is") {
-  for (int round = 0; round < 5; ++round) {
-    auto options = server_options();
-    options.io_threads = 3;
-    options.handshake_threads = 2;
-    Server server(std::move(options));
-    server.start();
-    struct Heard {
-      std::mutex mutex;
-      std::condition_variable changed;
-      std::vector<ss::LinkStatus> after_live;
-    };
-    const auto heard = std::make_shared<Heard>();
-    std::vector<std::shared_ptr<Remote>> remotes;
-    for (int i = 0; i < 7; ++i) {
-      remotes.push_back(make_remote(server.endpoint()));
-      frozen_map(remotes.back());
-      remotes.back()->on_status([heard, is_first = true](const ss::LinkStatus& status) mutable {
-        if (status.state == ss::LinkState::live || !std::exchange(is_first, false)) return;
-        const std::lock_guard lock(heard->mutex);
-        heard->after_live.push_back(status);
-        heard->changed.notify_all();
-      });
+TEST_CASE("a server that stops says so to every client, however late its threads wake") {
+  auto options = server_options();
+  options.io_threads = 2;
+  options.handshake_threads = 2;
+  Server server(std::move(options));
+  server.start();
+  struct Heard {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::vector<ss::LinkStatus> after_live;
+  };
+  const auto heard = std::make_shared<Heard>();
+  constexpr std::size_t clients = 5;
+  std::vector<std::shared_ptr<Remote>> remotes;
+  for (std::size_t i = 0; i < clients; ++i) {
+    remotes.push_back(make_remote(server.endpoint()));
+    (void)frozen_map(remotes.back());
+    remotes.back()->on_status([heard, is_first = true](const ss::LinkStatus& status) mutable {
+      if (status.state == ss::LinkState::live || !std::exchange(is_first, false)) return;
+      const std::lock_guard lock(heard->mutex);
+      heard->after_live.push_back(status);
+      heard->changed.notify_all();
+    });
+  }
+  // And one that has not proven itself: it is on a handshake thread.
+  const auto at = ss::tcp::detail::resolve_now(ss::tcp::parse_endpoint(server.endpoint()), AI_NUMERICHOST);
+  NativeSocket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  REQUIRE(::connect(socket.get(), at.addresses.at(0).data(), at.addresses.at(0).size) == 0);
+  RawPeer stranger(std::move(socket), false);
+  const auto wait_for_stranger = [&](const std::function<bool()>& is_reached) {
+    const auto until = std::chrono::steady_clock::now() + patience;
+    while (!is_reached() && std::chrono::steady_clock::now() < until) {
+      stranger.take();
+      stranger.flush();
+      std::this_thread::yield();
     }
+    return is_reached();
+  };
+  REQUIRE(wait_for_stranger([&] { return stranger.is_open() && stranger.unsent_bytes() == 0; }));
+  // An answer to a key update tells that the server's end is through its handshake, too.
+  const auto before = BIO_number_read(SSL_get_rbio(stranger.ssl()));
+  REQUIRE(SSL_key_update(stranger.ssl(), SSL_KEY_UPDATE_REQUESTED) == 1);
+  REQUIRE(SSL_do_handshake(stranger.ssl()) == 1);
+  REQUIRE(wait_for_stranger([&] { return BIO_number_read(SSL_get_rbio(stranger.ssl())) > before; }));
+
+  // The server's threads do nothing until `stop` has nothing left to do but wait for them.
+  WakeGate::get().arm();
+  std::atomic<pid_t> stopper{0};
+  std::thread stopping([&] {
+    stopper = ::gettid();
     server.stop();
-    std::unique_lock lock(heard->mutex);
-    REQUIRE(heard->changed.wait_for(lock, patience, [&] { return heard->after_live.size() == 7; }));
-    for (const ss::LinkStatus& status : heard->after_live) {
-      CHECK(status.reason == StateErrc::stopped);
-      CHECK(status.detail == "the server stops");
+  });
+  int times_asleep = 0;  // in a row; more than the locks on the way there can explain
+  for (const auto until = std::chrono::steady_clock::now() + patience;
+       times_asleep < 50 && std::chrono::steady_clock::now() < until; std::this_thread::yield()) {
+    std::ifstream status("/proc/self/task/" + std::to_string(stopper) + "/status");
+    std::string line;
+    while (std::getline(status, line) && !line.starts_with("State:")) {
     }
+    times_asleep = line.find("S (sleeping)") != std::string::npos ? times_asleep + 1 : 0;
+  }
+  CHECK(times_asleep == 50);
+  WakeGate::get().release();
+  stopping.join();
+
+  CHECK(wait_for_stranger([&] { return stranger.is_at_end; }));
+  CHECK(stranger.saw_close_notify);
+  CHECK(!stranger.received.empty());  // the goodbye
+  std::unique_lock lock(heard->mutex);
+  CHECK(heard->changed.wait_for(lock, patience, [&] { return heard->after_live.size() == clients; }));
+  for (const ss::LinkStatus& status : heard->after_live) {
+    CHECK(status.reason == StateErrc::stopped);
+    CHECK(status.detail == "the server stops");
   }
 }
 
