@@ -213,6 +213,90 @@ TEST_CASE("a heartbeat makes a replica current only where it stands at the head"
   CHECK(replica.age() == 0ms);
 }
 
+TEST_CASE("a heartbeat about another epoch makes no replica current, whatever the numbers are", "[age]") {
+  HostileWorld hostile;
+  const Map map = hostile.make_map();
+  hostile.open(hostile.last_channel());
+  const bool every_step = GENERATE(false, true);
+  const EpochPolicy policy = GENERATE(EpochPolicy::accept, EpochPolicy::hold);
+  Follower replica(Map(map), ReplicaOptions{.every_step = every_step, .epoch_policy = policy});
+  hostile.world.time.run_ready();
+  const auto lead_on = [&](Epoch epoch, UpdateId advance, bool is_full) {
+    protocol::DiffMessage diff;
+    diff.stream = hostile.last_channel();
+    diff.epoch = epoch;
+    diff.advance = advance;
+    diff.is_full = is_full;
+    hostile.master->send(diff);
+    hostile.world.time.run_ready();
+  };
+  hostile.master->send(protocol::Opened{hostile.last_channel(), {7, 3}});
+  lead_on(7, 3, false);
+  REQUIRE(replica.position() == Position{7, 3});
+  REQUIRE(replica.status().state == LinkState::live);
+
+  // The next master stands at a lower update id, and has sent no diff yet.
+  const std::shared_ptr<RawPeer> before = hostile.master;
+  before->abort();
+  REQUIRE(hostile.world.wait([&] { return hostile.master != before; }));
+  hostile.world.time.run_ready();
+  hostile.master->send_welcome(password);
+  hostile.world.time.run_ready();
+  for (const auto& open : hostile.master->all<protocol::Open>()) {
+    hostile.master->send(protocol::Opened{open.channel, {8, 2}});
+  }
+  hostile.world.time.run_ready();
+  const Duration age = replica.age();
+  hostile.world.time.advance(1s);
+  for (const UpdateId head : {UpdateId{2}, UpdateId{3}, UpdateId{0}}) {
+    Bytes body;
+    ByteWriter out(body);
+    protocol::HeartbeatEntry{hostile.last_channel(), head}.encode(out);
+    hostile.master->send_frame(4, body);
+    hostile.world.time.run_ready();
+    CHECK(replica.age() == age + 1s);
+    CHECK(replica.status().state != LinkState::live);
+  }
+  lead_on(8, 2, true);
+  CHECK(replica.position() == (policy == EpochPolicy::accept ? Position{8, 2} : Position{7, 3}));
+  CHECK(replica.age() == (policy == EpochPolicy::accept ? 0s : age + 1s));
+}
+
+TEST_CASE("an answer's position is of the epoch that its channel was opened in", "[events]") {
+  HostileWorld hostile;
+  const Map map = hostile.make_map();
+  hostile.open(hostile.last_channel());  // in epoch 7
+  const Sent first = hostile.send(map, "a");
+  const Sent second = hostile.send(map, "b");
+  hostile.master->send(protocol::Answer{hostile.last_channel(), 1, 5, 0});
+  hostile.world.time.run_ready();
+  CHECK(first.position() == Position{7, 5});
+
+  const std::shared_ptr<RawPeer> before = hostile.master;
+  before->abort();
+  REQUIRE(hostile.world.wait([&] { return hostile.master != before; }));
+  hostile.world.time.run_ready();
+  hostile.given.clear();
+  hostile.master->send_welcome(password);
+  hostile.world.time.run_ready();
+  const Epoch next = GENERATE(Epoch{7}, Epoch{8});
+  hostile.master->send(protocol::Opened{hostile.last_channel(), {next, 6}});
+  hostile.world.time.run_ready();
+  hostile.give_senders();
+  if (next == 7) {  // the same master: the repeat is answered
+    hostile.master->send(protocol::Answer{hostile.last_channel(), 2, 6, 0});
+    hostile.world.time.run_ready();
+    CHECK(second.position() == Position{7, 6});
+  } else {
+    REQUIRE(second.is_finished());
+    CHECK(second.error() == StateErrc::outcome_unknown);
+    const Sent third = hostile.send(map, "c");
+    hostile.master->send(protocol::Answer{hostile.last_channel(), 1, 6, 0});
+    hostile.world.time.run_ready();
+    CHECK(third.position() == Position{8, 6});
+  }
+}
+
 TEST_CASE("what a server refuses is asked for again, and not too often", "[retry]") {
   // Ten minutes of refusals: of the map itself, and of following it.
   const bool is_of_follower = GENERATE(false, true);
