@@ -100,6 +100,17 @@ Map small_map(const std::shared_ptr<Remote>& remote) {
   return map;
 }
 
+/// The code that `call` throws; none if it returns.
+template <class F>
+std::error_code error_of(F&& call) {
+  try {
+    call();
+  } catch (const std::system_error& error) {
+    return error.code();
+  }
+  return {};
+}
+
 std::error_code freeze_error(Map& map, ss::Duration limit = patience) {
   try {
     map.freeze(limit);
@@ -229,6 +240,17 @@ TEST_CASE("with a small share for fan-out many commits are merged, and none is l
   }
   // A round of sending, and a hundred times as long until the next: some ten, where there would be hundreds.
   for (const auto& count : counts) CHECK(*count < static_cast<int>(commits) / 400);
+}
+
+TEST_CASE("a server without threads is refused", "[tcp]") {
+  const auto refuses = [](auto change) {
+    auto options = server_options();
+    change(options);
+    CHECK(error_of([&] { const Server server(options); }) == ss::StateErrc::invalid_option);
+  };
+  refuses([](auto& options) { options.io_threads = 0; });
+  refuses([](auto& options) { options.handshake_threads = 0; });
+  refuses([](auto& options) { options.hook_threads = 0; });
 }
 
 TEST_CASE("a share for fan-out that is none is refused", "[tcp]") {
@@ -672,6 +694,7 @@ TEST_CASE("certificates are reloaded while the server runs, and links that are o
   SECTION("another certificate") {
     server->reload_tls(ss::tcp::ServerTls::from_pem(after.pem, after.key_pem));
     CHECK(freeze_trusting(before) == ss::StateErrc::certificate_rejected);
+    server->reload_tls();  // what it has now, not what it was made with
     CHECK_FALSE(freeze_trusting(after));
   }
   SECTION("a file that can't be used changes nothing") {
@@ -694,6 +717,81 @@ TEST_CASE("certificates are reloaded while the server runs, and links that are o
   CHECK(first->send_event(map.hash(), Event{{"a", "on the old link"}}).update_id == 1);
   for (const char* name : {"/server.crt", "/server.key"}) std::remove((folder + name).c_str());
   CHECK(::rmdir(folder.c_str()) == 0);
+}
+
+TEST_CASE("a remote that reads its certificates again reads those that it was given last", "[tcp]") {
+  const auto server = start_server();
+  auto options = remote_options(server->endpoint());
+  options.tls = ss::tcp::ClientTls::from_pem(support::make_certificate({}).pem);
+  const auto remote = std::make_shared<Remote>(options);
+  Map map = small_map(remote);
+  CHECK(freeze_error(map) == ss::StateErrc::certificate_rejected);
+  remote->reload_tls(ss::tcp::ClientTls::from_pem(good_certificate().pem));
+  CHECK_FALSE(freeze_error(map));
+  remote->reload_tls();
+  const auto next = std::make_shared<std::promise<ss::LinkState>>();  // of the link after this one
+  remote->on_status([next, is_lost = false, is_told = false](const ss::LinkStatus& status) mutable {
+    if (status.state == ss::LinkState::stale) {
+      is_lost = true;
+    } else if (is_lost && !std::exchange(is_told, true)) {
+      next->set_value(status.state);
+    }
+  });
+  CHECK(server->disconnect([](const ss::Peer&) { return true; }) == 1);
+  auto state = next->get_future();
+  REQUIRE(state.wait_for(patience) == std::future_status::ready);
+  CHECK(state.get() == ss::LinkState::live);
+}
+
+TEST_CASE("a remote keeps to the times, limits and handlers that it is given", "[tcp]") {
+  // Nobody shakes hands here.
+  const ss::tcp::NativeSocket silent = ss::tcp::listen_on({"127.0.0.1", 0});
+  auto options =
+      remote_options(ss::tcp::to_string(ss::tcp::numeric_endpoint(ss::tcp::local_address(silent.get()))));
+  options.request_timeout = 1ms;
+  options.event_timeout = 1ms;
+  options.limits.event_bytes = 100;
+  {
+    const auto remote = std::make_shared<Remote>(options);
+    Map map = small_map(remote);
+    CHECK(freeze_error(map, 1ms) == ss::StateErrc::unavailable);
+    const auto ends = [&](auto call, ss::Duration otherwise) {
+      const auto start = std::chrono::steady_clock::now();
+      CHECK(error_of(call) == ss::StateErrc::unavailable);
+      CHECK(std::chrono::steady_clock::now() - start < otherwise);
+    };
+    ends([&] { static_cast<void>(remote->hosted()); }, 5s);
+    ends([&] { map.sync(); }, 5s);
+    ends([&] { remote->send_event(map.hash(), Event{{"a", "b"}}); }, 10s);
+
+    const Event too_large{{"a", std::string(100, 'x')}};
+    CHECK(error_of([&] { remote->send_event(map.hash(), too_large); }) == ss::StateErrc::too_large);
+    auto answer = remote->async_send_event(map.hash(), too_large, asio::use_future);
+    REQUIRE(answer.wait_for(patience) == std::future_status::ready);
+    CHECK(error_of([&] { answer.get(); }) == ss::StateErrc::too_large);
+  }
+
+  const auto server = start_server();
+  options = remote_options(server->endpoint());
+  options.password = "another password";
+  options.backoff.unauthorized = 0ms;
+  const auto reported = std::make_shared<std::promise<void>>();
+  const auto is_live = std::make_shared<std::promise<void>>();
+  options.on_error = [reported, is_told = false](const std::exception_ptr&) mutable {
+    if (!std::exchange(is_told, true)) reported->set_value();
+  };
+  const auto remote = std::make_shared<Remote>(options);
+  Map map = small_map(remote);
+  CHECK(freeze_error(map) == ss::StateErrc::unauthorized);
+  remote->on_status([is_live, is_told = false](const ss::LinkStatus& status) mutable {
+    if (status.state != ss::LinkState::live || std::exchange(is_told, true)) return;
+    is_live->set_value();
+    throw std::runtime_error("on purpose");
+  });
+  // It comes back by itself, long before the half minute that such a client waits otherwise.
+  server->set_passwords({"another password"});
+  CHECK(is_live->get_future().wait_for(patience) == std::future_status::ready);
+  CHECK(reported->get_future().wait_for(patience) == std::future_status::ready);
 }
 
 TEST_CASE("an authorizer knows a peer by its certificate, and on_error what hooks throw", "[tcp]") {
