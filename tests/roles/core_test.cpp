@@ -518,6 +518,45 @@ TEST_CASE("a sender with an open link is not forgotten for those that come and g
   CHECK(remote->send_event(map.hash(), set_key("key00", "z")).update_id == 3);
 }
 
+TEST_CASE("links that come, send events and go gain no more turns than one link") {
+  constexpr std::size_t links = 6;
+  constexpr std::size_t turn = detail::EventTurns::turn_events;
+  World world;
+  world.restart({}, false);
+  std::function<void()> meanwhile;
+  world.server->add_hook([&](Map&, const Change& event) {
+    if (event.content.value == "hold") meanwhile();  // the hooks of this map wait for that
+  });
+  world.server->start();
+  const Handle handle = world.host(1);
+  const auto join = [&] {
+    auto remote = world.connect();
+    static_cast<void>(remote->attach<std::string, std::string>(handle.hash()));
+    return remote;
+  };
+  const auto send = [&](const std::shared_ptr<Remote>& remote, const char* value) {
+    return Sent::send(world, remote, handle.hash(), Change{{"nothing", "", value}});
+  };
+  const auto honest = join();
+  const auto holder = join();
+  meanwhile = [&] {
+    for (std::size_t i = 0; i < links; ++i) {
+      auto flood = join();
+      for (std::size_t n = 0; n < 2 * turn; ++n) send(flood, "flood");
+      world.time.run_ready();
+      flood.reset();
+      world.time.run_ready();
+    }
+    send(honest, "honest");
+    world.time.run_ready();
+  };
+  send(holder, "hold");
+  world.time.run_ready();
+  REQUIRE(world.runs.size() == 2 + links * 2 * turn);
+  const auto at = std::find(world.runs.begin(), world.runs.end(), "honest") - world.runs.begin();
+  CHECK(at <= static_cast<std::ptrdiff_t>(2 * turn));
+}
+
 // --- Status.
 
 TEST_CASE("status callbacks hear the status of now and every change, on the remote's own thread") {
