@@ -208,8 +208,9 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   /// effect: `replica.wait_for(position, limit)` does.
   /// Errors: `hook_failed` with the text of what the hook threw, or the code and detail of a `StateError` that it threw (see
   ///         `Hook`); `too_large`, `type_mismatch`, `busy` if the server has no room, `not_hosted` for a map that this remote
-  ///         has neither frozen nor attached; `would_deadlock` on the remote's own thread, and on a thread that runs a hook,
-  ///         init hook or `modify` of this very map; `stopped`. While the server refuses this client: `unauthorized`, `forbidden`, `certificate_rejected`.
+  ///         has neither frozen nor attached; `would_deadlock` on the remote's own thread, and in a hook (or init hook, or
+  ///         `modify`) if the event could run only after that hook; `stopped`. While the server refuses this client:
+  ///         `unauthorized`, `forbidden`, `certificate_rejected`.
   ///         `unavailable`: no link came in time. After all of these it has certainly not run, or its hook took it back.
   ///         `outcome_unknown`: no answer came, it may have run.
   template <class E>

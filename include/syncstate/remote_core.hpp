@@ -945,7 +945,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       } else if (entry->refusal || status_.state == LinkState::failed) {
         const LinkStatus status = status_for(*entry);
         finish(*event.call, status.reason, status.detail);
-      } else if (entry->is_open && event.call->waits_in_hook_of(event.hash, entry->sender_epoch)) {
+      } else if (entry->is_open && !event.call->may_wait_for(event.hash, entry->sender_epoch)) {
         refuse_deadlock(*event.call);
       } else {
         entry->events.push_back(PendingEvent{std::move(event.call), deadline, 0});
@@ -958,9 +958,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void refuse_deadlock(EventCall& call) {
     finish(call, StateErrc::would_deadlock,
-           "this thread runs a hook of the map that the event is for, and the event could run only after "
-           "that hook: "
-           "change the map that the hook was given, or do not wait for the answer (async_send_event)");
+           "a hook waits for this event, and the event could run only after that hook: change the map that "
+           "the hook was "
+           "given, or do not wait for the answer (async_send_event)");
   }
 
   /// The map is open now, and its epoch known: ends the events that wait for a hook that waits for them. They were never
@@ -968,8 +968,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void refuse_deadlocks(Entry& entry) {
     bool is_any = false;
     for (const PendingEvent& event : entry.events) {
-      if (event.number != 0 || !event.call->waits_in_hook_of(entry.identity.hash, entry.sender_epoch))
-        continue;
+      if (event.number != 0 || event.call->may_wait_for(entry.identity.hash, entry.sender_epoch)) continue;
       refuse_deadlock(*event.call);
       is_any = true;
     }

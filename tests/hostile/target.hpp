@@ -98,15 +98,15 @@ class Target {
   explicit Target(TargetOptions options = {})
       : limits_(options.limits), server_([&](support::ChildDuty& duty) { serve(duty, options); }) {
     honest_ = connect();
+    Map map = home(honest_);
+    map.freeze(patience);
+    // The link is live: what this hears first is not that it is being made.
     honest_->on_status([lost = lost_](const ss::LinkStatus& status) {
       if (status.state != ss::LinkState::live) ++*lost;
     });
-    Map map = home(honest_);
-    map.freeze(patience);
     home_hash_ = map.hash();
     replica_.emplace(std::move(map));
     check_still_serves();
-    *lost_ = 0;
     files_before_ = server_.open_files();
   }
   Target(const Target&) = delete;

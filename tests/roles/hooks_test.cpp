@@ -16,6 +16,8 @@
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
 #include "support/raw_peer.hpp"
+#include "syncstate/detail/hook_waits.hpp"
+#include "syncstate/detail/remote/remote_operation.hpp"
 
 namespace syncstate::testing::hooks_test {
 namespace {
@@ -369,7 +371,7 @@ TEST_CASE("an event that a hook sends to its own map and waits for is refused at
   const auto check_refused = [&](const std::string& where) {
     INFO(where);
     CHECK(failed.code == StateErrc::would_deadlock);
-    CHECK_THAT(failed.detail, contains_text("async_send_event"));
+    CHECK_THAT(failed.detail, contains_text("a hook waits for this event"));
     CHECK(took < 1s);
     world.time.advance(60s);  // it was never sent
     CHECK(std::count(world.runs.begin(), world.runs.end(), "inner") == 0);
@@ -431,6 +433,72 @@ TEST_CASE("an event that a hook sends to its own map and waits for is refused at
   REQUIRE(world.wait([&] { return sent->is_finished(); }, 1s));
   CHECK(sent->error() == std::error_code());
   CHECK(world.runs.back() == "later");
+}
+
+TEST_CASE("waits of hooks that lead back to where they began are refused, and no others") {
+  using detail::HookWaits;
+  const auto map = [](Epoch epoch) { return detail::MapLife{MapHash(), epoch}; };
+  int a = 0;
+  int b = 0;
+  int c = 0;
+  CHECK_FALSE(HookWaits::add(&a, {map(1)}, map(1)));
+  CHECK(HookWaits::add(&a, {map(1)}, map(2)));
+  CHECK(HookWaits::add(&b, {map(3)}, map(2)));  // many may wait for one
+  CHECK(HookWaits::add(&c, {map(2)}, map(4)));
+  CHECK_FALSE(HookWaits::add(&b, {map(4), map(5)}, map(1)));  // 1 waits for 2, and 2 for 4
+  CHECK_FALSE(HookWaits::add(&b, {map(5), map(4)}, map(1)));
+  CHECK(HookWaits::add(&b, {map(4)}, map(3)));  // `b` waits anew: 3 waits for nothing any more
+  HookWaits::remove(&c);
+  CHECK(HookWaits::add(&b, {map(4), map(5)}, map(1)));
+  HookWaits::remove(&a);
+  HookWaits::remove(&b);
+  HookWaits::remove(&b);
+  CHECK(HookWaits::add(&a, {map(2)}, map(1)));
+  HookWaits::remove(&a);
+}
+
+TEST_CASE("a hook waits for no event any more that was given up, answered or never sent", "[guarantee_5]") {
+  const detail::MapLife own{MapHash(), 7};
+  const detail::MapLife other{MapHash(), 8};
+  const auto make_waiting = [&] {
+    const detail::RunningHooks running(own.hash, own.epoch);
+    auto call = std::make_shared<detail::EventCall>(SerializedEvent{});
+    call->wait_on_this_thread();
+    return call;
+  };
+  const auto is_waiting = [&] {
+    int probe = 0;
+    const bool is_free = detail::HookWaits::add(&probe, {other}, own);
+    detail::HookWaits::remove(&probe);
+    return !is_free;
+  };
+  auto call = make_waiting();
+  CHECK_FALSE(detail::RunningHooks::is_any_here());
+  CHECK_FALSE(call->may_wait_for(own.hash, own.epoch));
+  CHECK_FALSE(is_waiting());
+  CHECK(call->may_wait_for(other.hash, other.epoch));
+  CHECK(is_waiting());
+  SECTION("given up") {
+    call->give_up("");
+    CHECK_FALSE(is_waiting());
+    // The remote may learn of the map's epoch only now.
+    CHECK(call->may_wait_for(other.hash, other.epoch));
+    CHECK_FALSE(is_waiting());
+  }
+  SECTION("answered") {
+    call->finish({});
+    CHECK_FALSE(is_waiting());
+  }
+  SECTION("never sent") {
+    call.reset();
+    CHECK_FALSE(is_waiting());
+  }
+  call.reset();
+  // A thread that runs no hook may wait for everything, and is no part of a circle.
+  auto free = std::make_shared<detail::EventCall>(SerializedEvent{});
+  free->wait_on_this_thread();
+  CHECK(free->may_wait_for(own.hash, own.epoch));
+  CHECK_FALSE(is_waiting());
 }
 
 TEST_CASE("a hook may wait for an event of a map with the same hash on another server", "[guarantee_5]") {

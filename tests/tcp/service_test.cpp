@@ -14,7 +14,9 @@
 #include <future>
 #include <initializer_list>
 #include <iterator>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -991,6 +993,49 @@ TEST_CASE("a hook that waits for an event of its own map, over TCP, is refused",
   map.sync();
   CHECK(map.update_id() == 1);
   CHECK(map.at("b") == "first b");
+}
+
+TEST_CASE("hooks of two maps that wait for events of each other's map are refused where it closes", "[tcp]") {
+  Server server(server_options());  // with two hook threads
+  std::shared_ptr<Remote> inner;
+  std::mutex mutex;
+  std::map<std::string, std::error_code> codes;
+  ss::MapHash first_hash;
+  ss::MapHash second_hash;
+  server.add_hook([&](Map& map, const Event& event) {
+    map.set("a", event.content.value);
+    if (event.content.key == "end") return;
+    const bool is_first = map.hash() == first_hash;
+    std::error_code code;
+    try {
+      inner->send_event(is_first ? second_hash : first_hash, Event{{is_first ? "on" : "end", "inner"}});
+    } catch (const ss::StateError& error) {
+      code = error.code();
+    }
+    const std::lock_guard lock(mutex);
+    codes[is_first ? "first" : "second"] = code;
+  });
+  server.start();
+  auto options = remote_options(server.endpoint());
+  options.event_timeout = 5s;  // where it is not refused, it ends as outcome_unknown then
+  inner = std::make_shared<Remote>(options);
+  const auto outer = connect(server);
+  Map first = small_map(outer);
+  first.freeze(patience);
+  Map copy = small_map(inner);
+  copy.freeze(patience);
+  Map second(inner);
+  second.push("a", "of the second map");
+  second.freeze(patience);
+  first_hash = first.hash();
+  second_hash = second.hash();
+  for (int round = 0; round < 2; ++round) {
+    CHECK_NOTHROW(outer->send_event(first_hash, Event{{"on", "outer"}}));
+    const std::lock_guard lock(mutex);
+    CHECK(codes["first"] == std::error_code());  // the second map's hook went on, and so did the first one's
+    CHECK(codes["second"] == ss::StateErrc::would_deadlock);
+    codes.clear();
+  }
 }
 
 TEST_CASE("a server that was stopped takes no new certificate, and says so", "[tcp]") {

@@ -2,7 +2,6 @@
 #ifndef SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
 #define SYNCSTATE_DETAIL_REMOTE_REMOTE_OPERATION_HPP
 
-#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -11,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/hook_waits.hpp"
 #include "syncstate/detail/running_hooks.hpp"
 #include "syncstate/detail/unique_function.hpp"
 #include "syncstate/error.hpp"
@@ -115,6 +115,8 @@ class EventCall : public Operation {
   explicit EventCall(SerializedEvent event, OnDone on_done = {})
       : Operation(std::move(on_done)), event_(std::move(event)) {}
 
+  ~EventCall() override { stop_waiting(); }
+
   [[nodiscard]] const SerializedEvent& event() const { return event_; }
 
   /// The calling thread will wait for the answer. Call it before the event is handed on.
@@ -124,14 +126,29 @@ class EventCall : public Operation {
     }
   }
 
-  /// Returns whether the thread that waits for the answer runs a hook of this map: the event could run only after that
-  /// hook, which waits for it.
-  [[nodiscard]] bool waits_in_hook_of(const MapHash& hash, Epoch epoch) const {
-    return waits_in_ != nullptr &&
-           std::find(waits_in_->begin(), waits_in_->end(), MapLife{hash, epoch}) != waits_in_->end();
+  /// Returns false if the event could run only after a hook that waits for it: a hook of this map on the thread that waits
+  /// for the answer, or one that waits, over any number of other hooks, for such a hook. Threads that run no hook may wait
+  /// for everything.
+  [[nodiscard]] bool may_wait_for(const MapHash& hash, Epoch epoch) {
+    return waits_in_ == nullptr || waits_from_hooks_for(MapLife{hash, epoch});
+  }
+
+ protected:
+  void ended(std::error_code error, const std::string& detail, Position position) override {
+    stop_waiting();
+    Operation::ended(error, detail, position);
   }
 
  private:
+  [[nodiscard]] bool waits_from_hooks_for(const MapLife& map) {
+    if (!HookWaits::add(this, *waits_in_, map)) return false;
+    if (is_finished()) stop_waiting();  // the caller gave up meanwhile
+    return true;
+  }
+  void stop_waiting() noexcept {
+    if (waits_in_ != nullptr) HookWaits::remove(this);
+  }
+
   const SerializedEvent event_;
   std::unique_ptr<const std::vector<MapLife>> waits_in_;  // null for a thread that runs no hook
 };

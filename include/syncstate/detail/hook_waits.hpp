@@ -1,0 +1,75 @@
+// Which hooks wait for events of which maps, in the whole process: what recognises a circle of such waits.
+#ifndef SYNCSTATE_DETAIL_HOOK_WAITS_HPP
+#define SYNCSTATE_DETAIL_HOOK_WAITS_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <mutex>
+#include <vector>
+
+#include "syncstate/detail/running_hooks.hpp"
+
+namespace syncstate::detail {
+
+/// The waits of hooks for events of maps. A hook of a map waits for an event of another map; that event can run only when
+/// the hook of the other map that runs now has ended. If waits lead back to where one began, none of them can end.
+///
+/// `EventCall` adds and removes waits; only those of threads that run a hook come here.
+/// Threads   : every member from any thread.
+/// Complexity: O(waits²), of which there are as many as hooks that wait at the same time.
+class HookWaits {
+ public:
+  /// Notes that the caller of `owner`, whose thread runs hooks of all maps in `from`, waits for an event of `to`, and for
+  /// none of another map any more. Returns false, and notes nothing, if that wait could never end.
+  [[nodiscard]] static bool add(const void* owner, const std::vector<MapLife>& from, const MapLife& to) {
+    HookWaits& all = instance();
+    const std::lock_guard lock(all.mutex_);
+    all.erase(owner);
+    if (all.leads_to(to, from)) return false;
+    for (const MapLife& map : from) all.waits_.push_back(Wait{owner, map, to});
+    return true;
+  }
+
+  /// The caller of `owner` does not wait any more. Never throws.
+  static void remove(const void* owner) noexcept {
+    HookWaits& all = instance();
+    const std::lock_guard lock(all.mutex_);
+    all.erase(owner);
+  }
+
+ private:
+  struct Wait {
+    const void* owner;
+    MapLife from;
+    MapLife to;
+  };
+
+  [[gnu::visibility("default")]] static HookWaits& instance() {
+    static HookWaits all;
+    return all;
+  }
+
+  /// Returns whether waits lead from `start` to one of `ends`, or `start` is one of them.
+  [[nodiscard]] bool leads_to(const MapLife& start, const std::vector<MapLife>& ends) const {
+    std::vector<MapLife> reached{start};
+    for (std::size_t i = 0; i < reached.size(); ++i) {
+      if (std::find(ends.begin(), ends.end(), reached[i]) != ends.end()) return true;
+      for (const Wait& wait : waits_) {
+        const bool is_new = std::find(reached.begin(), reached.end(), wait.to) == reached.end();
+        if (wait.from == reached[i] && is_new) reached.push_back(wait.to);
+      }
+    }
+    return false;
+  }
+
+  void erase(const void* owner) noexcept {
+    std::erase_if(waits_, [owner](const Wait& wait) { return wait.owner == owner; });
+  }
+
+  std::mutex mutex_;
+  std::vector<Wait> waits_;
+};
+
+}  // namespace syncstate::detail
+
+#endif
