@@ -183,7 +183,10 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   }
 
   /// Both of them; in an open transaction those of the state that it began with.
-  [[nodiscard]] Position position() const { return Position{epoch_, update_id_}; }
+  [[nodiscard]] Position position() const {
+    require_state();
+    return Position{epoch_, update_id_};
+  }
 
   /// The key's value, or null if there is no such key. Works before `freeze` too.
   [[nodiscard]] const V* get(Key key) const {

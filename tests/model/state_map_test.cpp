@@ -655,6 +655,8 @@ TEST_CASE("a map moved out of an open transaction refuses everything but its end
     CHECK(refuses([](Map& m) { return m.is_frozen(); }));
     CHECK(refuses([](Map& m) { return m.epoch(); }));
     CHECK(refuses([](Map& m) { return m.update_id(); }));
+    CHECK(refuses([](Map& m) { return m.position(); }));
+    CHECK(refuses([](Map& m) { return m.set_update_id(Position{1, 1}); }));
     CHECK(refuses([](Map& m) { return m.get("a"); }));
     CHECK(refuses([](Map& m) { return m.at("a"); }));
     CHECK(refuses([](Map& m) { return m.at(Ordinal(0)); }));
