@@ -3,6 +3,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -393,6 +394,39 @@ TEST_CASE("set_update_id of a position ends in its epoch, or changes nothing") {
   CHECK(error_of([&] { restarted.set_update_id(restarted.position()); }) == StateErrc::in_transaction);
   MapAccess::commit_transaction(restarted);
   CHECK(restarted.position() == Position{restarted.epoch(), 2});
+}
+
+TEST_CASE("a broadcaster of the user's may answer with an update id or with a position") {
+  Map master = make_map(Role::master);
+  auto remote = std::make_shared<ScriptedRemote>();
+  remote->master = &master;
+  Map map = map_of(remote);
+  map.freeze();
+  const auto sends = [&](auto answer) {
+    struct Broadcaster {
+      decltype(answer) send_event(const MapHash&, const SerializedEvent& event) {
+        master->set("a", Event<std::string>::deserialize(event.bytes).content);
+        if constexpr (std::same_as<decltype(answer), Position>)
+          return master->position();
+        else
+          return master->update_id();
+      }
+      Map* master;
+    } broadcaster{&master};
+    static_assert(EventBroadcaster<Broadcaster>);
+    return broadcaster;
+  };
+  const auto write = [&](auto broadcaster, const std::string& value) {
+    const auto at = broadcaster.send_event(map.hash(), serialize_event(Event<std::string>{value}));
+    CHECK(map.set_update_id(at) == UpdateId{at});
+    CHECK(map.at("a") == value);
+    UpdateId told = 0;
+    const std::function<void(UpdateId)> callback = [&](UpdateId id) { told = id; };
+    callback(at);
+    CHECK(told == map.update_id());
+  };
+  write(sends(UpdateId{}), "by number");
+  write(sends(Position{}), "by position");
 }
 
 TEST_CASE("freeze with an unreachable server leaves a frozen, readable map") {
