@@ -21,6 +21,7 @@
 
 #include "syncstate/backoff.hpp"
 #include "syncstate/detail/check_limits.hpp"
+#include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/model/random.hpp"
 #include "syncstate/detail/remote/remote_entry.hpp"
 #include "syncstate/detail/remote/remote_map.hpp"
@@ -580,10 +581,17 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     session_.reset();
   }
 
+  [[nodiscard]] std::chrono::milliseconds half_a_heartbeat() const {
+    return (std::max)(session_->heartbeat_every() / 2, std::chrono::milliseconds(1));
+  }
+
   void schedule_tick() {
-    executor_->post_at(executor_->now() + tick_, [weak = weak_from_this()] {
+    // A server that leaves after a short silence has us look more often than our own limits do.
+    const bool is_linked = session_ && session_->is_authenticated();
+    const auto wait = is_linked ? (std::min)(tick_, half_a_heartbeat()) : tick_;
+    executor_->post_at(executor_->now() + wait, [weak = weak_from_this(), number = ++last_tick_] {
       const auto self = weak.lock();
-      if (!self || self->is_shut_down_) return;
+      if (!self || self->is_shut_down_ || self->last_tick_ != number) return;
       self->guard([&] { self->tick(); });
       self->schedule_tick();
     });
@@ -748,6 +756,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void open_entry(Entry& entry) {
     if (!is_ready() || entry.channel != 0 || entry.refusal) return;
+    if (const auto why = why_not_open(entry)) return refuse(entry, nullptr, why->first, why->second);
     entry.channel = session_->open(open_message(entry, {}, protocol::FollowMode::none));
     channels_[entry.channel] = Route{&entry, nullptr};
     if (!entry.events.empty()) ask_for_sender(entry);
@@ -769,11 +778,38 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
 
   void open_follower(Entry& entry, Follower& follower) {
     if (!is_ready() || follower.channel != 0 || entry.refusal || follower.refusal) return;
+    if (const auto why = why_not_open(entry)) return refuse(entry, &follower, why->first, why->second);
     const auto mode =
         follower.receiver->every_step() ? protocol::FollowMode::every_step : protocol::FollowMode::merged;
     follower.channel = session_->open(open_message(entry, follower.receiver->position(), mode));
     channels_[follower.channel] = Route{&entry, &follower};
     wake();
+  }
+
+  /// What the server told of its limits says that it would refuse this, or end the session for it.
+  [[nodiscard]] std::optional<std::pair<StateErrc, std::string>> why_not_open(const Entry& entry) const {
+    if (session_->channels() >= session_->most_channels()) {
+      return std::pair(StateErrc::busy,
+                       "the server's end of this link: " +
+                           beyond_limit(std::to_string(session_->channels()) + " channels are open", "maps",
+                                        session_->most_channels()));
+    }
+    return why_not_named(entry.identity.key_type.size(), entry.identity.value_type.size());
+  }
+
+  /// As above, of what names a map's types.
+  [[nodiscard]] std::optional<std::pair<StateErrc, std::string>> why_not_named(std::size_t key_type,
+                                                                               std::size_t value_type) const {
+    if (key_type > protocol::most_type_bytes || value_type > protocol::most_type_bytes) {
+      return std::pair(StateErrc::too_large,
+                       "the name of a type has " + std::to_string((std::max)(key_type, value_type)) +
+                           " bytes, and may have " + std::to_string(protocol::most_type_bytes));
+    }
+    if (session_->fits_frame(key_type + value_type)) return std::nullopt;
+    return std::pair(StateErrc::too_large,
+                     "the server's end of this link: " +
+                         beyond_limit(of_bytes("the names of the map's types", key_type + value_type),
+                                      "frame_bytes", session_->server_frame_bytes()));
   }
 
   static protocol::Open open_message(const Entry& entry, Position position, protocol::FollowMode mode) {
@@ -828,11 +864,18 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       ready_requests_.pop_front();
       if (request.done->is_finished()) {
         forget_request(request);
+      } else if (const auto why = why_not_asked(request)) {
+        end_request(request, why->first, why->second);
       } else {
         asked_requests_.try_emplace(send_request(request), request);
       }
     }
     wake();
+  }
+
+  [[nodiscard]] std::optional<std::pair<StateErrc, std::string>> why_not_asked(const Request& request) const {
+    if (!request.collector) return std::nullopt;
+    return why_not_named(request.types.first.size(), request.types.second.size());
   }
 
   ChannelId send_request(const Request& request) {
@@ -984,6 +1027,11 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       PendingEvent& event = entry.events[entry.sent_events];
       const std::size_t bytes = event.call->event().bytes.size();
       if (event_bytes_in_flight_ != 0 && event_bytes_in_flight_ + bytes > most_bytes) break;
+      // One that was sent before keeps its place: the server answers it as it did.
+      if (event.number == 0 && !fits_server(*event.call)) [[unlikely]] {
+        entry.events.erase(entry.events.begin() + static_cast<std::ptrdiff_t>(entry.sent_events));
+        continue;
+      }
       // Whoever gave up meanwhile does not expect it to run, or to run much later.
       if (event.number != 0 ? event.call->is_finished() : !event.call->mark_sent()) {
         entry.events.erase(entry.events.begin() + static_cast<std::ptrdiff_t>(entry.sent_events));
@@ -1002,6 +1050,24 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       backlog_.push_back(&entry);
       entry.is_in_backlog = true;
     }
+  }
+
+  /// Returns whether the server takes this event; if it does not, ends it here, before its bytes are sent.
+  bool fits_server(EventCall& call) {
+    const std::size_t bytes = call.event().bytes.size();
+    const std::size_t type = call.event().type_name.size();
+    if (bytes > session_->event_bytes()) [[unlikely]] {
+      finish(call, StateErrc::too_large,
+             "the server's end of this link: " +
+                 beyond_limit(of_bytes("an event", bytes), "event_bytes", session_->event_bytes()));
+      return false;
+    }
+    if (type > protocol::most_type_bytes || !session_->fits_frame(type)) [[unlikely]] {
+      const auto why = why_not_named(type, 0);
+      finish(call, why->first, why->second);
+      return false;
+    }
+    return true;
   }
 
   /// There is room for more events: the maps whose events wait take turns.
@@ -1048,6 +1114,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     failures_ = 0;
     is_password_refused_ = false;
     set_status(LinkState::live);
+    if (half_a_heartbeat() < tick_) schedule_tick();
     for (auto& [hash, entry] : entries_) {
       const bool is_wanted = !entry.events.empty() || !entry.openers.empty() || !entry.followers.empty();
       // A map of which no copy lives is opened again when somebody sends it an event.
@@ -1125,7 +1192,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       return;
     }
     channels_.erase(action.channel);
-    if (follower != nullptr && !entry->is_open) {
+    if (follower != nullptr && !follower->is_open && !entry->is_open) {
       // The map's own channel hears the same, or has heard it, and tells everyone.
       follower->channel = 0;
       return;
@@ -1302,6 +1369,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   RemoteCoreOptions options_;
   std::mt19937_64 rng_;
   std::chrono::milliseconds tick_{};  ///< between two looks at the time
+  std::uint64_t last_tick_ = 0;       ///< the number of the next look
 
   mutable std::mutex mutex_;  // guards these three, which other threads use
   LinkStatus status_;

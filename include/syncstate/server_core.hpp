@@ -428,7 +428,14 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       bytes = bytes.subspan(piece.size());
       has_room = upload->share.take(upload->reader.growth_bytes(piece.size()), most);
       if (!has_room) break;
-      upload->reader.feed(piece);
+      try {
+        upload->reader.feed(piece);
+      } catch (const StateError& error) {
+        if (error.code() != StateErrc::too_large) throw;
+        // Its client may be as honest as we are, with other limits.
+        link.refuse(channel, StateErrc::too_large, error.detail());
+        return channel_closed(link, channel);
+      }
       has_room = upload->share.set(upload->reader.hosted_bytes(), most);
     }
     if (has_room) return;

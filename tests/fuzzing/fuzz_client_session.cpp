@@ -550,6 +550,10 @@ class Script {
         return;
       }
       case FrameKind::get_sender: wire::decode_body<wire::GetSender>(frame.body); return;
+      case FrameKind::limits:
+        wire::decode_body<wire::ClientLimits>(frame.body);
+        require(!std::exchange(has_told_limits_, true), "a client tells its limits once");
+        return;
       default: fail("a frame that a client never sends");
     }
   }
@@ -580,6 +584,7 @@ class Script {
   bool has_welcomed_ = false;
   bool is_authenticated_ = false;
   bool has_said_hello_ = false;
+  bool has_told_limits_ = false;
   bool has_said_goodbye_ = false;
   bool is_closed_ = false;
 };

@@ -190,6 +190,7 @@ void check_any_body(FrameKind kind, ByteView body) {
     case FrameKind::answer_error: return check_body<AnswerError>(body);
     case FrameKind::get_sender: return check_body<GetSender>(body);
     case FrameKind::sender: return check_body<SenderMessage>(body);
+    case FrameKind::limits: return check_body<ClientLimits>(body);
   }
 }
 

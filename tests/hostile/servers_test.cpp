@@ -210,14 +210,14 @@ TEST_CASE("a transfer without an end takes bounded memory", "[guarantee_10]") {
   const support::ProcessMemory memory;
   memory.forget_peak();
   const double before = memory.resident_bytes();
-  std::promise<void> too_large;  // outlives the remote
+  std::promise<void> too_large;  // outlives the replica
   const auto remote = connect(server.endpoint(), limits);
-  remote->on_status([&, is_told = false](const ss::LinkStatus& status) mutable {
-    if (status.reason == ss::StateErrc::too_large && !std::exchange(is_told, true)) too_large.set_value();
-  });
   Map map = make_map(remote);
   map.freeze(patience);
-  const ss::Replica<std::string, std::string> replica(Map(map), ss::ReplicaOptions{});
+  ss::Replica<std::string, std::string> replica(Map(map), ss::ReplicaOptions{});
+  replica.on_status([&, is_told = false](const ss::LinkStatus& status) mutable {
+    if (status.reason == ss::StateErrc::too_large && !std::exchange(is_told, true)) too_large.set_value();
+  });
   CHECK(too_large.get_future().wait_for(patience) == std::future_status::ready);
   // What is staged, the one value that passes the limit, as it came and decoded, and OpenSSL, threads and frames.
   const double most = static_cast<double>(limits.staged_bytes + 2 * limits.value_bytes + 16 * mebibyte);

@@ -248,6 +248,16 @@ TEST_CASE("parts of values are bounded over all streams", "[protocol][guarantee_
   open.mode = FollowMode::merged;
   for (int i = 0; i < 3; ++i) client.session.open(open);
   const Bytes part(30'000);
+  /// The stream is refused to the role, and closed at the server; the link lives.
+  const auto check_given_up = [&](ChannelId stream) {
+    CHECK_FALSE(client.session.is_over());
+    REQUIRE_FALSE(client.log.lines.empty());
+    CHECK_THAT(client.log.lines.back(), contains_text("refused " + std::to_string(stream) + " 20"));
+    Bytes out;
+    client.session.produce(out);
+    const auto closes = frame_of(wire::CloseChannel{stream});
+    CHECK(std::search(out.begin(), out.end(), closes.begin(), closes.end()) != out.end());
+  };
   SECTION("dropped with its stream, or by another frame of it") {
     for (int round = 0; round < 20; ++round) {
       client.feed(frame_of(part_of(1, 1'000'000, 0, part)));
@@ -258,10 +268,31 @@ TEST_CASE("parts of values are bounded over all streams", "[protocol][guarantee_
     CHECK(client.session.staged_bytes() == 0);
     CHECK_FALSE(client.session.is_over());
   }
-  SECTION("many streams") {
+  SECTION("many streams: the one that passes the limit is given up, and the others go on") {
+    client.session.open(open);
     for (ChannelId stream = 1; stream <= 4; ++stream)
       client.feed(frame_of(part_of(stream, 1'000'000, 0, part)));
-    CHECK(client.log.close_reason() == StateErrc::too_large);
+    check_given_up(4);
+    CHECK(client.session.staged_bytes() >= 3 * part.size());
+    CHECK(client.session.staged_bytes() <= limits.staged_bytes);
+    client.feed(frame_of(diff_of(1, 9)));
+    client.feed(frame_of(part_of(4, 1'000'000, part.size(), part)));  // it was under way
+    CHECK_FALSE(client.session.is_over());
+  }
+  SECTION("a value beyond the limit for values") {
+    client.feed(frame_of(part_of(2, Limits().value_bytes + 1, 0, part)));
+    check_given_up(2);
+    CHECK_THAT(client.log.lines.back(),
+               contains_text("value_bytes is " + std::to_string(Limits().value_bytes)));
+  }
+  SECTION("of a request, which fails alone") {
+    const ChannelId request = client.session.get_diff(1, {9, 0}, 5);
+    client.feed(frame_of(part_of(request, Limits().value_bytes + 1, 0, part)));
+    CHECK_THAT(client.log.lines.back(), contains_text("refused " + std::to_string(request) + " 20"));
+    client.feed(frame_of(part_of(request, 1'000'000, 0, part)));
+    client.feed(frame_of(diff_of(request, 9)));
+    CHECK(client.session.staged_bytes() == 0);
+    CHECK_FALSE(client.session.is_over());
   }
   SECTION("a value takes no more than its size while it grows") {
     const Bytes piece(10'000);
@@ -276,7 +307,8 @@ TEST_CASE("parts of values are bounded over all streams", "[protocol][guarantee_
     client.session.set_staged(2, 70'001);
     CHECK(client.session.staged_bytes() == 70'001);
     client.feed(frame_of(part_of(1, 1'000'000, 0, part)));
-    CHECK(client.log.close_reason() == StateErrc::too_large);
+    check_given_up(1);
+    CHECK(client.session.staged_bytes() == 70'001);
   }
 }
 

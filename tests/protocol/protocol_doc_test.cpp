@@ -90,6 +90,7 @@ const char* name_of(FrameKind kind) {
     case FrameKind::answer_error: return "answer_error";
     case FrameKind::get_sender: return "get_sender";
     case FrameKind::sender: return "sender";
+    case FrameKind::limits: return "limits";
   }
   return nullptr;
 }
@@ -166,6 +167,7 @@ class Examples {
     wire::Welcome welcome;
     welcome.proof = wire::make_proof(password, wire::ProofRole::server, example_binding());
     add(welcome);
+    add(wire::ClientLimits{65'536, 1'000});
     add(wire::Goodbye{StateErrc::stopped, "the server stops"});
     Bytes beats;
     ByteWriter writer(beats);
@@ -308,7 +310,7 @@ TEST_CASE("the protocol's document has every kind of message and its number", "[
     CHECK(examples.frames.count(name) == 1);
     CHECK_THAT(document(), contains_text("| " + std::to_string(number) + " | `" + name + "` |"));
   }
-  CHECK(kinds == 32);
+  CHECK(kinds == 33);
 }
 
 TEST_CASE("the protocol's document has every error and its number", "[protocol][docs]") {

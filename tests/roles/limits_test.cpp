@@ -4,9 +4,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -145,14 +147,26 @@ struct LimitedWorld {
     connect();
     CHECK(peer->is_open());
   }
-  void check_refused(protocol::ChannelId id, const std::string& limit) {
+  /// The last event has not run, for its size, and the session goes on.
+  void check_event_refused(std::size_t bytes) {
+    const std::size_t before = world.runs.size();
+    check_allowed();
+    CHECK(world.runs.size() == before);
+    const auto answers = peer->all<protocol::AnswerError>();
+    REQUIRE_FALSE(answers.empty());
+    CHECK(answers.back().number == number);
+    CHECK(answers.back().reason == StateErrc::too_large);
+    CHECK(answers.back().detail ==
+          "an event of " + std::to_string(bytes) + " bytes, and Limits::event_bytes is 200");
+  }
+  void check_refused(protocol::ChannelId id, const std::string& limit, StateErrc reason = StateErrc::busy) {
     world.time.run_ready();
     std::optional<protocol::Refused> found;
     for (const auto& refused : peer->all<protocol::Refused>()) {
       if (refused.channel == id) found = refused;
     }
     REQUIRE(found);
-    CHECK(found->reason == StateErrc::busy);
+    CHECK(found->reason == reason);
     CHECK_THAT(found->detail, contains_text("Limits::" + limit));
     check_allowed();
   }
@@ -228,7 +242,7 @@ TEST_CASE("an event of exactly the bytes that are allowed runs, whole and in par
     t.check_allowed();
     CHECK(t.world.runs.size() == 1);
     t.send_event(larger);
-    t.check_ended(StateErrc::too_large, "event_bytes is 200");
+    t.check_event_refused(201);
   }
   SECTION("in parts") {
     const std::size_t first = GENERATE(std::size_t{1}, most / 2, most - 1, most);
@@ -239,15 +253,23 @@ TEST_CASE("an event of exactly the bytes that are allowed runs, whole and in par
     t.send_part(ByteView(larger).first(first));
     t.check_allowed();
     t.send_event(ByteView(larger).subspan(first));
-    t.check_ended(StateErrc::too_large, "event_bytes is 200");
+    t.check_event_refused(201);
   }
   SECTION("in parts, of which none is the last") {
     t.send_part(ByteView(event).first(most / 2));
     t.send_part(ByteView(event).subspan(most / 2));
     t.check_allowed();
     t.send_part(ByteView(event).first(1));
-    t.check_ended(StateErrc::too_large, "event_bytes is 200");
+    t.check_allowed();
+    // Of an event that is too large nothing is kept, however long it goes on.
+    for (int i = 0; i < 100; ++i) t.send_part(event);
+    t.check_allowed();
     CHECK(t.world.runs.empty());
+    t.send_event({});
+    t.check_event_refused(100 * most + most + 1);
+    t.send_event(event);
+    t.check_allowed();
+    CHECK(t.world.runs.size() == 1);
   }
   SECTION("of a client's own limit, before it is sent") {
     RemoteCoreOptions options;
@@ -418,17 +440,17 @@ TEST_CASE("an initial state of exactly what is allowed is taken, and what is bey
   }
   SECTION("one key more") {
     bring(entries_of(4, 1));
-    t.check_ended(StateErrc::too_large, "keys_per_map is 3");
+    t.check_refused(1, "keys_per_map is 3", StateErrc::too_large);
   }
   SECTION("one byte of a value more") {
     bring(entries_of(1, 51));
-    t.check_ended(StateErrc::too_large, "value_bytes is 50");
+    t.check_refused(1, "value_bytes is 50", StateErrc::too_large);
   }
   SECTION("one byte more in all") {
     Bytes bytes = entries_of(3, 50);
     bytes.push_back(std::byte{0});
     bring(bytes);
-    t.check_ended(StateErrc::too_large, "map_bytes is " + std::to_string(3 * entry));
+    t.check_refused(1, "map_bytes is " + std::to_string(3 * entry), StateErrc::too_large);
   }
 }
 
@@ -456,6 +478,269 @@ TEST_CASE("what all maps and all events together may take is named when it is us
     t.send_event(LimitedWorld::event_of(100));
     t.check_allowed();
     CHECK(t.world.runs.size() == 1);
+  }
+}
+
+namespace {
+
+/// What a client asks of a server, beside a replica and events of another map on the same link.
+struct Exchange {
+  explicit Exchange(const Limits& of_server, const Limits& of_client) : world(with(of_server)) {
+    RemoteCoreOptions options;
+    options.limits = of_client;
+    options.request_timeout = 20s;
+    remote = world.connect(options);
+    bystander.emplace(world.make_map(remote, 2, "bystander"), ReplicaOptions{});
+    REQUIRE(world.wait([&] { return bystander->status().state == LinkState::live; }));
+  }
+  static ServerCoreOptions with(const Limits& limits) {
+    ServerCoreOptions options;
+    options.limits = limits;
+    return options;
+  }
+
+  /// The link is the first one still, and what has nothing to do with a request that failed goes on.
+  void check_bystander() {
+    INFO("remote: " << to_string(remote->status().state) << ", " << remote->status().detail);
+    const UpdateId id = remote->send_event(bystander->hash(), set_key("key00", "x"));
+    CHECK(bystander->wait_for(id, 10s));
+    CHECK(bystander->status().state == LinkState::live);
+    CHECK(world.port->connections() == 1);
+    REQUIRE(remote->status().state == LinkState::live);
+  }
+
+  World world;
+  std::shared_ptr<Remote> remote;
+  std::optional<Follower> bystander;
+};
+
+struct Action {
+  const char* name;
+  std::function<void(Exchange&)> run;
+};
+
+/// Throws the status of a replica that is refused; returns once it has what `handle` has.
+void follow(Exchange& t, const Handle& handle, std::size_t keys, const std::string& initial,
+            std::size_t size) {
+  Follower replica(t.world.make_map(t.remote, keys, initial), {});
+  const auto is_there = [&] { return replica.epoch() != 0 && replica.update_id() == handle.update_id(); };
+  REQUIRE(t.world.wait([&] { return is_there() || replica.status().state == LinkState::failed; }, 20s));
+  if (!is_there()) throw StateError(replica.status().reason, replica.status().detail);
+  CHECK(replica.view().at("key00").size() == size);
+}
+
+const std::vector<Action>& actions() {
+  static const std::vector<Action> all = {
+      {"list 6 maps",
+       [](Exchange& t) {
+         for (int i = 0; i < 4; ++i) (void)t.world.host(1, "listed " + std::to_string(i));
+         (void)t.world.host(5, "listed");
+         const std::size_t count = t.remote->hosted().size();
+         CHECK(count == 6);
+       }},
+      {"bring 50 keys", [](Exchange& t) { (void)t.world.make_map(t.remote, 50, std::string(400, 'b')); }},
+      {"bring a large value",
+       [](Exchange& t) { (void)t.world.make_map(t.remote, 2, std::string(90'000, 'l')); }},
+      {"open 5 maps",
+       [](Exchange& t) {
+         std::vector<Map> maps;
+         for (std::size_t i = 0; i < 5; ++i) maps.push_back(t.world.make_map(t.remote, 3, std::to_string(i)));
+       }},
+      {"attach 50 keys",
+       [](Exchange& t) {
+         const Handle handle = t.world.host(50, std::string(400, 'a'));
+         const Map map = t.remote->attach<std::string, std::string>(handle.hash());
+         CHECK(map.size() == 50);
+       }},
+      {"follow a large diff",
+       [](Exchange& t) {
+         const Handle handle = t.world.host(50, "f");
+         handle.modify([](Map& map) {
+           for (std::size_t i = 0; i < 50; ++i) map.set(key_name(i), std::string(4'000, 'f'));
+         });
+         follow(t, handle, 50, "f", 4'000);
+       }},
+      {"follow a large value",
+       [](Exchange& t) {
+         const Handle handle = t.world.host(2, "v");
+         handle.modify([](Map& map) { map.set("key00", std::string(90'000, 'v')); });
+         follow(t, handle, 2, "v", 90'000);
+       }},
+      {"fetch a large value",
+       [](Exchange& t) {
+         const Handle handle = t.world.host(2, "s");
+         Map map = t.world.make_map(t.remote, 2, "s");
+         handle.modify([](Map& state) { state.set("key00", std::string(90'000, 's')); });
+         const UpdateId id = map.sync();
+         CHECK(id == 1);
+       }},
+      {"send a large event",
+       [](Exchange& t) {
+         t.remote->send_event(t.bystander->hash(), Change{{"nothing", "", std::string(90'000, 'e')}});
+       }},
+      {"send 40 events at once",
+       [](Exchange& t) {
+         std::vector<Sent> sent;
+         for (int i = 0; i < 40; ++i) {
+           sent.push_back(Sent::send(t.world, t.remote, t.bystander->hash(), set_key("key01", "y")));
+         }
+         REQUIRE(t.world.wait([&] { return sent.back().is_finished(); }));
+         for (const Sent& event : sent) (void)event.result();
+       }},
+      {"ask 40 things at once",
+       [](Exchange& t) {
+         const auto maps = std::make_shared<std::vector<HostedMapInfo>>();
+         std::vector<std::shared_ptr<detail::Operation>> asked;
+         for (int i = 0; i < 40; ++i) {
+           asked.push_back(detail::Operation::create());
+           t.remote->core().list(maps, asked.back());
+         }
+         REQUIRE(t.world.wait([&] { return asked.back()->is_finished(); }));
+         for (const auto& each : asked) (void)each->result();
+       }},
+      {"be silent for 2 minutes", [](Exchange& t) { t.world.time.advance(2min); }},
+  };
+  return all;
+}
+
+/// A limit on one side, and the actions that fail for it.
+struct Difference {
+  const char* limit;
+  bool is_of_server;
+  void (*set)(Limits&);
+  StateErrc code = {};
+  std::vector<std::string> failing = {};
+};
+
+const std::vector<Difference>& differences() {
+  constexpr bool server = true;
+  constexpr bool client = false;
+  constexpr auto large = StateErrc::too_large;
+  constexpr auto busy = StateErrc::busy;
+  const auto tiny_frames = [](Limits& l) { l.frame_bytes = l.frame_bytes_before_authentication = 128; };
+  const auto large_pieces = [](Limits& l) { l.piece_bytes = std::size_t{8} << 20; };
+  const auto tiny_pieces = [](Limits& l) { l.piece_bytes = 1; };
+  const auto small_frames = [](Limits& l) { l.frame_bytes = 1'024; };
+  const auto impatient = [](Limits& l) {
+    l.heartbeat_every = 900ms;
+    l.silence = 1s;
+  };
+  const auto very_impatient = [](Limits& l) {
+    l.heartbeat_every = 40ms;
+    l.silence = 150ms;
+  };
+  const auto calm = [](Limits& l) {
+    l.heartbeat_every = 1h;
+    l.silence = 2h;
+  };
+  const auto one_event = [](Limits& l) { l.events_in_flight = 1; };
+  const auto one_event_byte = [](Limits& l) { l.event_bytes_in_flight = 1; };
+  const auto one_request = [](Limits& l) { l.requests_in_flight = 1; };
+  const auto few_values = [](Limits& l) { l.value_bytes = 1'000; };
+  const auto few_events = [](Limits& l) { l.event_bytes = 1'000; };
+  const auto few_keys = [](Limits& l) { l.keys_per_map = 10; };
+  const auto few_map_bytes = [](Limits& l) { l.map_bytes = 10'000; };
+  const auto few_maps = [](Limits& l) { l.maps = 4; };
+  static const std::vector<Difference> all = {
+      {"frame_bytes", server, tiny_frames},
+      {"frame_bytes", client, tiny_frames, large, {"list 6 maps", "ask 40 things at once"}},
+      {"frame_bytes", server, small_frames},
+      {"frame_bytes", client, small_frames},
+      {"piece_bytes", server, large_pieces},
+      {"piece_bytes", client, large_pieces},
+      {"piece_bytes", server, tiny_pieces},
+      {"piece_bytes", client, tiny_pieces},
+      {"silence", server, impatient},
+      {"silence", client, impatient},
+      {"silence", server, very_impatient},
+      {"silence", client, very_impatient},
+      {"heartbeat_every", server, calm},
+      {"heartbeat_every", client, calm},
+      {"events_in_flight", server, one_event},
+      {"events_in_flight", client, one_event},
+      {"event_bytes_in_flight", server, one_event_byte},
+      {"event_bytes_in_flight", client, one_event_byte},
+      {"requests_in_flight", server, one_request},
+      {"requests_in_flight", client, one_request},
+      {"event_bytes", server, few_events, large, {"send a large event"}},
+      {"event_bytes", client, few_events, large, {"send a large event"}},
+      {"value_bytes",
+       server,
+       few_values,
+       large,
+       {"bring a large value", "follow a large diff", "follow a large value", "fetch a large value"}},
+      {"value_bytes", client, few_values, large, {"follow a large value", "fetch a large value"}},
+      {"keys_per_map", server, few_keys, large, {"bring 50 keys"}},
+      {"keys_per_map", client, few_keys, large, {"attach 50 keys"}},
+      {"map_bytes", server, few_map_bytes, large, {"bring 50 keys", "bring a large value"}},
+      {"map_bytes", client, few_map_bytes, large, {"attach 50 keys"}},
+      {"maps", server, few_maps, busy, {"list 6 maps", "open 5 maps"}},
+      {"maps", client, few_maps, large, {"list 6 maps"}},
+      {"staged_bytes",
+       client,
+       [](Limits& l) { l.staged_bytes = 10'000; },
+       large,
+       {"attach 50 keys", "follow a large diff", "follow a large value", "fetch a large value"}},
+      {"staged_bytes", server, [](Limits& l) { l.staged_bytes = 0; }},
+      {"all_map_bytes",
+       server,
+       [](Limits& l) { l.all_map_bytes = 20'000; },
+       busy,
+       {"bring 50 keys", "bring a large value"}},
+      {"all_event_bytes",
+       server,
+       [](Limits& l) { l.all_event_bytes = 10'000; },
+       busy,
+       {"send a large event"}},
+      {"link_bytes",
+       server,
+       [](Limits& l) { l.link_bytes = std::size_t{128} << 10; },
+       large,
+       {"send a large event"}},
+      {"link_bytes", client, [](Limits& l) { l.link_bytes = 1; }},
+      {"transfer_rounds", server, [](Limits& l) { l.transfer_rounds = 0; }},
+      {"senders_per_map", server, [](Limits& l) { l.senders_per_map = 1; }},
+      {"answers_per_sender", server, [](Limits& l) { l.answers_per_sender = 0; }},
+      {"answer_bytes_per_map", server, [](Limits& l) { l.answer_bytes_per_map = l.all_answer_bytes = 0; }},
+      {"upload_silence", server,
+       [](Limits& l) { l.upload_silence = l.upload_patience = l.upload_time = 1s; }},
+      {"key_updates_per_minute", client, [](Limits& l) { l.key_updates_per_minute = 0; }},
+      {"links", client, [](Limits& l) { l.links = l.links_per_address = l.pending_links = 1; }},
+      {"links", server, [](Limits& l) { l.links = l.links_per_address = l.pending_links = 1; }},
+  };
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("whatever limits of two honest peers differ, a request fails by name and the link lives",
+          "[honest_limits]") {
+  const auto number = GENERATE(range(std::size_t{0}, differences().size()));
+  const Difference& difference = differences()[number];
+  Limits changed;
+  difference.set(changed);
+  INFO("Limits::" << difference.limit << " of the " << (difference.is_of_server ? "server" : "client"));
+  for (const Action& action : actions()) {
+    INFO(action.name);
+    Exchange t(difference.is_of_server ? changed : Limits(), difference.is_of_server ? Limits() : changed);
+    std::error_code error;
+    std::string detail;
+    try {
+      action.run(t);
+    } catch (const StateError& thrown) {
+      error = thrown.code();
+      detail = thrown.detail();
+    }
+    INFO("failed with " << error.message() << ": " << detail);
+    const bool fails = std::find(difference.failing.begin(), difference.failing.end(), action.name) !=
+                       difference.failing.end();
+    CHECK(error == (fails ? make_error_code(difference.code) : std::error_code()));
+    if (fails) {
+      const std::size_t named = detail.find("Limits::");
+      CHECK(named != std::string::npos);
+      CHECK(detail.find_first_of("0123456789", named) != std::string::npos);
+    }
+    t.check_bystander();
   }
 }
 

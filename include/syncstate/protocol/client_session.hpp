@@ -3,6 +3,7 @@
 #define SYNCSTATE_PROTOCOL_CLIENT_SESSION_HPP
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -23,6 +24,7 @@
 #include "syncstate/protocol/diff_source.hpp"
 #include "syncstate/protocol/frame.hpp"
 #include "syncstate/protocol/messages.hpp"
+#include "syncstate/protocol/peer_limits.hpp"
 #include "syncstate/protocol/proof.hpp"
 #include "syncstate/protocol/session.hpp"
 
@@ -181,7 +183,7 @@ class ClientSession {
     }
     if (now - last_heard_ >= limits_->silence) {
       fail(StateErrc::peer_silent, "nothing came from the server for too long", sink);
-    } else if (now - last_heartbeat_ >= limits_->heartbeat_every) {
+    } else if (now - last_heartbeat_ >= heartbeat_every_) {
       last_heartbeat_ = now;
       is_heartbeat_due_ = true;
     }
@@ -207,11 +209,23 @@ class ClientSession {
   }
 
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
+  /// How often a heartbeat is due: `on_tick` is to be called at least twice in that time.
+  [[nodiscard]] std::chrono::milliseconds heartbeat_every() const { return heartbeat_every_; }
   /// How many events may be on this link before they are answered: what the server takes (more would end the session),
   /// within our own limit.
   [[nodiscard]] std::uint64_t events_in_flight() const { return events_in_flight_; }
   /// How many bytes of them, as above; but a single event always goes.
   [[nodiscard]] std::uint64_t event_bytes_in_flight() const { return event_bytes_in_flight_; }
+  /// How many bytes one event may have: the server refuses a larger one.
+  [[nodiscard]] std::uint64_t event_bytes() const { return event_bytes_; }
+  /// How many channels the server takes on this link; it refuses further ones.
+  [[nodiscard]] std::uint64_t most_channels() const { return most_channels_; }
+  /// How many there are, as the server counts them or more.
+  [[nodiscard]] std::size_t channels() const { return channels_.size(); }
+  /// The largest frame that the server takes; a larger one ends the session.
+  [[nodiscard]] std::uint64_t server_frame_bytes() const { return peer_.frame_bytes; }
+  /// Whether a message with the names of types of these bytes together fits a frame of the server's.
+  [[nodiscard]] bool fits_frame(std::size_t type_bytes) const { return peer_.fits(type_bytes); }
   [[nodiscard]] bool is_over() const { return is_over_; }
 
   // What the role asks for; only after `ServerAuthenticated`.
@@ -258,9 +272,9 @@ class ClientSession {
 
   // Requests. Each is answered once, or refused by `ChannelRefused`; only while `has_room_for_request()`.
 
-  /// False while as many requests are unanswered as `Limits::requests_in_flight`, those that were given up too: the
-  /// server may still count them, and ends the session for more than it takes.
-  [[nodiscard]] bool has_room_for_request() const { return requests_.size() < limits_->requests_in_flight; }
+  /// False while as many requests are unanswered as the server takes, or as `Limits::requests_in_flight` if that is less.
+  /// Those that were given up count too: the server may still count them, and ends the session for more than it takes.
+  [[nodiscard]] bool has_room_for_request() const { return requests_.size() < requests_in_flight_; }
 
   /// Asks where the head is; answered by `UpdateIdCame`.
   ChannelId get_update_id(ChannelId channel) {
@@ -304,14 +318,14 @@ class ClientSession {
   }
 
   /// Says what the role keeps of a diff, or of a fetched state, that is not whole yet; the session counts it until then.
-  /// Errors: `too_large` beyond `Limits::staged_bytes`, over all streams and requests of this link.
+  /// Beyond `Limits::staged_bytes`, over all streams and requests of this link, the session refuses the stream or request
+  /// that it has just given something of, with `too_large`.
   void set_staged(ChannelId id, std::size_t bytes) {
     if (const auto stream = streams_.find(id); stream != streams_.end()) {
       count_staged(stream->second.staged, bytes);
     } else if (const auto request = requests_.find(id); request != requests_.end()) {
       count_staged(request->second.staged, bytes);
     }
-    expect_staged_within_limit();
   }
   /// What is kept of answers and diffs that are not whole, in bytes.
   [[nodiscard]] std::size_t staged_bytes() const { return staged_bytes_; }
@@ -342,7 +356,7 @@ class ClientSession {
   void fail(const CloseSession& why, Sink&& sink) {
     if (is_over_) return;
     is_over_ = true;
-    append_frame(control_, Goodbye{why.reason, shorten(why.detail)});
+    append_frame(control_, Goodbye{why.reason, peer_.fit(why.detail)});
     sink(why);
   }
 
@@ -445,7 +459,9 @@ class ClientSession {
       case FrameKind::state: {
         const auto m = decode_body<StatePiece>(frame.body);
         const auto request = known_request(m.request, RequestKind::state);
-        if (is_wanted(request)) sink(StateCame{m.request, m.bytes});
+        if (!is_wanted(request)) return;
+        sink(StateCame{m.request, m.bytes});
+        if (has_too_much_staged()) refuse_stream(m.request, too_much_staged(), sink);
         return;
       }
       case FrameKind::state_end: {
@@ -463,6 +479,7 @@ class ClientSession {
           drop_partial(*stream);
           stream->is_in_transfer = true;
           sink(DiffStaged{m.stream, m.entries});
+          if (has_too_much_staged()) refuse_stream(m.stream, too_much_staged(), sink);
         }
         return;
       }
@@ -501,7 +518,8 @@ class ClientSession {
       case FrameKind::event_type:
       case FrameKind::event_part:
       case FrameKind::event:
-      case FrameKind::get_sender: break;
+      case FrameKind::get_sender:
+      case FrameKind::limits: break;
     }
     break_off("a frame that a server never sends");
   }
@@ -517,13 +535,33 @@ class ClientSession {
     if (welcome.events_in_flight == 0) {
       return fail(StateErrc::protocol_error, "a server that takes no event", sink);
     }
+    if (welcome.frame_bytes < least_frame_bytes) {
+      return fail(StateErrc::protocol_error, "a server that takes no frame of 128 bytes", sink);
+    }
+    if (welcome.requests_in_flight == 0) {
+      return fail(StateErrc::protocol_error, "a server that takes no request", sink);
+    }
     is_authenticated_ = true;
+    peer_ = PeerLimits{welcome.frame_bytes, bounded_ms(welcome.silence_ms)};
+    piece_bytes_ = peer_.piece_bytes(limits_->piece_bytes);
+    heartbeat_every_ = peer_.heartbeat_every(*limits_);
+    event_bytes_ = welcome.event_bytes;
+    most_channels_ = welcome.channels;
+    requests_in_flight_ = std::min<std::uint64_t>(welcome.requests_in_flight, limits_->requests_in_flight);
+    tell_limits();
     events_in_flight_ = std::min<std::uint64_t>(welcome.events_in_flight, limits_->events_in_flight);
     event_bytes_in_flight_ =
         std::min<std::uint64_t>(welcome.event_bytes_in_flight, limits_->event_bytes_in_flight);
     last_heartbeat_ = now;
     frames_.set_max_frame_bytes(limits_->frame_bytes);
     sink(ServerAuthenticated{});
+  }
+
+  /// Before anything is asked of the server, so that it sends nothing that would end this session.
+  void tell_limits() {
+    const ClientLimits own{limits_->frame_bytes, static_cast<std::uint64_t>(limits_->silence.count())};
+    if (own.frame_bytes == usual_frame_bytes && limits_->silence == usual_silence) return;
+    append_frame(control_, own);
   }
 
   template <class Sink>
@@ -552,13 +590,10 @@ class ClientSession {
   void on_hosted(const Hosted& hosted, Sink& sink) {
     const auto request = known_request(hosted.request, RequestKind::list);
     if (is_wanted(request) && !add_maps(request->second, hosted.maps)) {
+      const std::string why = too_long_list();
       forget_request(hosted.request);
       if (!hosted.more) end_request(request);
-      sink(ChannelRefused{
-          hosted.request,
-          StateErrc::too_large,
-          "the server lists more maps than Limits::maps or Limits::staged_bytes of this client allow",
-          {}});
+      sink(ChannelRefused{hosted.request, StateErrc::too_large, why, {}});
       return;
     }
     if (hosted.more) return;
@@ -577,7 +612,12 @@ class ClientSession {
       bytes += sizeof(map) + map.key_type.size() + map.value_type.size();
     }
     count_staged(request.staged, bytes);
-    return staged_bytes_ <= limits_->staged_bytes;
+    return !has_too_much_staged();
+  }
+
+  std::string too_long_list() const {
+    if (has_too_much_staged()) return too_much_staged();
+    return detail::beyond_limit("the server lists more maps than this client takes", "maps", limits_->maps);
   }
 
   template <class Sink>
@@ -669,12 +709,23 @@ class ClientSession {
     slot = bytes;
   }
 
-  void expect_staged_within_limit() const {
-    if (staged_bytes_ > limits_->staged_bytes) {
-      throw StateError(StateErrc::too_large,
-                       "diffs and states that are not whole take more than Limits::staged_bytes (" +
-                           std::to_string(limits_->staged_bytes) + ")");
+  [[nodiscard]] bool has_too_much_staged() const { return staged_bytes_ > limits_->staged_bytes; }
+  std::string too_much_staged() const {
+    return detail::beyond_limit(
+        detail::of_bytes("diffs and states that are not whole, on this client's link,", staged_bytes_),
+        "staged_bytes", limits_->staged_bytes);
+  }
+
+  /// A diff or a state is beyond a limit of ours: it is dropped, and nothing else of the link. The server may be as honest as
+  /// we are, with other limits.
+  template <class Sink>
+  void refuse_stream(ChannelId id, std::string why, Sink& sink) {
+    if (requests_.contains(id)) {
+      forget_request(id);  // what still comes of it is dropped
+    } else {
+      close_channel(id);
     }
+    sink(ChannelRefused{id, StateErrc::too_large, std::move(why), {}});
   }
 
   void drop_partial(Stream& stream) {
@@ -740,8 +791,10 @@ class ClientSession {
     Stream* stream = known_stream(m.stream);
     if (stream == nullptr) return;
     if (m.total > limits_->value_bytes) {
-      throw StateError(StateErrc::too_large, detail::beyond_limit(detail::of_bytes("a value", m.total),
-                                                                  "value_bytes", limits_->value_bytes));
+      return refuse_stream(
+          m.stream,
+          detail::beyond_limit(detail::of_bytes("a value", m.total), "value_bytes", limits_->value_bytes),
+          sink);
     }
     if (m.offset == 0) {
       drop_partial(*stream);
@@ -756,12 +809,14 @@ class ClientSession {
     append_within(partial.bytes, m.bytes, static_cast<std::size_t>(m.total));
     if (partial.bytes.size() < m.total) {
       count_staged(stream->partial_bytes, partial.bytes.capacity());
-      return expect_staged_within_limit();
+      if (has_too_much_staged()) refuse_stream(m.stream, too_much_staged(), sink);
+      return;
     }
     const Bytes whole = std::move(partial.bytes);
     drop_partial(*stream);
     stream->is_in_transfer = true;
     sink(ValueStaged{m.stream, m.ordinal, whole});
+    if (has_too_much_staged()) refuse_stream(m.stream, too_much_staged(), sink);
   }
 
   void forget_channel(ChannelId id) {
@@ -794,20 +849,18 @@ class ClientSession {
 
   void append_heartbeat(Bytes& out) {
     is_heartbeat_due_ = false;
-    const std::size_t start = open_frame(out);
-    ByteWriter writer(out);
-    writer.put_u8(static_cast<std::uint8_t>(FrameKind::heartbeat));
+    HeartbeatFrames frames(out, peer_.frame_bytes);
     for (const auto& [id, stream] : streams_) {
-      if (!stream.is_one_shot) HeartbeatEntry{id, stream.at.update_id}.encode(writer);
+      if (!stream.is_one_shot) frames.add(HeartbeatEntry{id, stream.at.update_id});
     }
-    close_frame(out, start);
+    frames.end();
   }
 
   void produce_upload(Bytes& out) {
     UploadTask task = std::move(uploads_.front());
     uploads_.pop_front();
     Bytes bytes;
-    if (!task.source->encode_initial(task.cursor, limits_->piece_bytes, bytes)) {
+    if (!task.source->encode_initial(task.cursor, piece_bytes_, bytes)) {
       append_frame(out, UploadEnd{task.channel});
       return;
     }
@@ -826,12 +879,12 @@ class ClientSession {
       append_frame(out, EventType{task.channel, channel.event_type});
     }
     const ByteView rest = ByteView(task.event->bytes).subspan(task.sent);
-    if (rest.size() > limits_->piece_bytes) {
+    if (rest.size() > piece_bytes_) {
       EventPart part;
       part.channel = task.channel;
-      part.bytes = rest.first(limits_->piece_bytes);
+      part.bytes = rest.first(piece_bytes_);
       append_frame(out, part);
-      task.sent += limits_->piece_bytes;
+      task.sent += piece_bytes_;
       return;
     }
     EventMessage message;
@@ -862,8 +915,14 @@ class ClientSession {
       0;  // requests up to here may have been lost with their channel, and be answered still
   std::size_t staged_bytes_ = 0;  // the sum of all `staged` and `partial_bytes`
   std::uint64_t heartbeats_ = 0;  // those of the server
+  PeerLimits peer_;
+  std::size_t piece_bytes_ = peer_.piece_bytes(limits_->piece_bytes);
+  std::chrono::milliseconds heartbeat_every_ = limits_->heartbeat_every;
   std::uint64_t events_in_flight_ = 0;
   std::uint64_t event_bytes_in_flight_ = 0;
+  std::uint64_t event_bytes_ = 0;
+  std::uint64_t most_channels_ = 0;
+  std::uint64_t requests_in_flight_ = 0;
   bool is_authenticated_ = false;
   bool is_over_ = false;
   bool is_heartbeat_due_ = false;

@@ -22,16 +22,26 @@ class DiffStream {
   /// What a stream keeps between two frames besides itself, in bytes.
   static constexpr std::size_t kept_bytes = 512;
 
-  /// Follows `source` from `at` on. The caller has checked that `at` lies in the map's history.
-  /// `limits` outlives the stream.
+  /// Follows `source` from `at` on, in frames of `piece_bytes` besides their heads; without it, of `Limits::piece_bytes`. The
+  /// caller has checked that `at` lies in the map's history. `limits` outlives the stream.
   DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, FollowMode mode,
-             const Limits& limits)
-      : id_(id), source_(std::move(source)), at_(at), mode_(mode), limits_(&limits) {}
+             const Limits& limits, std::optional<std::size_t> piece_bytes = {})
+      : id_(id),
+        source_(std::move(source)),
+        at_(at),
+        mode_(mode),
+        limits_(&limits),
+        piece_bytes_(piece_bytes.value_or(limits.piece_bytes)) {}
 
   /// Ends at `upto`, where the log reaches, else at the head; answers one `get_diff`.
   DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, UpdateId upto,
-             const Limits& limits)
-      : id_(id), source_(std::move(source)), at_(at), upto_(upto), limits_(&limits) {}
+             const Limits& limits, std::optional<std::size_t> piece_bytes = {})
+      : id_(id),
+        source_(std::move(source)),
+        at_(at),
+        upto_(upto),
+        limits_(&limits),
+        piece_bytes_(piece_bytes.value_or(limits.piece_bytes)) {}
 
   [[nodiscard]] ChannelId id() const { return id_; }
   [[nodiscard]] const DiffSource& source() const { return *source_; }
@@ -45,7 +55,7 @@ class DiffStream {
   /// True while a frame is due.
   [[nodiscard]] bool is_behind() const { return is_one_shot() ? !done_ : at_ != source_->head(); }
 
-  /// Appends the next frame of some `Limits::piece_bytes` at most; false when none is due.
+  /// Appends the next frame of some `piece_bytes` at most; false when none is due.
   bool produce(Bytes& out) {
     if (!is_behind()) return false;
     if (pass_) return produce_pass(out);
@@ -89,7 +99,7 @@ class DiffStream {
       return true;
     }
     const auto end = exact_end(from, is_full);
-    const auto upto = source_->encode_merged(from, limits_->piece_bytes, scratch_);
+    const auto upto = source_->encode_merged(from, piece_bytes_, scratch_);
     // The map may have moved on past that end since we looked; and a transfer to the head ends wherever that
     // is then.
     if (end && (!upto || *upto > *end) && start_logged(from, *end)) return produce_pass(out);
@@ -103,7 +113,7 @@ class DiffStream {
   }
 
   bool produce_pass(Bytes& out) {
-    const std::size_t budget = limits_->piece_bytes;
+    const std::size_t budget = piece_bytes_;
     for (;;) {
       scratch_.clear();
       PassCursor& cursor = pass_->cursor;
@@ -224,6 +234,7 @@ class DiffStream {
   FollowMode mode_ = FollowMode::merged;
   std::optional<UpdateId> upto_;
   const Limits* limits_;
+  std::size_t piece_bytes_;
   std::optional<Pass> pass_;
   std::size_t pieces_sent_ = 0;
   Bytes scratch_;

@@ -59,6 +59,7 @@ enum class FrameKind : std::uint8_t {
   // appended later, both ways
   get_sender = 45,  // O(log C + log senders of the map)
   sender = 46,      // O(log C)
+  limits = 47,      // O(1); client to server
 };
 
 /// One frame as it came; `body` dies with the bytes it was cut from.

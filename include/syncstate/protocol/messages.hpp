@@ -13,6 +13,7 @@
 #include "syncstate/error.hpp"
 #include "syncstate/map_hash.hpp"
 #include "syncstate/protocol/frame.hpp"
+#include "syncstate/protocol/peer_limits.hpp"
 #include "syncstate/protocol/peer_text.hpp"
 #include "syncstate/types.hpp"
 
@@ -98,19 +99,32 @@ struct Hello {
 
 /// The server's first frame, sent only once the client's proof holds.
 ///
-/// Body: version varint, events in flight varint, event bytes in flight varint, proof 32 bytes.
+/// Tells what this server takes, so that a client with other limits never sends what would end the session.
+///
+/// Body: version varint, events in flight varint, event bytes in flight varint, event bytes varint, requests in flight
+/// varint, channels varint, frame bytes varint, silence in ms varint, proof 32 bytes.
 struct Welcome {
   static constexpr FrameKind kind = FrameKind::welcome;
   std::uint64_t version = protocol_version;
   std::uint64_t events_in_flight = 1'024;  ///< what this server takes on one link before it has answered
   std::uint64_t event_bytes_in_flight = std::uint64_t{16}
-                                        << 20;  ///< the same in bytes; a single event always fits
+                                        << 20;         ///< the same in bytes; a single event always fits
+  std::uint64_t event_bytes = std::uint64_t{1} << 20;  ///< one event
+  std::uint64_t requests_in_flight = 1'024;            ///< on one link before they are answered
+  std::uint64_t channels = 1'024;                      ///< on one link
+  std::uint64_t frame_bytes = usual_frame_bytes;       ///< one frame, as its length says
+  std::uint64_t silence_ms = std::uint64_t(usual_silence.count());  ///< after which it ends the session
   Proof proof{};
 
   void encode(ByteWriter& out) const {
     out.put_varint(version);
     out.put_varint(events_in_flight);
     out.put_varint(event_bytes_in_flight);
+    out.put_varint(event_bytes);
+    out.put_varint(requests_in_flight);
+    out.put_varint(channels);
+    out.put_varint(frame_bytes);
+    out.put_varint(silence_ms);
     out.put(ByteView(proof));
   }
   static Welcome decode(ByteReader& in) {
@@ -118,7 +132,32 @@ struct Welcome {
     m.version = in.read_varint();
     m.events_in_flight = in.read_varint();
     m.event_bytes_in_flight = in.read_varint();
+    m.event_bytes = in.read_varint();
+    m.requests_in_flight = in.read_varint();
+    m.channels = in.read_varint();
+    m.frame_bytes = in.read_varint();
+    m.silence_ms = in.read_varint();
     m.proof = wire::read_array<32>(in);
+    return m;
+  }
+};
+
+/// What a client takes; its first frame after `welcome`, where that differs from 1 MiB and 15 s.
+///
+/// Body: frame bytes varint, silence in ms varint.
+struct ClientLimits {
+  static constexpr FrameKind kind = FrameKind::limits;
+  std::uint64_t frame_bytes = usual_frame_bytes;                    ///< one frame, as its length says
+  std::uint64_t silence_ms = std::uint64_t(usual_silence.count());  ///< after which it ends the session
+
+  void encode(ByteWriter& out) const {
+    out.put_varint(frame_bytes);
+    out.put_varint(silence_ms);
+  }
+  static ClientLimits decode(ByteReader& in) {
+    ClientLimits m;
+    m.frame_bytes = in.read_varint();
+    m.silence_ms = in.read_varint();
     return m;
   }
 };
@@ -159,6 +198,39 @@ struct HeartbeatEntry {
     e.update_id = in.read_varint();
     return e;
   }
+};
+
+/// Appends heartbeats: one frame in any case, and as many as the entries need of a peer that takes small ones.
+class HeartbeatFrames {
+ public:
+  HeartbeatFrames(Bytes& out, std::uint64_t most_bytes)
+      : out_(&out), most_bytes_(most_bytes), start_(begin()) {}
+  HeartbeatFrames(const HeartbeatFrames&) = delete;
+  HeartbeatFrames& operator=(const HeartbeatFrames&) = delete;
+
+  void add(const HeartbeatEntry& entry) {
+    if (out_->size() - start_ + most_entry_bytes > most_bytes_) {
+      close_frame(*out_, start_);
+      start_ = begin();
+    }
+    ByteWriter writer(*out_);
+    entry.encode(writer);
+  }
+
+  void end() { close_frame(*out_, start_); }
+
+ private:
+  static constexpr std::size_t most_entry_bytes = 20;
+
+  std::size_t begin() {
+    const std::size_t start = open_frame(*out_);
+    out_->push_back(static_cast<std::byte>(FrameKind::heartbeat));
+    return start;
+  }
+
+  Bytes* out_;
+  std::uint64_t most_bytes_;
+  std::size_t start_;
 };
 
 /// Opens a map on a channel, and follows it if asked to.

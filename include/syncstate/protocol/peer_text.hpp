@@ -94,22 +94,22 @@ inline std::string clean_peer_text(std::string_view text) {
   return out;
 }
 
-/// Returns the beginning of a text, at most `peer_text_bytes`, not cut within a character of valid UTF-8.
+/// Returns the beginning of a text, at most `most` bytes, not cut within a character of valid UTF-8.
 /// Complexity: O(1).
-inline std::string_view beginning_of(std::string_view text) {
-  if (text.size() <= peer_text_bytes) return text;
-  std::size_t size = peer_text_bytes;
+inline std::string_view beginning_of(std::string_view text, std::size_t most = peer_text_bytes) {
+  if (text.size() <= most) return text;
+  std::size_t size = most;
   const auto is_inside_character = [&] { return (static_cast<unsigned char>(text[size]) & 0xC0U) == 0x80; };
-  while (size + 4 > peer_text_bytes && is_inside_character()) --size;  // a character takes at most 4 bytes
+  while (size > 0 && size + 4 > most && is_inside_character()) --size;  // a character takes at most 4 bytes
   return text.substr(0, size);
 }
 
 /// Cuts a text that goes to a peer as `beginning_of` does.
 /// A text that is cut is a copy, so that the memory of the rest is given back, however long the text was.
 /// Complexity: O(1), besides giving back the rest.
-inline std::string shorten(std::string text) {
-  if (text.size() <= peer_text_bytes) return text;
-  return std::string(beginning_of(text));
+inline std::string shorten(std::string text, std::size_t most = peer_text_bytes) {
+  if (text.size() <= most) return text;
+  return std::string(beginning_of(text, most));
 }
 
 /// Returns what an exception says, cut as by `shorten`. A null text reads as an empty one.

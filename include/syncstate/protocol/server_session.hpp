@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <concepts>
 #include <cstdint>
 #include <exception>
@@ -27,6 +28,7 @@
 #include "syncstate/protocol/memory_account.hpp"
 #include "syncstate/protocol/messages.hpp"
 #include "syncstate/protocol/passwords.hpp"
+#include "syncstate/protocol/peer_limits.hpp"
 #include "syncstate/protocol/proof.hpp"
 #include "syncstate/protocol/session.hpp"
 
@@ -182,7 +184,7 @@ class ServerSession {
     if (now - last_heard_ >= limits_->silence) {
       return fail(StateErrc::peer_silent, "nothing came from the client for too long", sink);
     }
-    if (now - last_heartbeat_ >= limits_->heartbeat_every) {
+    if (now - last_heartbeat_ >= heartbeat_every_) {
       last_heartbeat_ = now;
       is_heartbeat_due_ = true;
       look_at_maps();  // nobody has to rely on `map_changed`
@@ -232,6 +234,8 @@ class ServerSession {
 
   [[nodiscard]] bool is_authenticated() const { return is_authenticated_; }
   [[nodiscard]] bool is_over() const { return is_over_; }
+  /// How often a heartbeat is due: `on_tick` is to be called at least twice in that time.
+  [[nodiscard]] std::chrono::milliseconds heartbeat_every() const { return heartbeat_every_; }
 
   /// The bytes that wait here to be sent, or for the rest of what they are part of: all that a slow peer holds
   /// besides positions. Bounded by `Limits`, whatever the map does meanwhile.
@@ -325,7 +329,7 @@ class ServerSession {
         (ask.from.epoch == head.epoch && ask.from.update_id > head.update_id)) {
       return refuse(ask.request, StateErrc::wrong_position, "this position lies ahead of the master");
     }
-    add_request(DiffStream(ask.request, source, ask.from, ask.upto, *limits_));
+    add_request(DiffStream(ask.request, source, ask.from, ask.upto, *limits_, piece_bytes_));
   }
 
   /// Tells where the head is that `HeadAsked` is about.
@@ -339,7 +343,7 @@ class ServerSession {
   void refuse(ChannelId channel, StateErrc reason, std::string detail, std::optional<MapHash> other = {}) {
     if (is_over_) return;
     drop_channel(channel);
-    send_now(Refused{channel, reason, shorten(std::move(detail)), other});
+    send_now(Refused{channel, reason, peer_.fit(std::move(detail)), other});
   }
 
   /// Whether diffs flow on this channel.
@@ -430,7 +434,7 @@ class ServerSession {
   void fail(const CloseSession& why, Sink&& sink) {
     if (is_over_) return;
     end();
-    send_now(Goodbye{why.reason, shorten(why.detail)});
+    send_now(Goodbye{why.reason, peer_.fit(why.detail)});
     sink(why);
   }
 
@@ -478,6 +482,7 @@ class ServerSession {
     std::unique_ptr<DiffStream> stream;
     std::shared_ptr<const std::string> event_type;  ///< null: none was named
     Bytes event_bytes;                              ///< the parts that came of an event that is not whole
+    std::uint64_t dropped_event_bytes = 0;  ///< of one that is too large: so many came, and are not kept
     detail::LazyQueue<PendingAnswers> answers;
     std::size_t unanswered = 0;  ///< how many events they answer
     std::size_t unfinished = 0;  ///< events without an answer sent, also those that have not run
@@ -592,7 +597,7 @@ class ServerSession {
       return;
     }
     // Whatever is answered at once waits here for a peer that does not read.
-    if (control_.size() > limits_->frame_bytes) {
+    if (control_.size() > most_control_bytes()) {
       throw StateError(
           StateErrc::busy,
           detail::beyond_limit(detail::of_bytes("this client has not read answers", control_.size()),
@@ -631,6 +636,7 @@ class ServerSession {
       case FrameKind::event_part: return on_event_part(decode_body<EventPart>(frame.body));
       case FrameKind::event: return on_event(decode_body<EventMessage>(frame.body), sink);
       case FrameKind::get_sender: return on_get_sender(decode_body<GetSender>(frame.body), sink);
+      case FrameKind::limits: return on_limits(decode_body<ClientLimits>(frame.body));
       case FrameKind::hello:
       case FrameKind::welcome:
       case FrameKind::opened:
@@ -665,8 +671,18 @@ class ServerSession {
     sink(ProofChecked{checked.standing});
     if (is_busy_) return fail(StateErrc::busy, busy_text, sink);
     if (checked.standing != ProofStanding::right) return fail(StateErrc::unauthorized, "", sink);
-    send_now(Welcome{protocol_version, limits_->events_in_flight, limits_->event_bytes_in_flight,
-                     make_proof(passwords_->current[checked.index], ProofRole::server, binding_)});
+    // What a link may hold at all bounds what it may send at a time.
+    send_now(Welcome{
+        .version = protocol_version,
+        .events_in_flight = limits_->events_in_flight,
+        .event_bytes_in_flight = limits_->event_bytes_in_flight,
+        .event_bytes = std::min<std::size_t>(limits_->event_bytes, limits_->link_bytes / 2),
+        .requests_in_flight = limits_->requests_in_flight,
+        .channels = limits_->maps,
+        .frame_bytes = (std::max<std::uint64_t>)(least_frame_bytes,
+                                                 (std::min)(limits_->frame_bytes, limits_->link_bytes / 4)),
+        .silence_ms = static_cast<std::uint64_t>(limits_->silence.count()),
+        .proof = make_proof(passwords_->current[checked.index], ProofRole::server, binding_)});
     Bytes().swap(binding_);
     passwords_.reset();
     is_authenticated_ = true;
@@ -678,6 +694,27 @@ class ServerSession {
   void on_heartbeat(ByteView body) {
     ByteReader in(body);
     while (!in.is_at_end()) HeartbeatEntry::decode(in);  // where a replica stands is for people and for later
+  }
+
+  /// Before anything is sent that depends on it: a client asks for nothing before it has told.
+  void on_limits(const ClientLimits& told) {
+    if (last_id_ != 0) break_off("limits behind the first channel or request");
+    if (told.frame_bytes < least_frame_bytes) break_off("a client that takes no frame of 128 bytes");
+    peer_ = PeerLimits{told.frame_bytes, bounded_ms(told.silence_ms)};
+    piece_bytes_ = own_piece_bytes();
+    heartbeat_every_ = peer_.heartbeat_every(*limits_);
+  }
+
+  /// No piece is larger than a fourth of what the link may hold at all.
+  [[nodiscard]] std::size_t own_piece_bytes() const {
+    const std::size_t room = (std::max)(limits_->link_bytes / 4, std::size_t{1});
+    return peer_.piece_bytes((std::min)(limits_->piece_bytes, room));
+  }
+
+  /// What an honest client, which opens and asks no more than it may, can have waiting here; and a frame in any case.
+  [[nodiscard]] std::size_t most_control_bytes() const {
+    constexpr std::size_t answer_bytes = 512;
+    return (std::max)(limits_->frame_bytes, answer_bytes * (limits_->maps + limits_->requests_in_flight));
   }
 
   template <class Sink>
@@ -850,7 +887,7 @@ class ServerSession {
       return false;
     }
     channel.was_followed = true;
-    channel.stream = std::make_unique<DiffStream>(id, channel.source, at, mode, *limits_);
+    channel.stream = std::make_unique<DiffStream>(id, channel.source, at, mode, *limits_, piece_bytes_);
     account_.add(stream_bytes);
     mark_behind(channel);
     return true;
@@ -924,20 +961,20 @@ class ServerSession {
     if (Channel* channel = open_channel(part.channel)) append_event(*channel, part.bytes);
   }
 
-  /// The events of a link that are not whole share the room of one: a client sends them one after the other.
+  /// The events of a link that are not whole share the room of one: a client sends them one after the other. Of one that is
+  /// too large for that nothing is kept but its size: it is refused once it is whole.
   void append_event(Channel& channel, ByteView bytes) {
-    if (bytes.size() > limits_->event_bytes - partial_event_bytes_) {
-      refuse_event(partial_event_bytes_ + bytes.size());
+    if (channel.dropped_event_bytes != 0 || bytes.size() > limits_->event_bytes - partial_event_bytes_) {
+      channel.dropped_event_bytes += channel.event_bytes.size() + bytes.size();
+      partial_event_bytes_ -= channel.event_bytes.size();
+      account_.give_back(channel.event_bytes.capacity());
+      Bytes().swap(channel.event_bytes);
+      return;
     }
     const std::size_t before = channel.event_bytes.capacity();
     append_within(channel.event_bytes, bytes, limits_->event_bytes);
     account_.add(channel.event_bytes.capacity() - before);
     partial_event_bytes_ += bytes.size();
-  }
-
-  [[noreturn]] void refuse_event(std::size_t bytes) const {
-    throw StateError(StateErrc::too_large, detail::beyond_limit(detail::of_bytes("an event", bytes),
-                                                                "event_bytes", limits_->event_bytes));
   }
 
   template <class Sink>
@@ -951,13 +988,17 @@ class ServerSession {
                        detail::beyond_limit("one more event than may wait for its answer on this link",
                                             "events_in_flight", limits_->events_in_flight));
     }
-    if (event.bytes.size() > limits_->event_bytes) refuse_event(event.bytes.size());
+    if (event.bytes.size() > limits_->event_bytes || channel->dropped_event_bytes != 0) [[unlikely]] {
+      return refuse_large_event(*channel, event);
+    }
     // The channel may be gone when the sink returns, so what the action shows lives here.
     const std::shared_ptr<const std::string> type = channel->event_type;
     Bytes whole;
     ByteView bytes = event.bytes;
     if (!channel->event_bytes.empty()) {
       append_event(*channel, event.bytes);
+      if (channel->dropped_event_bytes != 0)
+        return refuse_large_event(*channel, {event.channel, event.number, {}});
       whole.swap(channel->event_bytes);
       account_.give_back(whole.capacity());
       partial_event_bytes_ -= whole.size();
@@ -975,6 +1016,20 @@ class ServerSession {
     event_bytes_in_flight_ += bytes.size();
     sink(EventCame{
         {event.channel, event.number, bytes.size()}, channel->sender, type ? type.get() : &no_type(), bytes});
+  }
+
+  /// The event has not run, and is answered at once. The events behind it run all the same.
+  void refuse_large_event(Channel& channel, const EventMessage& event) {
+    const std::uint64_t bytes =
+        std::exchange(channel.dropped_event_bytes, 0) + channel.event_bytes.size() + event.bytes.size();
+    partial_event_bytes_ -= channel.event_bytes.size();
+    account_.give_back(channel.event_bytes.capacity());
+    Bytes().swap(channel.event_bytes);
+    ++events_in_flight_;
+    ++channel.unfinished;
+    answer_error(
+        EventTicket{event.channel, event.number, 0}, StateErrc::too_large,
+        detail::beyond_limit(detail::of_bytes("an event", bytes), "event_bytes", limits_->event_bytes));
   }
 
   void queue_answer(const EventTicket& event, PendingAnswers answer) {
@@ -999,13 +1054,11 @@ class ServerSession {
 
   void append_heartbeat(Bytes& out) {
     is_heartbeat_due_ = false;
-    const std::size_t start = open_frame(out);
-    ByteWriter writer(out);
-    writer.put_u8(static_cast<std::uint8_t>(FrameKind::heartbeat));
+    HeartbeatFrames frames(out, peer_.frame_bytes);
     for (const auto& [id, channel] : channels_) {
-      if (channel.stream) HeartbeatEntry{id, channel.stream->head().update_id}.encode(writer);
+      if (channel.stream) frames.add(HeartbeatEntry{id, channel.stream->head().update_id});
     }
-    close_frame(out, start);
+    frames.end();
   }
 
   void mark_behind(Channel& channel) {
@@ -1056,7 +1109,7 @@ class ServerSession {
     StatePiece piece;
     Bytes bytes;
     piece.request = r.request;
-    if (!r.source->encode_initial(r.cursor, limits_->piece_bytes, bytes)) {
+    if (!r.source->encode_initial(r.cursor, piece_bytes_, bytes)) {
       append_frame(out, StateEnd{r.request});
       return true;
     }
@@ -1072,16 +1125,50 @@ class ServerSession {
     Bytes bytes;
     do {
       r.after = r.maps->encode_hosted(r.after, bytes);
-    } while (r.after && bytes.size() < limits_->piece_bytes);
-    append_frame(out, Hosted{r.request, r.after.has_value(), bytes});
+    } while (r.after && bytes.size() < piece_bytes_);
+    if (!append_hosted(Hosted{r.request, r.after.has_value(), bytes}, out)) return true;
     if (r.after) return false;
-    while (is_first && !requests_.empty() && out.size() < limits_->piece_bytes) {
+    while (is_first && bytes.size() <= piece_bytes_ && !requests_.empty() &&
+           out.size() < limits_->piece_bytes) {
       const auto* const next = std::get_if<ListRequest>(&requests_.front());
       if (next == nullptr || next->after) break;
       append_frame(out, Hosted{next->request, false, bytes});
       requests_.pop_front();
       account_.give_back(request_bytes);
     }
+    return true;
+  }
+
+  /// Appends a list in as many frames as the client's limit makes it. Returns false if one of its maps does not fit a frame:
+  /// then the request is refused.
+  bool append_hosted(const Hosted& list, Bytes& out) {
+    if (list.maps.size() <= piece_bytes_) {
+      append_frame(out, list);
+      return true;
+    }
+    ByteReader in(list.maps);
+    std::size_t from = 0;
+    std::size_t end = 0;
+    while (!in.is_at_end()) {
+      HostedMapInfo::decode(in);
+      const std::size_t next = list.maps.size() - in.remaining();
+      if (next - from > piece_bytes_ && end > from) {
+        append_frame(out, Hosted{list.request, true, list.maps.subspan(from, end - from)});
+        from = end;
+      }
+      if (next - from + frame_head_bytes > peer_.frame_bytes) {
+        const Refused refused{
+            list.request,
+            StateErrc::too_large,
+            peer_.fit(detail::beyond_limit(detail::of_bytes("an entry of the list", next - from),
+                                           "frame_bytes", peer_.frame_bytes)),
+            {}};
+        append_frame(out, refused);
+        return false;
+      }
+      end = next;
+    }
+    append_frame(out, Hosted{list.request, list.more, list.maps.subspan(from, end - from)});
     return true;
   }
 
@@ -1157,7 +1244,7 @@ class ServerSession {
         append_frame(out, Answer{channel.id, next.number, next.update_id, count - 1});
       } else {
         append_frame(out, AnswerError{channel.id, next.number, next.error,
-                                      next.detail ? *next.detail : std::string()});
+                                      next.detail ? peer_.fit(*next.detail) : std::string()});
       }
       channel.unanswered -= count;
       channel.unfinished -= count;
@@ -1176,6 +1263,9 @@ class ServerSession {
   }
 
   const Limits* limits_;
+  PeerLimits peer_;
+  std::size_t piece_bytes_ = own_piece_bytes();
+  std::chrono::milliseconds heartbeat_every_ = peer_.heartbeat_every(*limits_);
   LinkAccount account_;
   FrameReader frames_;
   TimePoint accepted_at_;
