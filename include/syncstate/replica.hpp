@@ -133,6 +133,9 @@ class Replica {
   [[nodiscard]] const MapHash& hash() const { return core_->frozen().hash(); }
 
   /// Calls `callback(diff)` or `callback(diff, before)` for every diff applied from now on.
+  ///
+  /// Diffs applied before are not told. To miss none, register first and read `view()` then: what the view does not have is
+  /// told later. A diff that the view has already may be told, too; its `upto_update_id()` is not above the view's.
   /// Errors: `std::system_error` if the thread for it can't be had.
   template <class F>
     requires UpdateCallback<std::decay_t<F>, K, V>

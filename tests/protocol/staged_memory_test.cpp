@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -83,6 +84,39 @@ TEST_CASE("a step holds its own key only, and drops what was staged", "[protocol
   CHECK(receiver.diff()->upto_update_id() == 5);
   CHECK_THROWS_AS(receiver.step({7, 5, 6, false}, keys, bytes), StateError);
   CHECK(receiver.staged_bytes() == 0);
+}
+
+TEST_CASE("a diff names each key once, but what was staged may come again", "[protocol][guarantee_10]") {
+  using Strings = StateMap<std::string, std::string>;
+  const Strings map = make_map<std::string>();
+  const auto entries = [](std::initializer_list<std::uint64_t> named) {
+    Bytes bytes;
+    ByteWriter out(bytes);
+    for (const std::uint64_t ordinal : named) {
+      out.put_varint(ordinal);
+      out.put_sized("value " + std::to_string(bytes.size()));
+    }
+    return bytes;
+  };
+  // In any order and of any size: a set of changes finds a key in other ways once it has more than a few.
+  const std::vector<Bytes> twice = {entries({1, 1}), entries({1, 2, 1}), entries({5, 4, 3, 2, 5}),
+                                    entries({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 3}),
+                                    entries({12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 12})};
+  for (const Bytes& bytes : twice) {
+    detail::DiffCatcher<std::string, std::string> receiver(detail::MapAccess::frozen(map), {});
+    try {
+      (void)receiver.close({7, 0, 1, false}, bytes);
+      FAIL("it was taken");
+    } catch (const StateError& error) {
+      CHECK(error.code() == StateErrc::decode_error);
+    }
+    CHECK_FALSE(receiver.diff());
+  }
+  detail::DiffCatcher<std::string, std::string> receiver(detail::MapAccess::frozen(map), {});
+  receiver.stage(entries({1, 2}));
+  REQUIRE_FALSE(receiver.close({7, 0, 1, false}, entries({2, 3})));
+  REQUIRE(receiver.diff());
+  CHECK(receiver.diff()->size() == 3);
 }
 
 }  // namespace syncstate::testing::staged_memory_test

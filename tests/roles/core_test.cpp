@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <future>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -632,6 +633,45 @@ TEST_CASE("a status callback hears the last status, whenever it was registered",
     CHECK(of_replica.back() == replica->status());
     CHECK(std::count_if(of_replica.begin(), of_replica.end(),
                         [](const LinkStatus& status) { return status.state == LinkState::stale; }) == 1);
+  }
+}
+
+TEST_CASE("a view read after on_update, and the diffs told, miss nothing, whenever it was registered",
+          "[race]") {
+  bool is_under_way = true;
+  for (std::size_t steps = 0; is_under_way; ++steps) {
+    INFO("after " << steps << " steps");
+    World world;
+    const Handle handle = world.host();
+    const auto remote = world.connect();
+    Follower replica(world.make_map(remote), {});
+    for (int i = 1; i <= 3; ++i) {
+      handle.modify([&](Map& map) { map.set(key_name(static_cast<std::size_t>(i)), std::to_string(i)); });
+    }
+    world.run_steps(steps);
+    handle.modify([&](Map& map) { map.set("key00", "last"); });
+    is_under_way = replica.update_id() < 3;
+    std::vector<std::pair<UpdateId, std::map<std::string, std::string>>> changes;
+    std::vector<std::error_code> reached;
+    replica.on_update([&](const auto& diff) {
+      auto& [upto, values] = changes.emplace_back();
+      upto = diff.upto_update_id();
+      for (const auto& [key, value] : diff.changes()) values[key] = value;
+    });
+    for (UpdateId id = 0; id <= 4; ++id) {
+      replica.on_reached(id, [&](std::error_code code) { reached.push_back(code); });
+    }
+    const auto view = replica.view();
+    std::map<std::string, std::string> state;
+    for (const auto& [key, value] : view) state[key] = value;
+    REQUIRE(replica.wait_for(4, 10s));
+    world.time.run_ready();
+    for (const auto& [upto, values] : changes) {
+      if (upto <= view.update_id()) continue;
+      for (const auto& [key, value] : values) state[key] = value;
+    }
+    for (const auto& [key, value] : replica.view()) CHECK(state[key] == value);
+    CHECK(reached == std::vector<std::error_code>(5));
   }
 }
 

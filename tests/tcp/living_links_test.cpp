@@ -325,4 +325,33 @@ TEST_CASE("recheck and disconnect reach links of every thread", "[tcp]") {
   CHECK(all_are(ss::LinkState::live));
 }
 
+TEST_CASE("a remote tries every one of its more_endpoints", "[tcp]") {
+  // Server number i hosts i maps, so that the list tells which one was reached.
+  std::vector<std::unique_ptr<Server>> servers;
+  for (int i = 0; i < 3; ++i) {
+    servers.push_back(std::make_unique<Server>(server_options()));
+    servers.back()->start();
+    for (int maps = 0; maps <= i; ++maps) {
+      Map map(ss::Role::master);
+      map.push("a", std::to_string(maps));
+      map.freeze();
+      servers.back()->host(std::move(map));
+    }
+  }
+  const auto remote = std::make_shared<Remote>(
+      ss::tcp::RemoteOptions{.endpoint = servers[0]->endpoint(),
+                             .more_endpoints = {servers[1]->endpoint(), servers[2]->endpoint()},
+                             .tls = ss::tcp::ClientTls::from_pem(server_certificate().pem),
+                             .password = "a password",
+                             .request_timeout = patience,
+                             .backoff = {.first = 10ms, .most = 200ms}});
+  for (std::size_t i = 0; i < servers.size(); ++i) {
+    INFO("endpoint " << i);
+    CHECK(remote->hosted().size() == i + 1);
+    CHECK(waits_until_live(remote));
+    servers[i].reset();
+  }
+  CHECK(wait(remote, [](const ss::LinkStatus& status) { return status.state == ss::LinkState::stale; }));
+}
+
 }  // namespace living_links_test

@@ -76,9 +76,15 @@ class DiffAssembler : public DiffReceiver {
   virtual std::error_code take(Diff<K, V> diff) = 0;
 
  private:
+  /// A diff that was not staged before names each key once. Of one that was, a later entry of a key is its newer value.
   void add(ByteView entries) {
-    protocol::for_each_entry(entries,
-                             [this](std::uint64_t ordinal, ByteView value) { add_one(ordinal, value); });
+    const bool is_all = staged_.empty();
+    std::size_t count = 0;
+    protocol::for_each_entry(entries, [&](std::uint64_t ordinal, ByteView value) {
+      add_one(ordinal, value);
+      ++count;
+    });
+    if (is_all && staged_.size() != count) ByteReader::fail("a diff that names a key twice");
   }
 
   void add_one(std::uint64_t ordinal, ByteView value) {
