@@ -218,6 +218,19 @@ std::vector<ThreadInfo> other_threads() {
 
 std::uint64_t bit_of(int signal) { return std::uint64_t{1} << (signal - 1); }
 
+/// As `other_threads`, once all of them run: the C library blocks every signal in a thread that has not begun to.
+std::vector<ThreadInfo> settled_threads() {
+  const auto until = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    auto threads = other_threads();
+    const bool have_begun = std::none_of(threads.begin(), threads.end(), [](const ThreadInfo& thread) {
+      return (thread.blocked & bit_of(SIGILL)) != 0;
+    });
+    if (have_begun || std::chrono::steady_clock::now() > until) return threads;
+    std::this_thread::yield();
+  }
+}
+
 std::error_code code_of(const std::function<void()>& call) {
   try {
     call();
@@ -294,7 +307,7 @@ TEST_CASE("signals that are sent to the process are left to the program, and eve
     report.expect(::sigismember(&now, SIGTERM) == 0 && ::sigismember(&now, SIGINT) == 0,
                   "the mask of the thread that made them is what it was");
 
-    const std::vector<ThreadInfo> threads = other_threads();
+    const std::vector<ThreadInfo> threads = settled_threads();
     std::set<std::string> names;
     for (const ThreadInfo& thread : threads) {
       names.insert(thread.name);
