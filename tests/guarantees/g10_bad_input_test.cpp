@@ -137,8 +137,6 @@ std::vector<Wrong> wrongs() {
        true},
       {"an upload of descending keys", StateErrc::decode_error,
        frame(FrameKind::upload, bytes_of({2, 1, 'b', 1, 'x', 1, 'a', 1, 'x'}))},
-      {"an upload of a key that claims 1 TiB", StateErrc::too_large,
-       frame(FrameKind::upload, bytes_of({2, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20}))},
       {"the upload of another map", StateErrc::hash_mismatch,
        [](RawPeer& peer, const Victim&) {
          peer.send_frame(static_cast<std::uint8_t>(FrameKind::upload), bytes_of({2, 1, 'k', 1, 'v'}));
@@ -174,12 +172,6 @@ std::vector<Wrong> wrongs() {
          peer.send(open_of(victim.handle.hash(), 7));
          peer.send(protocol::GetSender{1, 0});
          peer.send(protocol::GetSender{7, 0});
-       }},
-      {"an event of more than 1 MiB in parts", StateErrc::too_large,
-       [](RawPeer& peer, const Victim&) {
-         const Bytes part(900'000);
-         peer.send(protocol::EventPart{1, part});
-         peer.send(protocol::EventPart{1, part});
        }},
       {"a follow without a mode", StateErrc::decode_error,
        frame(FrameKind::follow, bytes_of({1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}))},
@@ -361,11 +353,6 @@ TEST_CASE(
        [](RawPeer& peer, auto stream) {
          const Bytes part(1);
          peer.send(protocol::ValuePart{stream, 0, 10, 5, part});
-       }},
-      {"a value beyond the limit", StateErrc::too_large,
-       [](RawPeer& peer, auto stream) {
-         const Bytes part(1);
-         peer.send(protocol::ValuePart{stream, 0, std::uint64_t{1} << 40, 0, part});
        }},
       {"an answer to an event that was not sent", StateErrc::protocol_error,
        [](RawPeer& peer, auto) {

@@ -83,7 +83,9 @@ TEST_CASE("hostile: a client's frame of any large length is refused by its lengt
     ss::Bytes key;
     ss::ByteWriter(key).put_varint(std::uint64_t{1} << 63);
     send_upload(*attacker, 1, key);
-    CHECK(attacker->goodbye() == ss::StateErrc::too_large);
+    const auto refused = attacker->wait_for<protocol::Refused>();
+    REQUIRE(refused);
+    CHECK(refused->reason == ss::StateErrc::too_large);
   }
   target.check_still_serves();
   target.check_files_are_closed();
@@ -147,12 +149,18 @@ TEST_CASE("hostile: an initial state of more keys or bytes than allowed is refus
     attacker.send(open_frame(channel, made_up_hash(channel)));
     REQUIRE(attacker.wait_for<protocol::UploadWanted>());
   };
+  /// The upload is refused; the link lives.
+  const auto check_refused = [](Attacker& attacker) {
+    const auto refused = attacker.wait_for<protocol::Refused>();
+    REQUIRE(refused);
+    CHECK(refused->reason == ss::StateErrc::too_large);
+    CHECK_FALSE(attacker.is_closed());
+  };
   SECTION("keys") {
     const auto attacker = logged_in(target);
     wanted(*attacker, 1);
     std::uint32_t keys = 0;
-    for (bool is_open = true; is_open; keys += 1'000) {
-      REQUIRE(keys < 1'000'000);
+    for (; keys < 12'000; keys += 1'000) {
       ss::Bytes entries;
       ss::ByteWriter out(entries);
       for (std::uint32_t i = 0; i < 1'000; ++i) {
@@ -160,25 +168,22 @@ TEST_CASE("hostile: an initial state of more keys or bytes than allowed is refus
         out.put_sized(std::string_view());
       }
       send_upload(*attacker, 1, entries);
-      is_open = !attacker->is_closed();
     }
-    CHECK(attacker->goodbye() == ss::StateErrc::too_large);
+    check_refused(*attacker);
   }
   SECTION("bytes") {
     const auto attacker = logged_in(target);
     wanted(*attacker, 1);
     std::uint32_t number = 0;
     const std::string value(100'000, 'v');
-    for (bool is_open = true; is_open; ++number) {
-      REQUIRE(number < 10'000);
+    for (; number < 50; ++number) {
       ss::Bytes entry;
       ss::ByteWriter out(entry);
       out.put_sized(std::to_string(10'000'000 + number));
       out.put_sized(value);
       send_upload(*attacker, 1, entry);
-      is_open = !attacker->is_closed();
     }
-    CHECK(attacker->goodbye() == ss::StateErrc::too_large);
+    check_refused(*attacker);
   }
   SECTION("bytes of one value that does not end") {
     const auto attacker = logged_in(target);
@@ -189,11 +194,8 @@ TEST_CASE("hostile: an initial state of more keys or bytes than allowed is refus
     out.put_varint(std::size_t{16} << 20);
     send_upload(*attacker, 1, begin);
     const ss::Bytes piece(100'000);
-    for (int i = 0; !attacker->is_closed(); ++i) {
-      REQUIRE(i < 10'000);
-      send_upload(*attacker, 1, piece);
-    }
-    CHECK(attacker->goodbye() == ss::StateErrc::too_large);
+    for (int i = 0; i < 50; ++i) send_upload(*attacker, 1, piece);
+    check_refused(*attacker);
   }
   SECTION("bytes of many maps together") {
     const auto attacker = logged_in(target);
@@ -485,7 +487,8 @@ TEST_CASE("hostile: parts of events on many channels have the room of one event 
     message.bytes = part;
     attacker->send(message);
   }
-  CHECK(attacker->goodbye() == ss::StateErrc::too_large);
+  // Those that are too large are dropped as they come.
+  CHECK_FALSE(attacker->is_closed());
   target.check_still_serves();
   target.check_files_are_closed();
   target.check_memory("parts of events on 500 channels", slack_bytes);
