@@ -22,7 +22,7 @@ work=build/mutations
 # Copied headers are always new, and no less trustworthy for it.
 export CCACHE_SLOPPINESS=include_file_ctime,include_file_mtime
 # Clang compiles these files in two thirds of GCC's time. Asio 1.22 must be told that it may use coroutines there.
-compile=(clang++ -std=c++20 -O0 -pthread -Itests -DASIO_HAS_CO_AWAIT=1
+compile=(clang++ -std=c++20 -O0 -g0 -pthread -Itests -DASIO_HAS_CO_AWAIT=1
   "-DSYNCSTATE_TEST_DATA_DIR=\"$root/tests/data\"" "-DSYNCSTATE_SOURCE_DIR=\"$root\"")
 if have_command ccache; then
   compile=(ccache "${compile[@]}")
@@ -78,7 +78,7 @@ verdict() {
   fi
   for source in "${sources[@]}"; do
     objects+=("$dir/$(basename "$source" .cpp).o")
-    "${compile[@]}" -I"$dir/include" -c "$source" -o "${objects[-1]}" >>"$dir.build.log" 2>&1 ||
+    "${compile[@]}" -include-pch "$work/third_party.pch" -I"$dir/include" -c "$source" -o "${objects[-1]}" >>"$dir.build.log" 2>&1 ||
       { echo "does not build: $dir.build.log"; return; }
   done
   clang++ "${objects[@]}" -o "$dir/mutant" "${libraries[@]}" -pthread >>"$dir.build.log" 2>&1 ||
@@ -110,6 +110,7 @@ cmake --preset dev >"$work/dev.log"
 [[ -z $programs ]] || cmake --build --preset dev --parallel "$cpus" --target $programs >>"$work/dev.log" ||
   { tail -n 30 "$work/dev.log"; exit 1; }
 "${compile[@]}" -c tests/support/catch_main.cpp -o "$work/catch_main.o"
+"${compile[@]}" -x c++-header tests/mutations/third_party.hpp -o "$work/third_party.pch"
 
 rm -f "$work"/*.verdict
 for patch in "${patches[@]}"; do
