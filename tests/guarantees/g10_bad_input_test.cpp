@@ -280,6 +280,8 @@ TEST_CASE("guarantee 10: a channel closed before its link is woken no more") {
 TEST_CASE("guarantee 10: a client that asks and never reads is ended before its answers take much memory") {
   ServerCoreOptions options;
   options.limits.frame_bytes = 20'000;
+  // An honest client may have answers to as many channels and requests waiting.
+  options.limits.maps = options.limits.requests_in_flight = 20;
   World world(options);
   const Handle handle = world.host();
   const auto peer = connect_raw(world.time, *world.port, password);
