@@ -2,7 +2,7 @@
 // large one.
 //
 // Documents may be nested 64 deep and have `max_json_nodes` values and keys: others are refused, on either side,
-// before anything recurses into them and before they take memory. An integer that came back may have changed from signed to unsigned, which compares equal; floats stay
+// before anything recurses into them and before they take memory: also where one is pushed into a map, or set. An integer that came back may have changed from signed to unsigned, which compares equal; floats stay
 // floats.
 #ifndef SYNCSTATE_CODEC_JSON_HPP
 #define SYNCSTATE_CODEC_JSON_HPP
@@ -34,6 +34,26 @@ inline constexpr std::size_t json_node_bytes = 80;
 /// Arrays and objects within each other, the outermost included.
 inline constexpr std::size_t max_json_depth = 64;
 
+[[noreturn]] inline void refuse_deep_json() {
+  throw StateError(StateErrc::too_large, "JSON nested more than 64 deep");
+}
+
+/// Throws for a document that is nested too deep to be encoded.
+/// Errors    : `too_large`.
+/// Complexity: O(nodes); not recursive, whatever the depth.
+inline void check_json_depth(const nlohmann::json& document) {
+  std::vector<std::pair<const nlohmann::json*, std::size_t>> open;  // containers, and how deep each is
+  if (document.is_structured()) open.emplace_back(&document, 1);
+  while (!open.empty()) {
+    const auto [container, depth] = open.back();
+    open.pop_back();
+    if (depth > max_json_depth) refuse_deep_json();
+    for (const nlohmann::json& inner : *container) {
+      if (inner.is_structured()) open.emplace_back(&inner, depth + 1);
+    }
+  }
+}
+
 /// Throws where a document can't be encoded, or not without recursing too deep. Returns the number of its nodes.
 inline std::size_t check_json(const nlohmann::json& document) {
   struct Open {
@@ -50,7 +70,7 @@ inline std::size_t check_json(const nlohmann::json& document) {
       throw StateError(StateErrc::not_encodable, "JSON binary with a subtype");
     }
     if (!value->is_structured()) continue;
-    if (depth > max_json_depth) throw StateError(StateErrc::too_large, "JSON nested more than 64 deep");
+    if (depth > max_json_depth) refuse_deep_json();
     nodes += value->size() * (value->is_object() ? 2 : 1);
     if (nodes > max_json_nodes) {
       throw StateError(StateErrc::too_large, "JSON of more than " + std::to_string(max_json_nodes) +
@@ -196,6 +216,8 @@ struct Codec<nlohmann::json> : detail::BuiltIn<> {
     }
     return builder.take();
   }
+
+  static void check_nesting(const nlohmann::json& value) { detail::check_json_depth(value); }
 
   static std::size_t memory_bytes(const nlohmann::json& value) {
     return sizeof(nlohmann::json) + detail::json_owned_bytes(value);

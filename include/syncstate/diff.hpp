@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "syncstate/codec/nesting.hpp"
 #include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/detail/model/frozen_state.hpp"
 #include "syncstate/detail/model/key_order.hpp"
@@ -70,10 +71,11 @@ class Diff {
   [[nodiscard]] static Diff full(const StateMap<K, V>& map) { return map.full_diff(); }
 
   /// Names one more change; for a key named already, the last value counts.
-  /// Errors: `key_not_found`.
+  /// Errors: `key_not_found`; `too_large` for JSON nested too deep.
   Diff& set(detail::KeyArg<K> key, V value) {
     const std::uint32_t ordinal = frozen_->find(key);
     if (ordinal == detail::FrozenState<K, V>::npos) throw StateError(StateErrc::key_not_found);
+    detail::check_nesting(value);
     changes_.set(ordinal, std::move(value));
     return *this;
   }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "syncstate/codec/nesting.hpp"
 #include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/detail/model/frozen_state.hpp"
 #include "syncstate/detail/model/key_order.hpp"
@@ -33,10 +34,11 @@ class Modification {
   ~Modification() = default;
 
   /// Sets a value; for a key set before, the last one counts.
-  /// Errors: `key_not_found`.
+  /// Errors: `key_not_found`; `too_large` for JSON nested too deep.
   Modification& set(detail::KeyArg<K> key, V value) & {
     const std::uint32_t ordinal = frozen_->find(key);
     if (ordinal == detail::FrozenState<K, V>::npos) throw StateError(StateErrc::key_not_found);
+    detail::check_nesting(value);
     changes_.set(ordinal, std::move(value));
     return *this;
   }

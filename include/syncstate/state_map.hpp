@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/codec/nesting.hpp"
 #include "syncstate/concepts.hpp"
 #include "syncstate/detail/model/change_set.hpp"
 #include "syncstate/detail/model/dense_array.hpp"
@@ -136,11 +137,12 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   ~StateMap() = default;
 
   /// Adds a key with its initial value.
-  /// Errors    : `frozen` after `freeze`, `duplicate_key`, `too_large` beyond 2^32 - 2 keys.
+  /// Errors    : `frozen` after `freeze`, `duplicate_key`, `too_large` beyond 2^32 - 2 keys, or for JSON nested too deep.
   /// Complexity: O(1) on average.
   void push(K key, V initial_value) {
     if (frozen_ != nullptr) throw StateError(StateErrc::frozen);
     require_state();
+    detail::check_nesting(initial_value);
     draft_.push(std::move(key), std::move(initial_value));
   }
 
@@ -214,8 +216,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// then.
   ///
   /// Setting an equal value is a change.
-  /// Errors    : `unfrozen` before `freeze`, `frozen` on a replica, `key_not_found`.
-  /// Complexity: O(1).
+  /// Errors    : `unfrozen` before `freeze`, `frozen` on a replica, `key_not_found`, `too_large` for JSON nested too deep.
+  /// Complexity: O(1); of JSON, its depth is looked at.
   UpdateId set(Key key, V&& value) { return set_at(writable_ordinal(key), std::move(value)); }
   UpdateId set(Key key, const V& value) { return set_at(writable_ordinal(key), value); }
 
@@ -477,6 +479,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
 
   template <class Value>
   UpdateId set_at(std::uint32_t ordinal, Value&& value) {
+    detail::check_nesting<V>(value);
     if (transaction_ != nullptr) {
       transaction_->set(ordinal, std::forward<Value>(value));
     } else {

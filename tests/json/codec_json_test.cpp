@@ -19,6 +19,8 @@
 #include "support/catch.hpp"
 #include "support/codec_properties.hpp"
 #include "syncstate/concepts.hpp"
+#include "syncstate/diff.hpp"
+#include "syncstate/state_map.hpp"
 
 namespace lobby {
 
@@ -224,6 +226,42 @@ TEST_CASE("codec_json: nested 100,000 deep is refused, not crashed on") {
   }
   objects.push_back(std::byte{0});
   CHECK(is_refused(objects));
+}
+
+TEST_CASE("codec_json: a map refuses 100,000 levels before it copies them, wherever they come in") {
+  using syncstate::Diff;
+  using syncstate::Role;
+  using syncstate::StateMap;
+  const json deep = nested_json(100'000, false);  // is not copied: that would overflow the stack
+  StateMap<std::string, json> master(Role::master);
+  CHECK(code_of([&] { master.push("b", nested_json(100'000, true)); }) == StateErrc::too_large);
+  CHECK(code_of([&] { master.push("b", nested_json(65, true)); }) == StateErrc::too_large);
+  CHECK(!master.contains("b"));
+  master.push("a", nested_json(64, true));
+  master.freeze();
+  CHECK(code_of([&] { master.set("a", deep); }) == StateErrc::too_large);
+  CHECK(code_of([&] { master.set("a", nested_json(65, false)); }) == StateErrc::too_large);
+  CHECK(code_of([&] { master.begin_modification().set("a", nested_json(100'000, false)); }) ==
+        StateErrc::too_large);
+  Diff<std::string, json> diff(master, master.epoch(), 0, 1);
+  CHECK(code_of([&] { diff.set("a", nested_json(100'000, true)); }) == StateErrc::too_large);
+  CHECK(diff.is_empty());
+  CHECK(master.update_id() == 0);
+  master.set("a", nested_json(64, false));
+  CHECK(*master.get("a") == nested_json(64, false));
+
+  // Within other values too.
+  StateMap<int, std::vector<Report>> reports(Role::master);
+  const auto with = [](json after) {
+    std::vector<Report> list(1);
+    list[0].after = std::move(after);
+    return list;
+  };
+  CHECK(code_of([&] { reports.push(1, with(nested_json(100'000, true))); }) == StateErrc::too_large);
+  reports.push(1, with(nested_json(64, true)));
+  reports.freeze();
+  CHECK(code_of([&] { reports.set(1, with(nested_json(100'000, false))); }) == StateErrc::too_large);
+  CHECK(reports.update_id() == 0);
 }
 
 TEST_CASE(

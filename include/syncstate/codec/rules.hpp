@@ -67,6 +67,7 @@ struct Types {};
 ///   is_sequence  it holds any number of its parts, so they must cost a byte each
 ///   is_key       whether it may be, or be within, a key
 ///   owns_memory  whether a value owns memory beyond itself, besides what its parts own
+///   check_nesting(value)  optional: see codec/nesting.hpp
 template <class T>
 concept HasParts = requires { typename Codec<T>::Parts; };
 
