@@ -11,6 +11,7 @@
 
 #include "config_service/client.hpp"
 #include "config_service/commands.hpp"
+#include "config_service/console.hpp"
 #include "config_service/failure.hpp"
 #include "config_service/printable.hpp"
 #include "config_service/serve.hpp"
@@ -100,6 +101,7 @@ bool gives_password(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_standard_streams();
   CLI::App app{description, "config_service"};
   app.require_subcommand(1);
   app.footer(exit_code_help);

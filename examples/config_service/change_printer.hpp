@@ -13,6 +13,7 @@
 #include <syncstate/view.hpp>
 #include <utility>
 
+#include "console.hpp"
 #include "document.hpp"
 
 namespace config_service {
@@ -41,7 +42,9 @@ inline std::string utc_now() {
 class ChangePrinter {
  public:
   /// Prints changes from `start` on; after `most` of them no more, unless that is 0.
-  ChangePrinter(View start, std::uint64_t most) : last_(std::move(start)), most_(most) {}
+  /// Prints on `console`, which outlives it, and waits where the reader is slow: the replica merges what comes meanwhile.
+  ChangePrinter(Console& console, View start, std::uint64_t most)
+      : console_(console), last_(std::move(start)), most_(most) {}
 
   /// Prints what the replica, perhaps one of another document, shows differently by now.
   void advance(const Replica& replica) { advance(replica, nullptr, nullptr); }
@@ -53,17 +56,14 @@ class ChangePrinter {
     const bool is_same_document = now.hash() == last_.hash();
     if (is_same_document && now.position() == last_.position()) return;
     if (is_same_document && last_.epoch() != 0 && now.epoch() != last_.epoch()) {
-      std::fputs("the master was restarted: update ids begin anew, values with the file's\n", stderr);
+      console_.err().write("the master was restarted: update ids begin anew, values with the file's");
     }
     if (is_same_document && before != nullptr && before->position() == last_.position()) {
-      for (const auto& [key, value] : diff->changes()) add_line(now, key, &before->at(key), &value);
+      for (const auto& [key, value] : diff->changes()) print_line(now, key, &before->at(key), &value);
     } else {
       compare(now);
     }
     last_ = std::move(now);
-    std::fwrite(lines_.data(), 1, lines_.size(), stdout);
-    std::fflush(stdout);
-    lines_.clear();
   }
 
   [[nodiscard]] bool is_done() const {
@@ -78,32 +78,33 @@ class ChangePrinter {
     auto newer = now.begin();
     while (older != last_.end() || newer != now.end()) {
       if (newer == now.end() || (older != last_.end() && older->first < newer->first)) {
-        add_line(now, older->first, &older->second, nullptr);
+        print_line(now, older->first, &older->second, nullptr);
         ++older;
       } else if (older == last_.end() || newer->first < older->first) {
-        add_line(now, newer->first, nullptr, &newer->second);
+        print_line(now, newer->first, nullptr, &newer->second);
         ++newer;
       } else {
-        if (older->second != newer->second) add_line(now, newer->first, &older->second, &newer->second);
+        if (older->second != newer->second) print_line(now, newer->first, &older->second, &newer->second);
         ++older;
         ++newer;
       }
     }
   }
 
-  void add_line(const View& now, const std::string& key, const Json* before, const Json* after) {
+  void print_line(const View& now, const std::string& key, const Json* before, const Json* after) {
     if (!is_pointer(key) || (most_ != 0 && printed_ >= most_)) return;
     ++printed_;
-    lines_ += utc_now() + "  update " + std::to_string(now.update_id()) + "  " + pointer_text(key) + "  " +
-              (before != nullptr ? json_text(*before) : "(nothing)") + " -> " +
-              (after != nullptr ? json_text(*after) : "(nothing)") + "\n";
+    console_.out().write_waiting(utc_now() + "  update " + std::to_string(now.update_id()) + "  " +
+                                 pointer_text(key) + "  " +
+                                 (before != nullptr ? json_text(*before) : "(nothing)") + " -> " +
+                                 (after != nullptr ? json_text(*after) : "(nothing)"));
   }
 
+  Console& console_;
   mutable std::mutex mutex_;
   View last_;
   std::uint64_t most_;
   std::uint64_t printed_ = 0;
-  std::string lines_;
 };
 
 }  // namespace config_service

@@ -16,6 +16,7 @@
 #include "credentials.hpp"
 #include "document.hpp"
 #include "failure.hpp"
+#include "password.hpp"
 #include "printable.hpp"
 #include "private_files.hpp"
 

@@ -11,7 +11,7 @@
 #include "client.hpp"
 #include "document.hpp"
 #include "failure.hpp"
-#include "read_json.hpp"
+#include "read_value.hpp"
 #include "write_json.hpp"
 
 namespace config_service {
@@ -27,32 +27,8 @@ inline ExitCode get(const ClientOptions& options, const std::string& pointer) {
 
 inline ExitCode dump(const ClientOptions& options) { return get(options, ""); }
 
-/// How deep a value may be nested: what the library sends.
-inline constexpr int max_value_depth = 64;
-
-/// The value on the command line; `-` stands for what comes on standard input.
-inline Json parse_value(const std::string& argument) {
-  constexpr std::size_t most = std::size_t{16} << 20U;  // an event carries less
-  const std::string text = argument == "-" ? read_file("/dev/stdin", "the value on", most) : argument;
-  // A value that no event can carry is not even built: copying a deep one would overflow the stack.
-  bool is_too_deep = false;
-  Json value = Json::parse(
-      text,
-      [&is_too_deep](int depth, Json::parse_event_t, const Json&) {
-        is_too_deep = is_too_deep || depth > max_value_depth;
-        return !is_too_deep;
-      },
-      false);
-  if (is_too_deep) throw Failure(ExitCode::command_line, "the value is nested more than 64 deep");
-  if (!value.is_discarded()) return value;
-  throw Failure(ExitCode::command_line,
-                (text.size() > 100 ? "the value" : printable(text)) +
-                    " is no JSON; a string stands in double quotes, within single ones for the shell: '" +
-                    (text.size() > 100 ? "\"...\"" : json_text(Json(text))) + "'");
-}
-
 inline ExitCode set(const ClientOptions& options, const std::string& pointer, const std::string& text) {
-  const Json value = parse_value(text);
+  const Json value = read_value(text);
   const auto remote = make_remote(options);
   wait_until_live(remote, options);
   const Map map = attach(remote, options);

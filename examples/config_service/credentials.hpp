@@ -39,30 +39,6 @@ inline std::string default_folder() {
   return "syncstate-config";
 }
 
-/// A password is the file's contents, without the line end that editors add.
-/// Errors: Failure for an empty one, and for a file that others may read or change.
-inline std::string read_password(const PrivateFile& file) {
-  std::string password = read_private_file(file, Privacy::secret);
-  if (password.ends_with('\n')) password.pop_back();
-  if (password.ends_with('\r')) password.pop_back();
-  if (password.empty()) refuse_file(file.path, "is empty: a password file holds the password");
-  return password;
-}
-
-/// The same for the server, which decides what is good enough.
-/// Errors: Failure, also for a password of fewer than 8 bytes.
-inline std::string read_server_password(const PrivateFile& file) {
-  constexpr std::size_t least = 8;
-  std::string password = read_password(file);
-  if (password.size() < least) {
-    refuse_file(file.path, "holds a password of " + std::to_string(password.size()) +
-                               (password.size() == 1 ? " byte" : " bytes") +
-                               ", and fewer than 8 are guessed soon: type  openssl rand -hex 24 >" +
-                               shell_quoted(file.path));
-  }
-  return password;
-}
-
 template <auto F>
 struct Free {
   template <class T>

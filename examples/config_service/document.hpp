@@ -8,18 +8,17 @@
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_DOCUMENT_HPP
 
 #include <cstddef>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <syncstate/codec_json.hpp>
 #include <syncstate/map_hash.hpp>
 #include <syncstate/state_map.hpp>
 
+#include "json_text.hpp"
 #include "printable.hpp"
 
 namespace config_service {
 
-using Json = nlohmann::json;
 using Map = syncstate::StateMap<std::string, Json>;
 
 /// The one event: a leaf gets another value, which may be any JSON.
@@ -77,12 +76,6 @@ inline long long as_index(std::string_view token) {
     index = index * 10 + (c - '0');
   }
   return index;
-}
-
-/// A value on one line, the same value if it is read as JSON again. Bytes that are no UTF-8, which only a foreign client
-/// could have sent, are replaced.
-inline std::string json_text(const Json& value) {
-  return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 /// A pointer as it is printed: in quotes where it would be mistaken for something else.

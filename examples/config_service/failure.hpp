@@ -23,11 +23,17 @@ enum class ExitCode {
 };
 
 inline constexpr const char* exit_code_help =
-    "Exit codes: 0 done; 2 wrong command line; 3 a file can't be used (or the port to listen on);\n"
+    "Exit codes: 0 done; 2 wrong command line, or a value of `set` that is refused;\n"
+    "  3 a file can't be used, or the port to listen on, or the output can't be written (what was asked is "
+    "done then);\n"
     "  4 no server answers; 5 the server refuses us, or we its certificate; 6 no such leaf;\n"
     "  7 no map, several maps, or not the map asked for; 8 no answer came: a change may have been made or "
     "not;\n"
-    "  1 anything else.";
+    "  1 anything else.\n"
+    "`serve`, and `watch` without --count, end with 0 after SIGINT or SIGTERM also where their output could "
+    "not be written:\n"
+    "lines that are missing are counted, in the output when it can be written again, or on standard error at "
+    "the end.";
 
 /// What went wrong, in words for the one who typed the command.
 class Failure : public std::runtime_error {

@@ -3,12 +3,12 @@
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_PRINTABLE_HPP
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <syncstate/protocol/peer_text.hpp>
 
 namespace config_service {
 
@@ -55,36 +55,15 @@ inline bool is_printable(std::uint32_t code_point) {
   });
 }
 
-/// One code point of UTF-8 and how many bytes it takes; 0 bytes: no UTF-8 begins here.
-struct Decoded {
-  std::uint32_t code_point = 0;
-  std::size_t bytes = 0;
-};
-inline Decoded decode(std::string_view text) {
-  const auto byte = [text](std::size_t i) {
-    return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i]));
-  };
-  const std::uint32_t lead = byte(0);
-  if (lead < 0x80) return {lead, 1};
-  const std::size_t bytes = lead >= 0xc2 && lead <= 0xdf   ? 2
-                            : lead >= 0xe0 && lead <= 0xef ? 3
-                            : lead >= 0xf0 && lead <= 0xf4 ? 4
-                                                           : 0;
-  if (bytes == 0 || text.size() < bytes) return {};
-  std::uint32_t code_point = lead & (0xffU >> (bytes + 1));
-  for (std::size_t i = 1; i < bytes; ++i) {
-    if ((byte(i) & 0xc0U) != 0x80U) return {};
-    code_point = code_point << 6U | (byte(i) & 0x3fU);
-  }
-  constexpr std::array<std::uint32_t, 5> least{0, 0, 0x80, 0x800, 0x10000};
-  if (code_point < least[bytes] || code_point > 0x10ffff || (code_point >= 0xd800 && code_point <= 0xdfff))
-    return {};
-  return {code_point, bytes};
-}
-
 inline void append_unit(std::string& out, std::uint32_t unit) {
   char text[8];
   std::snprintf(text, sizeof text, "\\u%04x", static_cast<unsigned>(unit));
+  out += text;
+}
+
+inline void append_byte(std::string& out, char byte) {
+  char text[8];
+  std::snprintf(text, sizeof text, "\\x%02x", static_cast<unsigned>(static_cast<unsigned char>(byte)));
   out += text;
 }
 
@@ -99,21 +78,18 @@ inline std::string printable(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
-    const detail::Decoded decoded = detail::decode(text);
-    if (decoded.bytes == 0) {
-      char escaped[8];
-      std::snprintf(escaped, sizeof escaped, "\\x%02x",
-                    static_cast<unsigned>(static_cast<unsigned char>(text[0])));
-      out += escaped;
-    } else if (detail::is_printable(decoded.code_point)) {
-      out += text.substr(0, decoded.bytes);
-    } else if (decoded.code_point < 0x10000) {
-      detail::append_unit(out, decoded.code_point);
+    const auto [code, bytes] = syncstate::protocol::utf8::read(text);
+    if (code == syncstate::protocol::utf8::invalid) {
+      for (const char byte : text.substr(0, bytes)) detail::append_byte(out, byte);
+    } else if (detail::is_printable(code)) {
+      out += text.substr(0, bytes);
+    } else if (code < 0x10000) {
+      detail::append_unit(out, code);
     } else {
-      detail::append_unit(out, 0xd800 + ((decoded.code_point - 0x10000) >> 10U));
-      detail::append_unit(out, 0xdc00 + ((decoded.code_point - 0x10000) & 0x3ffU));
+      detail::append_unit(out, 0xd800 + ((code - 0x10000) >> 10U));
+      detail::append_unit(out, 0xdc00 + ((code - 0x10000) & 0x3ffU));
     }
-    text.remove_prefix(std::max<std::size_t>(decoded.bytes, 1));
+    text.remove_prefix(bytes);
   }
   return out;
 }

@@ -8,40 +8,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <utility>
 
+#include "descriptor.hpp"
 #include "failure.hpp"
 #include "printable.hpp"
+#include "read_file.hpp"
 
 namespace config_service {
 
 namespace fs = std::filesystem;
-
-/// An open file or folder.
-class Descriptor {
- public:
-  explicit Descriptor(int handle = -1) : handle_(handle) {}
-  Descriptor(Descriptor&& other) noexcept : handle_(std::exchange(other.handle_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(handle_, other.handle_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (handle_ >= 0) ::close(handle_);
-  }
-  [[nodiscard]] int get() const { return handle_; }
-  [[nodiscard]] bool is_open() const { return handle_ >= 0; }
-
- private:
-  int handle_;
-};
 
 /// Returns a path as it is typed in a shell, also where it begins with "-" or holds what can't be printed.
 inline std::string shell_quoted(const std::string& path) {
@@ -138,24 +119,6 @@ inline Descriptor open_private_folder(const std::string& folder, bool makes) {
   return opened;
 }
 
-/// All bytes of an open file.
-inline std::string read_all(int file, const std::string& path) {
-  constexpr std::size_t most = std::size_t{4} << 20;
-  std::string text;
-  std::size_t size = 0;
-  for (;;) {
-    if (text.size() - size < 4'096) text.resize(std::max<std::size_t>(2 * size, 8'192));
-    const ssize_t got = ::read(file, text.data() + size, text.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) refuse_file(path, std::string("can't be read: ") + std::strerror(errno));
-    if (got == 0) break;
-    size += static_cast<std::size_t>(got);
-    if (size > most) refuse_file(path, "is larger than 4 MiB");
-  }
-  text.resize(size);
-  return text;
-}
-
 /// A certificate, key or password: in `folder` by its name alone, else wherever `path` says.
 struct PrivateFile {
   std::string path;  ///< for messages, and to open where there is no folder
@@ -179,7 +142,7 @@ inline std::string read_private_file(const PrivateFile& from, Privacy privacy) {
   if (!S_ISREG(info.st_mode) && !(from.folder < 0 && S_ISFIFO(info.st_mode)))
     refuse_file(from.path, "is no file");
   check_privacy(info, from.path, privacy);
-  return read_all(file.get(), from.path);
+  return read_to_end(file.get(), printable(from.path), std::size_t{4} << 20U);
 }
 
 /// Writes a file that must not be there yet, whole or not at all, for its owner alone whatever the umask is.

@@ -5,16 +5,18 @@
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
 #include <csignal>
-#include <iostream>
-#include <stdexcept>
 #include <string>
 #include <syncstate/tcp/state_server.hpp>
 #include <utility>
 
+#include "console.hpp"
 #include "credentials.hpp"
 #include "document.hpp"
 #include "failure.hpp"
+#include "password.hpp"
+#include "printable.hpp"
 #include "read_json.hpp"
+#include "set_leaf.hpp"
 
 namespace config_service {
 
@@ -30,17 +32,11 @@ struct ServeOptions {
 
 using Server = syncstate::tcp::TcpStateServer<std::string, Json, SetLeaf>;
 
-/// The hook: sets the leaf, or says why not, which reaches the sender.
-inline void apply(Map& map, const SetLeaf& change, const syncstate::EventContext& from, bool is_quiet) {
-  const Json* const before = is_pointer(change.pointer) ? map.get(change.pointer) : nullptr;
-  if (before == nullptr)
-    throw std::runtime_error(pointer_text(change.pointer) + " is no leaf of this document");
-  if (!is_quiet) {
-    const std::string line = printable(from.peer_address) + " sets " + pointer_text(change.pointer) + ": " +
-                             json_text(*before) + " -> " + json_text(change.value) + "\n";
-    std::cout << line << std::flush;
-  }
-  map.set(change.pointer, change.value);
+/// The line that tells of a change.
+inline std::string change_line(const SetLeaf& change, const Json& before,
+                               const syncstate::EventContext& from) {
+  return printable(from.peer_address) + " sets " + pointer_text(change.pointer) + ": " + json_text(before) +
+         " -> " + json_text(change.value);
 }
 
 /// Starts it; an error names the files that are in use.
@@ -55,13 +51,14 @@ inline void start(Server& server, const Credentials& files) {
   }
 }
 
+/// Serves until SIGINT or SIGTERM. What becomes of the output changes nothing about that, nor about the exit code.
+/// Errors: Failure and StateError while it has not begun to serve.
 inline ExitCode serve(const ServeOptions& options) {
   const Credentials files =
       credentials_for_server(options.folder, options.certificate, options.key, options.password_file);
-  std::signal(SIGPIPE, SIG_IGN);  // who reads our output may go; the service stays
-  asio::io_context context;
-  asio::signal_set signals(context, SIGINT, SIGTERM);
-  signals.async_wait([](std::error_code, int) {});
+  // The reader of the output may go, and a file may reach its limit; the service stays.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 
   Map map = read_json(options.file);
   map.freeze();
@@ -72,27 +69,40 @@ inline ExitCode serve(const ServeOptions& options) {
   const auto tls =
       syncstate::tcp::ServerTls::from_pem(read_private_file(files.certificate, Privacy::public_), key);
   OPENSSL_cleanse(key.data(), key.size());
+  Console console;
   Server server(syncstate::tcp::ServerOptions{.endpoint = options.listen,
                                               .tls = tls,
                                               .password = read_server_password(files.password),
                                               .allow_uploads = false,
                                               .hook_threads = 1});
-  server.add_hook([is_quiet = options.is_quiet](Map& state, const syncstate::Event<SetLeaf>& event,
-                                                const syncstate::EventContext& from) {
-    apply(state, event.content, from, is_quiet);
+  server.add_hook([&out = console.out(), is_quiet = options.is_quiet](Map& state,
+                                                                      const syncstate::Event<SetLeaf>& event,
+                                                                      const syncstate::EventContext& from) {
+    const SetLeaf& change = event.content;
+    const Json& before = changed_leaf(state, change);
+    const std::string line = is_quiet ? std::string() : change_line(change, before, from);
+    state.set(change.pointer, change.value);
+    if (!is_quiet) out.write(line);
   });
   server.host(std::move(map));
+
+  asio::io_context context;
+  // Until here a signal ends the program at once.
+  asio::signal_set signals(context, SIGINT, SIGTERM);
+  signals.async_wait([](std::error_code, int) {});
   start(server, files);
 
   const auto made = [](bool is_new) { return is_new ? " (made just now)" : ""; };
-  std::cout << "serving   " << printable(options.file) << ", " << keys
-            << (keys == 1 ? " key\n" : " keys\n")  //
-            << "hash      " << hash << "\n"
-            << "trust     " << printable(files.certificate.path) << made(files.is_certificate_new) << "\n"
-            << "password  " << printable(files.password.path) << made(files.is_password_new) << "\n"
-            << "listening " << server.endpoint() << std::endl;
+  console.out().write("serving   " + printable(options.file) + ", " + std::to_string(keys) +
+                      (keys == 1 ? " key" : " keys"));
+  console.out().write("hash      " + hash);
+  console.out().write("trust     " + printable(files.certificate.path) + made(files.is_certificate_new));
+  console.out().write("password  " + printable(files.password.path) + made(files.is_password_new));
+  console.out().write("listening " + server.endpoint());
   context.run();
-  std::cout << "stopped" << std::endl;
+  server.stop();
+  console.out().write("stopped");
+  console.finish(patience);
   return ExitCode::success;
 }
 

@@ -2,14 +2,13 @@
 #ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_WATCH_HPP
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_WATCH_HPP
 
+#include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
-#include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
+#include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,8 +18,11 @@
 
 #include "change_printer.hpp"
 #include "client.hpp"
+#include "console.hpp"
 #include "document.hpp"
 #include "failure.hpp"
+#include "on_signal.hpp"
+#include "printable.hpp"
 
 namespace config_service {
 
@@ -30,22 +32,29 @@ struct WatchOptions {
   bool every_step = false;
 };
 
-/// Threads: changes are printed on the replica's thread, as they come; all else happens on the thread of
-/// `run`.
+/// Threads: changes are printed on the replica's thread, as they come, at the pace of their reader; all else happens on
+///          the thread of `run`.
 class Watch {
  public:
   explicit Watch(const WatchOptions& options) : options_(options) {}
 
   /// Returns after a signal, or when enough changes were printed.
-  /// Errors: Failure and StateError while it has not begun to watch.
+  /// Errors: Failure and StateError while it has not begun to watch; Failure if some of the changes counted are missing in
+  ///         the output.
   ExitCode run() {
     remote_ = make_remote(options_.client);
     wait_until_live(remote_, options_.client);
     follow(attach(remote_, options_.client));
-    // Until here a signal ends the program at once.
-    signals_.emplace(context_, SIGINT, SIGTERM);
-    signals_->async_wait([this](std::error_code, int) { end(); });
-    context_.run();
+    {
+      // Before and behind this block a signal ends the program at once.
+      const OnSignal on_signal([this] { end(); });
+      const auto stay = asio::make_work_guard(context_);
+      context_.run();
+    }
+    replica_.reset();
+    const bool is_done = !is_signalled_ && printer_->is_done();
+    const bool is_whole = console_.finish(is_done ? std::nullopt : std::optional(patience));
+    if (is_done && !is_whole) throw Failure(ExitCode::file, "the output can't be written");
     return ExitCode::success;
   }
 
@@ -55,16 +64,16 @@ class Watch {
     is_live_ = false;
     replica_ = std::make_unique<Replica>(std::move(map),
                                          syncstate::ReplicaOptions{.every_step = options_.every_step});
-    if (!printer_) printer_.emplace(replica_->view(), options_.count);
+    if (!printer_) printer_.emplace(console_, replica_->view(), options_.count);
     replica_->on_update([this, replica = replica_.get()](const Diff& diff, const View& before) {
       printer_->advance(*replica, &diff, &before);
-      if (printer_->is_done()) asio::post(context_, [this] { end(); });
+      if (printer_->is_done()) context_.stop();
     });
     replica_->on_status(
         [this, replica = replica_.get()](const syncstate::LinkStatus&) { hear_status(replica); });
     // What came before the callback was there.
     printer_->advance(*replica_);
-    if (printer_->is_done()) asio::post(context_, [this] { end(); });
+    if (printer_->is_done()) context_.stop();
   }
 
   void hear_status(const Replica* from) {
@@ -79,7 +88,7 @@ class Watch {
     last_status_ = status;
     if (status.state == LinkState::live) {
       if (!is_live_) {
-        say("watching " + replica_->hash().hex() + " at " + options_.client.connect + ": " +
+        say("watching " + replica_->hash().hex() + " at " + printable(options_.client.connect) + ": " +
             std::to_string(replica_->view().size()) + " keys, update id " +
             std::to_string(replica_->update_id()));
       } else {
@@ -98,8 +107,8 @@ class Watch {
   /// The server is there, but not our map: its file has changed.
   void change_document() {
     if (!options_.client.hash.empty()) {
-      say("the server hosts another document now: its file has changed. Waiting for " + options_.client.hash +
-          "; without --hash the new one would be watched");
+      say("the server hosts another document now: its file has changed. Waiting for " +
+          printable(options_.client.hash) + "; without --hash the new one would be watched");
       return;
     }
     try {
@@ -115,22 +124,25 @@ class Watch {
     }
   }
 
+  /// Ends `run`, also where a callback waits for the reader of the output.
   void end() {
+    is_signalled_ = true;
+    console_.out().give_up();
     context_.stop();
-    replica_.reset();
   }
 
-  static void say(const std::string& text) { std::fprintf(stderr, "%s\n", printable_lines(text).c_str()); }
+  void say(const std::string& text) { console_.err().write(printable_lines(text)); }
 
   WatchOptions options_;
+  Console console_;
   asio::io_context context_;
-  std::optional<asio::signal_set> signals_;
   asio::steady_timer retry_{context_};
   std::shared_ptr<Remote> remote_;
   std::optional<ChangePrinter> printer_;
   std::unique_ptr<Replica> replica_;  // last: its callbacks use what is above
   std::optional<syncstate::LinkStatus> last_status_;
   bool is_live_ = false;
+  std::atomic<bool> is_signalled_ = false;
 };
 
 inline ExitCode watch(const WatchOptions& options) { return Watch(options).run(); }

@@ -57,7 +57,10 @@ class JsonWriter {
 
   /// Writes the value that the leaves between `from` and `to` make up; their pointers begin with its own.
   void begin(std::size_t from, std::size_t to, std::size_t pointer_bytes) {
-    if (leaves_[from].pointer->size() == pointer_bytes) return write_leaf(*leaves_[from].value);
+    if (leaves_[from].pointer->size() == pointer_bytes) {
+      // A leaf may have been set to a container, too.
+      return append_json(text_, *leaves_[from].value, Layout::indented, open_.size());
+    }
     open_.push_back(Container{false, {}});
     Container& container = open_.back();
     // Ascending order keeps together what lies below one member.
@@ -101,17 +104,6 @@ class JsonWriter {
     if (!container.is_array) text_ += json_text(Json(name)) + ": ";
     begin(from, to, pointer_bytes);
     if (text_.size() > std::size_t{1} << 20) flush();
-  }
-
-  /// A leaf may have been set to a container, too.
-  void write_leaf(const Json& value) {
-    for (const char c : printable_lines(value.dump(2, ' ', false, Json::error_handler_t::replace))) {
-      if (c == '\n') {
-        new_line();
-      } else {
-        text_ += c;
-      }
-    }
   }
 
   void new_line() {

@@ -1,6 +1,7 @@
 # What the tests of the example programs share. Sourced, in bash, under `set -euo pipefail`, with the folder of the
 # programs as $1. Writes to a folder of its own in there, which goes when the test ends, with all that it started.
 
+start=$PWD
 programs=$(cd "$1" && pwd)
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d "$programs/test.XXXXXX")
