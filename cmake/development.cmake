@@ -25,7 +25,7 @@ target_compile_options(
             $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 
 # What users may compile with, besides. The numbered examples link it: they use what users use, and have nothing else in
-# them. GCC's -Wnull-dereference says nothing unless it optimizes: examples/run.sh looks at what it says then.
+# them. GCC's -Wnull-dereference says nothing unless it optimizes: .ci/run looks at what it says then.
 add_library(syncstate_strict INTERFACE)
 set_target_properties(syncstate_strict PROPERTIES EXCLUDE_FROM_ALL ON)
 target_compile_options(

@@ -43,7 +43,7 @@ int main() {
   ss::Position at = remote->send_event(map.hash(), ss::Event<MyEvent>{ChangeValue{"1", "Updated"}});
   map.set_update_id(at);  // moves this copy forward, when the user says so
   std::cout << "the map:     " << map << "\n";
-  if (*map.get("1") != "Updated") return 1;
+  if (map.at("1") != "Updated") return 1;
 
   // A replica follows in the background, and is read from any thread at the speed of memory.
   ss::Replica<std::string, std::string> replica(std::move(map));

