@@ -89,7 +89,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   }
 
   /// Takes a diff that led to the head as of `as_of`, if that is given.
-  std::error_code accept(Diff<K, V> diff, std::optional<TimePoint> as_of) {
+  std::error_code accept(Diff<K, V>&& diff, std::optional<TimePoint> as_of) {
     const auto self = this->shared_from_this();  // what is called below may end the replica
     std::unique_lock lock(mutex_);
     if (is_closed_) return StateErrc::stopped;

@@ -52,7 +52,7 @@ class ReplicaPoller final : public std::enable_shared_from_this<ReplicaPoller<K,
     const TimePoint asked = core.now();  // the answer is the head as of some time after this
     try {
       const Diff<K, V> diff = MapAccess::remote(map_)->fetch_updates(map_, ~UpdateId{0});
-      if (!core.accept(diff, asked)) {
+      if (!core.accept(Diff<K, V>(diff), asked)) {
         map_.apply(diff);
         core.on_current(asked);
       }
