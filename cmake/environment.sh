@@ -57,6 +57,7 @@ missing_packages() {
   have_command clang++ || echo clang
   have_clang_sanitizers || echo libclang-rt-dev
   have_command llvm-symbolizer || echo llvm
+  have_command g++-11 || echo g++-11
   have_command clang++-22 || echo clang-22
   have_newest_libcxx || printf '%s\n' libc++-22-dev libc++abi-22-dev
   have_command "$clang_format" || echo "$clang_format"

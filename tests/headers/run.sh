@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Each header of ours alone, with the newest compiler and standard library that Debian 12 has; then all of them after the
-# macros of other libraries, without RTTI, and with what they need missing. Nothing but the syntax is checked. Prints the
-# headers that fail, and counts. Needs clang++-22 and libc++; writes to build/ only.
+# Each header of ours alone, with the newest compiler and standard library that Debian 12 has; then all of them with its oldest
+# compiler, after the macros of other libraries and without RTTI, and with what they need missing. Nothing but the syntax is
+# checked. Prints the headers that fail, and counts. Needs clang++-22, libc++ and g++-11; writes to build/ only.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../cmake/environment.sh"
 
@@ -77,9 +77,9 @@ for i in "${!headers[@]}"; do
 done
 
 { echo '#include "headers/common_macros.hpp"'; include_all; } >"$work/after_macros.cpp"
-check after_macros "${usual[@]}" "$work/after_macros.cpp"
-include_all >"$work/without_rtti.cpp"
-check without_rtti "${usual[@]}" -fno-rtti -DASIO_NO_TYPEID "$work/without_rtti.cpp"
+check after_macros_without_rtti "${usual[@]}" -fno-rtti -DASIO_NO_TYPEID "$work/after_macros.cpp"
+{ include_all; echo '#include "examples/04_struct_values_and_variant_events.cpp"'; } >"$work/oldest.cpp"
+check oldest g++-11 -std=c++20 -fsyntax-only -I. -Iinclude "$work/oldest.cpp"
 
 # What users include; for C++17 each header, because no other code of ours may come before that error.
 public=(syncstate/{syncstate,tcp,inproc,codec_json,replica}.hpp syncstate/tcp/tls.hpp)

@@ -35,6 +35,8 @@ inline pid_t process_id() noexcept {
 class HomeProcess {
  public:
   HomeProcess() = default;
+  /// Notes what the other one noted. GCC 11 needs it for members that are initialized by `here()`.
+  HomeProcess(const HomeProcess& other) noexcept : id_(other.id_.load(std::memory_order_relaxed)) {}
   /// Returns one that has noted this process.
   static HomeProcess here() noexcept { return HomeProcess(process_id()); }
 
