@@ -1,9 +1,9 @@
 // The codec of nlohmann::json, and of types that say encode_as_json: CBOR. Its own header, for json.hpp is a
 // large one.
 //
-// Documents may be nested 64 deep and have `max_json_nodes` values and keys: others are refused, on either side,
-// before anything recurses into them and before they take memory: also where one is pushed into a map, or set. An integer that came back may have changed from signed to unsigned, which compares equal; floats stay
-// floats.
+// A document may be nested 64 deep and have `max_json_nodes` values and keys. Others are refused on either side, before
+// any code recurses into them and before they take memory. `push` and `set` of a map check the depth, too. A decoded
+// integer may have changed from signed to unsigned, which compares equal; floats stay floats.
 #ifndef SYNCSTATE_CODEC_JSON_HPP
 #define SYNCSTATE_CODEC_JSON_HPP
 
@@ -207,7 +207,8 @@ struct Codec<nlohmann::json> : detail::BuiltIn<> {
   static nlohmann::json decode(ByteReader& in) {
     const auto [item, nodes] = detail::read_cbor_item(in, max_json_nodes);
     in.take_memory(static_cast<std::size_t>(nodes) * detail::json_node_bytes);
-    // As char: nlohmann_json up to 3.11.2 asks std::char_traits of the type it reads, which libc++ 19 has for characters only.
+    // Read as char: nlohmann_json up to 3.11.2 uses std::char_traits of the type that it reads, and libc++ 19 has these
+    // for character types only.
     const auto* first = reinterpret_cast<const char*>(item.data());
     detail::JsonBuilder builder;
     if (!nlohmann::json::sax_parse(first, first + item.size(), &builder,

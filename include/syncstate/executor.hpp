@@ -56,9 +56,9 @@ class Executor {
   /// Has every thread in `wait_until` look again.
   virtual void wake_waiters() = 0;
 
-  /// Returns whether this process was forked off after the threads that run this executor were started: they do not exist
-  /// here, so no task runs any more, and every wait would last for ever. Takes no lock. False where the executor has no
-  /// threads of its own, as a virtual one.
+  /// Returns whether this process was forked off after the threads that run this executor were started: they do not
+  /// exist here, so no task runs any more, and every wait would last for ever. Takes no lock. Returns false if the
+  /// executor has no threads of its own, as a virtual one.
   [[nodiscard]] virtual bool is_of_other_process() const { return false; }
 
   /// Another serial executor on the same clock, for code of users that may block; null where that takes a

@@ -57,8 +57,8 @@ concept Hook = std::move_constructible<std::decay_t<H>> &&
 ///
 /// 1. Callable as `hook(handle)` with a `MasterHandle<K, V>`; the result is ignored. It may keep the handle.
 /// 2. Move-constructible; it need not be copyable.
-/// 3. May throw: the map is not hosted, and `host`, or `freeze` of the clients that wait for the map, report `init_failed`
-/// with what the exception says, cut to 512 bytes.
+/// 3. May throw: the map is not hosted, and `host`, or `freeze` of the clients that wait for the map, report
+/// `init_failed` with what the exception says, cut to 512 bytes.
 ///
 /// ```cpp
 /// server.add_init_hook([](ss::MasterHandle<std::string, std::string> state) {

@@ -13,11 +13,12 @@ namespace syncstate {
 /// What a server grants its peers, and a client its server. The defaults are those of the documentation; what each
 /// protects from is in docs/security.md. Servers and remotes refuse values that leave nothing that works.
 ///
-/// A time is kept to within a heartbeat: what is due is done at that time, or up to a quarter of the shortest time here
-/// later, but never more than half a second.
+/// A time is kept to within a heartbeat: an action happens at its time, or later by at most a quarter of the shortest
+/// time here, and never by more than half a second.
 ///
-/// The two ends of a link may have any limits. They tell each other those that would end a session (protocol.md, section 6)
-/// and keep to them; what is beyond another limit fails alone, and the error names the limit and its value.
+/// The two ends of a link may have any limits. They tell each other those that would end a session (protocol.md,
+/// section 6) and keep to them. A request, event or diff beyond another limit fails alone, and the error names the
+/// limit and its value.
 struct Limits {
   /// From accept to authenticated; whoever needs longer is closed.
   std::chrono::milliseconds authentication_time{5'000};
@@ -54,7 +55,7 @@ struct Limits {
 
   /// The largest frame before authentication, in bytes.
   std::uint64_t frame_bytes_before_authentication = 1'024;
-  /// The largest frame after authentication, in bytes; the other end cuts what it sends to it.
+  /// The largest frame after authentication, in bytes; the other end cuts its frames to this size.
   std::uint64_t frame_bytes = std::uint64_t{1} << 20;
   /// What we put into one frame at most, in bytes, so that maps on one link take turns.
   std::uint64_t piece_bytes = std::uint64_t{64} << 10;
@@ -77,8 +78,8 @@ struct Limits {
   std::chrono::milliseconds upload_time{600'000};
   /// The encoding of one value, in bytes; a client looks at it where a value comes in parts, and in initial states.
   std::uint64_t value_bytes = std::uint64_t{16} << 20;
-  /// What a client keeps of one link's diffs, values, fetched states and lists that are not whole yet, in bytes of memory;
-  /// beyond, the diff, fetch or list fails that was just to grow. A client whose maps are larger needs more.
+  /// What a client keeps of one link's diffs, values, fetched states and lists that are not whole yet, in bytes of
+  /// memory; beyond, the diff, fetch or list that would grow fails. A client whose maps are larger needs more.
   std::uint64_t staged_bytes = std::uint64_t{1} << 30;
   /// The encoding of one event, in bytes; a larger one is answered `too_large`, and has not run.
   std::uint64_t event_bytes = std::uint64_t{1} << 20;
@@ -103,8 +104,8 @@ struct Limits {
   /// The same for all maps of a server together; beyond, those of the maps that have most of it are forgotten.
   std::uint64_t all_answer_bytes = std::uint64_t{1} << 30;
 
-  /// A heartbeat goes out after this long, or after a third of the other end's `silence` if that is shorter, whatever else is
-  /// sent.
+  /// A heartbeat goes out after this long, or after a third of the other end's `silence` if that is shorter, whatever
+  /// else is sent.
   std::chrono::milliseconds heartbeat_every{5'000};
   /// A peer from which nothing came for this long loses its link, at once.
   std::chrono::milliseconds silence{15'000};

@@ -36,8 +36,8 @@ class Link {
   /// Sends what `produce` still gives, then closes; gives up after a second.
   virtual void close_gracefully() = 0;
 
-  /// Sends what `produce` gives, as far as the transport takes it at this moment, then closes: waits neither for room nor
-  /// for the peer's end. For a peer from which nothing comes any more. Not from inside a call of the owner's.
+  /// Sends what `produce` gives, as far as the transport takes it at this moment, then closes: waits neither for room
+  /// nor for the peer's end. For a silent peer. Must not be called from inside a call to the owner.
   virtual void close_without_waiting() { abort(); }
 
   /// Closes at once.

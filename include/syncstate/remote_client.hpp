@@ -89,7 +89,7 @@ class StateFetcher final : public StateCollector {
   }
   [[nodiscard]] std::size_t held_bytes() const override { return reader_.held_bytes(); }
   [[nodiscard]] const std::shared_ptr<const FrozenState<K, V>>& frozen() const { return frozen_; }
-  /// Returns how many bytes of the state have come over the link of now. Threads: any.
+  /// Returns how many bytes of the state have come over the current link. Threads: any.
   [[nodiscard]] std::size_t received_bytes() const { return received_bytes_; }
 
  private:
@@ -108,15 +108,16 @@ class StateFetcher final : public StateCollector {
 /// Threads : any member from any thread; blocking ones throw `would_deadlock` on the remote's own thread,
 ///           where status callbacks run.
 /// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too.
-/// Fork    : in a child that was forked off after the remote was started, its members throw `stopped`; see the transport.
+/// Fork    : in a child that was forked off after the remote was started, its members throw `stopped`; see the
+///           transport.
 class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
  public:
   RemoteClient(const RemoteClient&) = delete;
   RemoteClient& operator=(const RemoteClient&) = delete;
 
-  /// Starts to connect, and whatever thread that takes; may be called again. Every use of the remote does the same, but
-  /// `set_password`.
-  /// Errors: `std::system_error` if there is no thread to be had.
+  /// Starts the remote's own thread, if it has one, and begins to connect; may be called again. Every use of the remote
+  /// does the same, except `set_password` (and `reload_tls` of a transport).
+  /// Errors: `std::system_error` if the thread can't be started.
   void start() { begin(); }
 
   /// Makes the map known to the server, and waits until it is hosted. Called by `StateMap::freeze`.
@@ -204,14 +205,15 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
 
   /// Sends an event to the master of the map and waits for its answer: the position that it committed as.
   ///
-  /// Events of one thread run in the order sent. That it returned does not mean that a replica shows the
-  /// effect: `replica.wait_for(position, limit)` does.
-  /// Errors: `hook_failed` with the text of what the hook threw, or the code and detail of a `StateError` that it threw (see
-  ///         `Hook`); `too_large`, `type_mismatch`, `busy` if the server has no room, `not_hosted` for a map that this remote
-  ///         has neither frozen nor attached; `would_deadlock` on the remote's own thread, and in a hook (or init hook, or
-  ///         `modify`) if the event could run only after that hook; `stopped`. While the server refuses this client:
-  ///         `unauthorized`, `forbidden`, `certificate_rejected`.
-  ///         `unavailable`: no link came in time. After all of these it has certainly not run, or its hook took it back.
+  /// Events of one thread run in the order sent. When the call returns, a replica may not show the effect yet; it does
+  /// after `replica.wait_for(position, limit)`.
+  /// Errors: `hook_failed` with the text of what the hook threw, or the code and detail of a `StateError` that it threw
+  ///         (see `Hook`); `too_large`, `type_mismatch`, `busy` if the server has no room, `not_hosted` for a map that
+  ///         this remote has neither frozen nor attached; `would_deadlock` on the remote's own thread, and in a hook
+  ///         (or init hook, or `modify`) if the event could run only after that hook; `stopped`. While the server
+  ///         refuses this client: `unauthorized`, `forbidden`, `certificate_rejected`.
+  ///         `unavailable`: no link came in time. After all of these it has certainly not run, or its hook took it
+  ///         back.
   ///         `outcome_unknown`: no answer came, it may have run.
   template <class E>
   Position send_event(const MapHash& hash, const Event<E>& event) {
@@ -243,10 +245,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     return core_->status();
   }
 
-  /// Calls `f(status)` on the remote's own thread: once with the status as it is then, and after that whenever the status
-  /// changes. So `f` misses nothing, and there is no need to ask `status()` besides. It must not block.
+  /// Calls `f(status)` on the remote's own thread: once with the current status, and then whenever the status changes.
+  /// So `f` misses nothing, and there is no need to call `status()` as well. It must not block.
   ///
-  /// After the remote is stopped nothing is called any more, and a new callback is not called at all.
+  /// After the remote has stopped, no callback is called, not even a new one.
   template <std::invocable<const LinkStatus&> F>
   void on_status(F f) {
     begin();
@@ -263,10 +265,10 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
   explicit RemoteClient(std::shared_ptr<detail::RemoteCore> core) : core_(std::move(core)) {}
   virtual ~RemoteClient() = default;
 
-  /// Starts the thread that does the remote's work, where that is its own. Called once, before the core starts.
+  /// Starts the remote's own thread, if it has one. Called once, before the core starts.
   virtual void start_thread() const {}
 
-  /// Has the remote connect; part of every use.
+  /// Makes the remote connect; part of every use.
   /// Errors: as `start`; `stopped` in a child that was forked off after that.
   void begin() const {
     expect_here();
@@ -283,7 +285,7 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     if (is_of_other_process()) throw StateError(StateErrc::stopped, detail::forked_text("this remote"));
   }
 
-  /// For the destructor in such a child.
+  /// Leaves the core behind. For the destructor in such a child.
   void leave_core_behind() {
     auto core = core_;
     detail::leave_behind(std::move(core));

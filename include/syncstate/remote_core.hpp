@@ -43,8 +43,8 @@ namespace syncstate {
 /// What a remote core is made with.
 struct RemoteCoreOptions {
   std::string password{};
-  /// How long an event waits for its answer, asynchronous or not: then it ends with `unavailable`, or `outcome_unknown` if
-  /// it was sent.
+  /// How long an event waits for its answer, asynchronous or not: then it ends with `unavailable`, or `outcome_unknown`
+  /// if it was sent.
   std::chrono::milliseconds event_timeout{10'000};
   /// How long a blocking request (`sync`, `set_update_id`, `attach`, `hosted`) waits before it is
   /// `unavailable`.
@@ -134,8 +134,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     return status_;
   }
 
-  /// Calls `f(status)` on the executor: once with the status as it is when the executor comes to it, then whenever the
-  /// status changes. It must not block.
+  /// Calls `f(status)` on the executor: once with the status at the time when the executor gets to it, then whenever
+  /// the status changes. It must not block.
   void on_status(UniqueFunction<void(const LinkStatus&)> f) {
     post([f = std::make_shared<UniqueFunction<void(const LinkStatus&)>>(std::move(f))](RemoteCore& self) {
       // The status changes on this executor alone, so no change lies between this call and those that follow.
@@ -586,7 +586,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   }
 
   void schedule_tick() {
-    // A server that leaves after a short silence has us look more often than our own limits do.
+    // If the server leaves after a short silence, we look more often than our own limits ask.
     const bool is_linked = session_ && session_->is_authenticated();
     const auto wait = is_linked ? (std::min)(tick_, half_a_heartbeat()) : tick_;
     executor_->post_at(executor_->now() + wait, [weak = weak_from_this(), number = ++last_tick_] {
@@ -713,18 +713,18 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void tell_follower(const Entry& entry, Follower& follower) {
     const LinkStatus status =
         follower.refusal && !entry.refusal ? status_of(*follower.refusal) : status_for(entry);
-    // A live link follows a map once what the receiver has was the head: until then its age is not known.
+    // A receiver counts as live only once what it has was the head: until then its age is not known.
     if (status.state == LinkState::live && !follower.is_current) return;
     follower.receiver->on_status(status);
   }
 
-  /// False for a receiver that stands in another epoch, whatever the two update ids are.
+  /// Returns false for a receiver that stands in another epoch, whatever the two update ids are.
   static bool is_at_head(const Follower& follower) {
     const Position at = follower.receiver->position();
     return at.epoch == follower.head.epoch && at.update_id >= follower.head.update_id;
   }
 
-  /// What the follower has is the head, as of now.
+  /// Notes that what the follower has is the head now.
   void follower_is_current(const Entry& entry, Follower& follower) {
     follower.receiver->on_current(executor_->now());
     if (!std::exchange(follower.is_current, true)) tell_follower(entry, follower);
@@ -786,7 +786,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     wake();
   }
 
-  /// What the server told of its limits says that it would refuse this, or end the session for it.
+  /// Returns the error if the limits that the server told forbid this: it would refuse it, or end the session for it.
   [[nodiscard]] std::optional<std::pair<StateErrc, std::string>> why_not_open(const Entry& entry) const {
     if (session_->channels() >= session_->most_channels()) {
       return std::pair(StateErrc::busy,
@@ -797,7 +797,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     return why_not_named(entry.identity.key_type.size(), entry.identity.value_type.size());
   }
 
-  /// As above, of what names a map's types.
+  /// The same for a message that names a map's types.
   [[nodiscard]] std::optional<std::pair<StateErrc, std::string>> why_not_named(std::size_t key_type,
                                                                                std::size_t value_type) const {
     if (key_type > protocol::most_type_bytes || value_type > protocol::most_type_bytes) {
@@ -1006,8 +1006,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
            "given, or do not wait for the answer (async_send_event)");
   }
 
-  /// The map is open now, and its epoch known: ends the events that wait for a hook that waits for them. They were never
-  /// sent.
+  /// The map is open now, and its epoch known: ends the events that wait for a hook that waits for them. They were
+  /// never sent.
   void refuse_deadlocks(Entry& entry) {
     bool is_any = false;
     for (const PendingEvent& event : entry.events) {
@@ -1093,8 +1093,9 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     entry.take_events_back();
   }
 
-  /// An answer bears no epoch: its channel is of the one that `opened` named, and `sender_epoch` says which. A channel of
-  /// another epoch has no event on it yet (see `adopt_sender`), so no update id is paired with an epoch not its own.
+  /// An answer carries no epoch: it is of the epoch that `opened` named for its channel, which is `sender_epoch`. A
+  /// channel of another epoch has no event on it yet (see `adopt_sender`), so no update id is paired with an epoch not
+  /// its own.
   void end_event(ChannelId channel, std::uint64_t number, std::error_code error, UpdateId update_id,
                  const std::string& detail) {
     Entry* entry = route_of(channel).entry;

@@ -46,7 +46,8 @@ template <class F, class K, class V>
 concept UpdateCallback =
     std::invocable<F&, const Diff<K, V>&, const View<K, V>&> || std::invocable<F&, const Diff<K, V>&>;
 
-/// A call that is due when a position or an update id is reached; see `Replica::on_reached`. Dropping it changes nothing.
+/// A call that is due when a position or an update id is reached; see `Replica::on_reached`. Dropping it changes
+/// nothing.
 ///
 /// Threads: any.
 class PendingCall {
@@ -81,9 +82,10 @@ class PendingCall {
 /// End     : the destructor ends the subscription and every wait (`stopped`), and waits for a running
 ///           callback, but not for the network. None starts after it. Inside a callback of its own it does
 ///           not wait.
-/// Fork    : in a child that is forked off, the state that was shown stays readable, and no news comes where the remote or
-///           the callbacks have threads: then the destructor returns at once, `status` is `failed` with `stopped`, `age` is
-///           `Duration::max()`, and `wait_for`, `on_reached`, `on_update` and `on_status` throw `stopped`.
+/// Fork    : in a child that is forked off, the state that was shown stays readable, and no diff comes any more if the
+///           remote or the callbacks have threads: then the destructor returns at once, `status` is `failed` with
+///           `stopped`, `age` is `Duration::max()`, and `wait_for`, `on_reached`, `on_update` and `on_status` throw
+///           `stopped`.
 template <class K, class V>
 class Replica {
   using Core = detail::ReplicaCore<K, V>;
@@ -125,7 +127,7 @@ class Replica {
   /// Complexity: O(1), waits for nobody: two or three atomic instructions.
   [[nodiscard]] View<K, V> view() const noexcept { return core_->view(); }
 
-  /// Both of what follows, of one state.
+  /// The epoch and the update id, of one state.
   [[nodiscard]] Position position() const noexcept { return view().position(); }
   [[nodiscard]] UpdateId update_id() const noexcept { return view().update_id(); }
   /// 0 as long as no master was heard of.
@@ -134,9 +136,10 @@ class Replica {
 
   /// Calls `callback(diff)` or `callback(diff, before)` for every diff applied from now on.
   ///
-  /// Diffs applied before are not told. To miss none, register first and read `view()` then: what the view does not have is
-  /// told later. A diff that the view has already may be told, too; its `upto_update_id()` is not above the view's.
-  /// Errors: `std::system_error` if the thread for it can't be had.
+  /// Diffs applied before are not told. To miss none, register first and read `view()` after that: the callback gets
+  /// every diff that the view does not have. It may also get a diff that the view has already; its `upto_update_id()`
+  /// is not above the view's.
+  /// Errors: `std::system_error` if the thread for it can't be started.
   template <class F>
     requires UpdateCallback<std::decay_t<F>, K, V>
   void on_update(F&& callback) {
@@ -149,9 +152,9 @@ class Replica {
     }
   }
 
-  /// Calls `callback(status)`, where `on_update` callbacks run: once with the status as it is then, and after that when the
-  /// status changes. A status that was soon replaced may be left out; the last one never is. So the callback misses nothing,
-  /// and there is no need to ask `status()` besides.
+  /// Calls `callback(status)`, where `on_update` callbacks run: once with the current status, and then when the status
+  /// changes. A status that was soon replaced may be left out; the last one never is. So the callback misses nothing,
+  /// and there is no need to call `status()` as well.
   template <class F>
     requires std::invocable<std::decay_t<F>&, const LinkStatus&>
   void on_status(F&& callback) {
@@ -159,22 +162,25 @@ class Replica {
     core_->add_status_callback(typename Core::StatusCallback(std::forward<F>(callback)));
   }
 
-  /// Waits until the state at `at`, or a newer one of its epoch, is shown. Returns false if that took longer than `limit`.
+  /// Waits until the state at `at`, or a newer one of its epoch, is shown. Returns false if that took longer than
+  /// `limit`.
   ///
-  /// `at` is what `send_event` or `modify` returned: true means that the views taken from now on show that write.
-  /// A state of another epoch never counts. If the replica has not heard of the epoch of `at` yet, it waits until the master
-  /// of that epoch was heard.
-  /// Errors: `epoch_changed` if the replica leaves that epoch, or has left it (the last 16 are remembered), or will never be
-  ///         in it, under `EpochPolicy::hold`; `stopped` if the replica ends; `would_deadlock` where what it waits for could
-  ///         not happen: in a callback of this replica, and on the executor of its callbacks or of its remote.
+  /// `at` is what `send_event` or `modify` returned: true means that the views taken from now on show that write. A
+  /// state of another epoch never counts. If the replica has not heard of the epoch of `at` yet, it waits for the
+  /// master of that epoch.
+  /// Errors: `epoch_changed` if the replica leaves that epoch, or has left it (the last 16 are remembered), or will
+  ///         never be in it, under `EpochPolicy::hold`; `stopped` if the replica ends; `would_deadlock` if the wait
+  ///         could never end: in a callback of this replica, and on the executor of its callbacks or of its remote.
   bool wait_for(Position at, Duration limit) { return core_->wait_for(at, limit); }
 
-  /// The same for an update id of whichever epoch the replica is in: one that came from elsewhere, as from an answer, is of
-  /// another epoch if the master was restarted meanwhile, and then this may return true too early. Wait for a position there.
+  /// The same for an update id in the replica's epoch, whichever that is. If the id came from elsewhere, for example
+  /// from an answer, and the master was restarted meanwhile, it is of another epoch, and this may return true too
+  /// early: then wait for the position.
   bool wait_for(UpdateId id, Duration limit) { return core_->wait_for(id, limit); }
 
-  /// Calls `function(error_code)` exactly once, unless cancelled: without an error when the state at `at`, or a newer one of
-  /// its epoch, is shown, at once if it is; else with `epoch_changed` or `stopped`, as `wait_for`.
+  /// Calls `function(error_code)` exactly once, unless cancelled: without an error when the state at `at`, or a newer
+  /// one of its epoch, is shown, at once if it is shown already; otherwise with `epoch_changed` or `stopped`, as
+  /// `wait_for`.
   ///
   /// It is called on the thread on which it becomes due, usually the remote's, and must be short.
   template <class F>

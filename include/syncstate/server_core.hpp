@@ -171,8 +171,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// To replace one without a gap: set both as current, give every client the new one, then set the new one alone as
   /// current and the old one as retired. A proof of a retired password is `unauthorized` too, but is not held against its
   /// address: so a client that was forgotten does not keep out other clients of its address.
-  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password where that is not allowed; `stopped`
-  ///             after `stop`; nothing has changed then.
+  /// Errors    : `invalid_option` if `current` is empty, or holds an empty password where that is not allowed;
+  ///             `stopped` after `stop`; nothing has changed then.
   /// Complexity: each proof is tried with each password of both lists, one HMAC-SHA-256 each.
   void set_passwords(std::vector<std::string> current, std::vector<std::string> retired = {}) {
     auto taken = protocol::keep_passwords(std::move(current), std::move(retired));
@@ -191,8 +191,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   ///
   /// Threads   : `is_meant` is called on this thread, and later perhaps on those of links that prove themselves, on several
   ///             at once. It may call the server.
-  /// Errors    : what `is_meant` throws here; no link is ended then. What it throws later ends that link, and is passed to
-  ///             `on_error`. `stopped` after `stop`, which ends all links.
+  /// Errors    : what `is_meant` throws here; no link is ended then. What it throws later ends that link, and is passed
+  ///             to `on_error`. `stopped` after `stop`, which ends all links.
   /// Complexity: O(links).
   ///
   /// ```cpp
@@ -235,8 +235,8 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
 
   /// Ends every session with `stopped`, and lets no hook start any more; waits for those that run.
   ///
-  /// A client whose event was sent and not answered learns `outcome_unknown`: a hook that runs now is waited for, and its
-  /// answer is not sent any more.
+  /// A client whose event was sent and not answered gets `outcome_unknown`: the answer of a hook that still runs is not
+  /// sent.
   void stop() {
     std::vector<std::shared_ptr<detail::Lane>> lanes;
     {
@@ -432,7 +432,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
         upload->reader.feed(piece);
       } catch (const StateError& error) {
         if (error.code() != StateErrc::too_large) throw;
-        // Its client may be as honest as we are, with other limits.
+        // An honest client may have other limits.
         link.refuse(channel, StateErrc::too_large, error.detail());
         return channel_closed(link, channel);
       }

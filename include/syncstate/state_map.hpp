@@ -137,7 +137,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   ~StateMap() = default;
 
   /// Adds a key with its initial value.
-  /// Errors    : `frozen` after `freeze`, `duplicate_key`, `too_large` beyond 2^32 - 2 keys, or for JSON nested too deep.
+  /// Errors    : `frozen` after `freeze`, `duplicate_key`, `too_large` beyond 2^32 - 2 keys, or for JSON nested too
+  ///             deep.
   /// Complexity: O(1) on average.
   void push(K key, V initial_value) {
     if (frozen_ != nullptr) throw StateError(StateErrc::frozen);
@@ -184,7 +185,7 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return update_id_;
   }
 
-  /// Both of them; in an open transaction those of the state that it began with.
+  /// The epoch and the update id; in an open transaction, those of the state that it began with.
   [[nodiscard]] Position position() const {
     require_state();
     return Position{epoch_, update_id_};
@@ -216,7 +217,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// then.
   ///
   /// Setting an equal value is a change.
-  /// Errors    : `unfrozen` before `freeze`, `frozen` on a replica, `key_not_found`, `too_large` for JSON nested too deep.
+  /// Errors    : `unfrozen` before `freeze`, `frozen` on a replica, `key_not_found`, `too_large` for JSON nested too
+  ///             deep.
   /// Complexity: O(1); of JSON, its depth is looked at.
   UpdateId set(Key key, V&& value) { return set_at(writable_ordinal(key), std::move(value)); }
   UpdateId set(Key key, const V& value) { return set_at(writable_ordinal(key), value); }
@@ -241,20 +243,21 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     return update_id_;
   }
 
-  /// Moves a replica on to `at`, the position that `send_event` or `modify` returned: reading afterwards shows that write.
+  /// Moves a replica on to `at`, the position that `send_event` or `modify` returned: reading afterwards shows that
+  /// write.
   ///
-  /// As above, but a state of another epoch is never taken for one that holds the write: if the map is in another epoch, or
-  /// its master was restarted, one request is made, and the map must be in the epoch of `at` afterwards.
-  /// Errors: as above; `epoch_changed` if the master is not in that epoch, or nothing brings the map there. Then the map is
-  ///         unchanged; `sync` moves it to the master's own epoch.
+  /// As above, but a state of another epoch never counts as one that holds the write: if the map is in another epoch,
+  /// or its master was restarted, one request is made, and the map must be in the epoch of `at` afterwards.
+  /// Errors: as above; `epoch_changed` if the master is not in that epoch, or nothing brings the map there. Then the
+  ///         map is unchanged; `sync` moves it to the master's own epoch.
   UpdateId set_update_id(Position at) {
     (void)this->frozen_ref();
     require_no_transaction();
     const bool is_own_epoch = epoch_ == at.epoch;
     if (is_own_epoch && update_id_ >= at.update_id) return update_id_;
     if (role_ == Role::replica && remote_ != nullptr) {
-      // A remote counts from where the map is. In another epoch than the map's a number means nothing to it, so it is asked
-      // for the head.
+      // A remote counts from where the map is. In another epoch than the map's a number means nothing to it, so it is
+      // asked for the head.
       const bool is_fresh = epoch_ == 0 && update_id_ == 0;
       const UpdateId upto = is_own_epoch || is_fresh ? at.update_id : ~UpdateId{0};
       const Diff<K, V> diff = remote_->fetch_updates(std::as_const(*this), upto);

@@ -21,9 +21,9 @@ using Epoch = std::uint64_t;
 /// An update id says nothing without its epoch: a restarted master counts from 0 again. So what waits for an answer's
 /// effect (`Replica::wait_for`, `StateMap::set_update_id`) takes the position that the answer gave.
 ///
-/// A position converts to its update id, for code that keeps no more than that. `==` compares two positions. What the
-/// conversion would allow besides does not compile: an order of two positions, because epochs have none, and `==` of a
-/// position with a number, which would compare less than it seems to. Compare `update_id` where that is meant.
+/// A position converts to its update id, for code that keeps only that. `==` compares two positions. Two things that
+/// the conversion would allow do not compile: an order of positions, because epochs have none, and `==` of a position
+/// with a number, which would ignore the epoch. To compare update ids, use `update_id`.
 struct Position {
   Epoch epoch = 0;
   UpdateId update_id = 0;

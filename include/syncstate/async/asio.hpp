@@ -4,7 +4,7 @@
 
 #include "syncstate/detail/requirements.hpp"
 
-// Asio 1.22 uses what it declares, and libc++ 19 and newer no longer include it by the way.
+// Asio 1.22 uses this header without including it, and libc++ 19 and newer no longer include it indirectly.
 #include <exception>
 
 // Without it Asio would look for Boost wherever a compiler hides that it speaks C++11.
@@ -12,7 +12,7 @@
 #define ASIO_STANDALONE 1
 #endif
 
-// Asio does not see by itself that it is compiled with -fno-rtti.
+// Asio does not detect -fno-rtti.
 #if !defined(ASIO_NO_TYPEID) && !defined(__cpp_rtti)
 #define ASIO_NO_TYPEID 1
 #endif

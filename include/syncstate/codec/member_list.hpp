@@ -86,9 +86,9 @@ namespace syncstate::detail {
 // clang-format on
 
 #if defined(__clang__)
-// Clang 14 does not know structured bindings in a requires-expression. So a constant expression binds const references to
-// the members of an object that does not live: to a bit-field that reads the object, which makes the expression not
-// constant, and to any other member it does not.
+// Clang 14 does not support structured bindings in a requires-expression. So a constant expression binds const
+// references to the members of an object outside its lifetime. Binding to a bit-field reads the object, so the
+// expression is not constant; binding to any other member reads nothing.
 template <class T>
 union Unread {
   constexpr Unread() : nothing{} {}

@@ -1,4 +1,4 @@
-// Values that may be nested without bound, and the check that comes before anything recurses into them.
+// Checks the depth of values that may be nested without bound, before other code recurses into them.
 #ifndef SYNCSTATE_CODEC_NESTING_HPP
 #define SYNCSTATE_CODEC_NESTING_HPP
 
@@ -7,7 +7,8 @@
 namespace syncstate::detail {
 
 /// The codec of a type whose values may be nested without bound has `static void check_nesting(const T&)`, which throws
-/// for one nested too deep. To copy or compare such a value would overflow the stack; to move or destroy it does not.
+/// if the value is nested too deep. Copying or comparing such a value would overflow the stack; moving or destroying it
+/// does not.
 template <class T>
 concept ChecksNesting = requires(const T& value) { Codec<T>::check_nesting(value); };
 
@@ -19,7 +20,7 @@ consteval bool may_any_nest(Types<Ts...>) {
   return (may_nest_without_bound<Ts>() || ...);
 }
 
-/// True if T is such a type, or has one among its parts.
+/// Whether T is such a type, or has one among its parts.
 template <class T>
 consteval bool may_nest_without_bound() {
   if constexpr (ChecksNesting<T>) {
@@ -32,7 +33,7 @@ consteval bool may_nest_without_bound() {
 }
 
 /// Refuses a value that is nested too deep to be encoded, before the map copies it.
-/// Errors    : `too_large`; where only parts of the value may be nested, also what its encoding throws.
+/// Errors    : `too_large`; if only parts of the value may be nested, also what its encoding throws.
 /// Complexity: nothing for types that can't be nested without bound; not recursive, whatever the depth.
 template <class T>
 void check_nesting([[maybe_unused]] const T& value) {

@@ -23,13 +23,13 @@
 #include "syncstate/codec/rules.hpp"
 
 // `char` and `wchar_t` are signed on some machines (x86) and unsigned on others (ARM). So `<` of these types, and of
-// everything that is compared part by part and holds them, is no order that two machines share. Here they are compared
-// as unsigned numbers, at any depth. `KeyLess` uses this for keys, and the codecs of sets and maps for the order in
-// which they encode.
+// every type that holds them and is compared part by part, differs between machines. This file compares them as
+// unsigned numbers, at any depth. `KeyLess` uses this for keys, and the codecs of sets and maps for the order in which
+// they encode.
 
 namespace syncstate::detail {
 
-/// A character type whose sign is the machine's choice.
+/// A character type that is signed on some machines and unsigned on others.
 template <class T>
 concept CharOfEitherSign = std::same_as<T, char> || std::same_as<T, wchar_t>;
 
@@ -56,11 +56,10 @@ consteval bool have_less(Types<Ts...>) {
   return ((is_byte_like<Ts> || HasLess<Ts>)&&...);
 }
 
-/// Whether an encodable T is to be compared part by part because something in it depends on the sign of `char`.
+/// Returns whether an encodable T must be compared part by part, because something in it depends on the sign of `char`.
 ///
-/// Aggregates are among them if they have `<=>` and `==`, which defaulted comparison gives. An aggregate with nothing but
-/// an `operator<` of its own is compared by that, and so is a type with a codec of its own: what these mean is the
-/// user's choice.
+/// That is true for aggregates only if they have `<=>` and `==`, for example defaulted ones. An aggregate that has only
+/// its own `operator<` is compared by that, and so is a type with its own codec: their order is the user's choice.
 template <class T>
 consteval bool depends_on_char_sign() {
   if constexpr (CharOfEitherSign<T>) {
@@ -82,8 +81,8 @@ consteval bool depends_on_char_sign() {
   }
 }
 
-/// Compares by `compare_portably` what has parts. This is the one for aggregates; those below are for what the standard
-/// library has.
+/// Compares types that have parts, by `compare_portably`. The primary template is for aggregates; the specializations
+/// below are for types of the standard library.
 template <class T>
 struct PartsOrder;
 
@@ -212,7 +211,8 @@ struct PartsOrder<std::chrono::time_point<Clock, Duration>> {
   }
 };
 
-/// The elements of a set or map, in the portable order of what `key_of` gives, whatever its own comparison says.
+/// Returns the elements of a set or map in the portable order of what `key_of` returns, whatever the container's own
+/// comparison is.
 template <class Container, class F>
 std::vector<const typename Container::value_type*> sorted_portably(const Container& container, F key_of) {
   std::vector<const typename Container::value_type*> elements;

@@ -1,4 +1,4 @@
-// Which hooks wait for events of which maps, in the whole process: what recognises a circle of such waits.
+// Records which hooks of this process wait for events of which maps, to recognise a circle of such waits.
 #ifndef SYNCSTATE_DETAIL_HOOK_WAITS_HPP
 #define SYNCSTATE_DETAIL_HOOK_WAITS_HPP
 
@@ -11,16 +11,16 @@
 
 namespace syncstate::detail {
 
-/// The waits of hooks for events of maps. A hook of a map waits for an event of another map; that event can run only when
-/// the hook of the other map that runs now has ended. If waits lead back to where one began, none of them can end.
+/// The waits of hooks for events of maps. A hook of a map waits for an event of another map; that event can run only
+/// when the hook of the other map that runs now has ended. If such waits form a circle, none of them can end.
 ///
 /// `EventCall` adds and removes waits; only those of threads that run a hook come here.
 /// Threads   : every member from any thread.
-/// Complexity: O(waits²), of which there are as many as hooks that wait at the same time.
+/// Complexity: O(n²) for n hooks that wait at the same time.
 class HookWaits {
  public:
-  /// Notes that the caller of `owner`, whose thread runs hooks of all maps in `from`, waits for an event of `to`, and for
-  /// none of another map any more. Returns false, and notes nothing, if that wait could never end.
+  /// Notes that the caller of `owner`, whose thread runs hooks of all maps in `from`, now waits for an event of `to`,
+  /// and for none of another map. Returns false, and notes nothing, if that wait could never end.
   [[nodiscard]] static bool add(const void* owner, const std::vector<MapLife>& from, const MapLife& to) {
     HookWaits& all = instance();
     const std::lock_guard lock(all.mutex_);
@@ -30,7 +30,7 @@ class HookWaits {
     return true;
   }
 
-  /// The caller of `owner` does not wait any more. Never throws.
+  /// Notes that the caller of `owner` no longer waits. Never throws.
   static void remove(const void* owner) noexcept {
     HookWaits& all = instance();
     const std::lock_guard lock(all.mutex_);

@@ -1,4 +1,4 @@
-// What a child that was forked off must not destroy.
+// Keeps what a forked child must not destroy.
 #ifndef SYNCSTATE_DETAIL_LEAVE_BEHIND_HPP
 #define SYNCSTATE_DETAIL_LEAVE_BEHIND_HPP
 
@@ -12,11 +12,11 @@
 
 namespace syncstate::detail {
 
-/// Keeps what it is given until the process ends, without ever running a destructor.
+/// Keeps its arguments until the process ends, and never runs their destructors.
 ///
-/// For a child that was forked off: to destroy a thread, a condition variable or a socket of the parent would wait for ever
+/// For a forked child. There, destroying a thread, a condition variable or a socket of the parent would wait for ever
 /// for a thread that does not exist, or take the socket out of an epoll set that parent and child share. What is left
-/// behind stays reachable, so that no leak is reported.
+/// behind stays reachable, so leak checkers report nothing.
 /// Threads: any. It takes no lock.
 template <class... T>
 void leave_behind(T&&... things) {

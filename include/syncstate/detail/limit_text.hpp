@@ -1,4 +1,4 @@
-// How an error text names a limit that was exceeded.
+// Builds error texts that name the limit that was exceeded.
 #ifndef SYNCSTATE_DETAIL_LIMIT_TEXT_HPP
 #define SYNCSTATE_DETAIL_LIMIT_TEXT_HPP
 

@@ -1,7 +1,7 @@
-// What the compiler and its libraries must offer. Each header of ours includes this one before its own code, directly or by
-// another header.
+// What the compiler and its libraries must offer. Each header of ours includes this one before its own code, directly
+// or by another header.
 //
-// Where something is missing, compilation ends here with one error that says what: the #error, and an #include of a file
+// If something is missing, compilation ends here with one error that says what: the #error, and an #include of a file
 // that does not exist, because compilers go on after an #error and would report hundreds of others.
 #ifndef SYNCSTATE_DETAIL_REQUIREMENTS_HPP
 #define SYNCSTATE_DETAIL_REQUIREMENTS_HPP

@@ -1,4 +1,4 @@
-// Which maps' hooks the current thread runs: what recognises a wait that only the end of such a hook could end.
+// Records which maps' hooks the current thread runs, to recognise a wait that only the end of such a hook could end.
 #ifndef SYNCSTATE_DETAIL_RUNNING_HOOKS_HPP
 #define SYNCSTATE_DETAIL_RUNNING_HOOKS_HPP
 
@@ -11,7 +11,7 @@
 namespace syncstate::detail {
 
 /// One life of one map. Epochs are random, so it is hosted in one place only, and a remote that was told this epoch
-/// reaches that place, over whatever transport.
+/// reaches that place, over any transport.
 struct MapLife {
   MapHash hash;
   Epoch epoch = 0;
@@ -35,8 +35,8 @@ class RunningHooks {
   /// Returns whether this thread runs hooks of any map.
   [[nodiscard]] static bool is_any_here() { return innermost_ != nullptr; }
 
-  /// Returns the maps whose hooks this thread runs, the innermost first. A hook that changes another map by `modify` runs
-  /// inside the hook of its own map.
+  /// Returns the maps whose hooks this thread runs, the innermost first. A hook that changes another map by `modify`
+  /// runs inside the hook of its own map.
   [[nodiscard]] static std::vector<MapLife> maps_here() {
     std::vector<MapLife> maps;
     for (const RunningHooks* at = innermost_; at != nullptr; at = at->outer_) {

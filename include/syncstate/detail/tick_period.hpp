@@ -9,8 +9,8 @@
 
 namespace syncstate::detail {
 
-/// Returns the time between two looks: a quarter of the shortest time in `limits`, at most `most`, at least 1 ms. So what
-/// is due is done at most a quarter of that time later, and a heartbeat goes out often enough.
+/// Returns the time between two looks: a quarter of the shortest time in `limits`, at most `most`, at least 1 ms. So an
+/// action is late by at most a quarter of that time, and heartbeats go out often enough.
 ///
 /// `other`: one more time that matters, besides those in `limits`; above 0.
 inline std::chrono::milliseconds tick_period(const Limits& limits, std::chrono::milliseconds most,

@@ -15,7 +15,7 @@ namespace syncstate::inproc {
 /// The remote of an in-process server. Blocking calls run the virtual world until they are done.
 ///
 /// Threads: one, that of the `VirtualTime`.
-/// Fork   : there is no thread to lose; a child that is forked off has a world of its own, which goes on as before.
+/// Fork   : there is no thread to lose; a forked child has its own copy of everything, which goes on as before.
 class StateRemote final : public RemoteClient {
  public:
   StateRemote(VirtualTime& time, std::shared_ptr<Port> port, RemoteCoreOptions options,

@@ -21,7 +21,7 @@ namespace syncstate::inproc {
 ///
 /// Threads: one, that of the `VirtualTime`.
 /// End    : the destructor stops it.
-/// Fork   : there is no thread to lose; a child that is forked off has a world of its own, which goes on as before.
+/// Fork   : there is no thread to lose; a forked child has its own copy of everything, which goes on as before.
 template <class K, class V, class E>
 class StateServer {
  public:

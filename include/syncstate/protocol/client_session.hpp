@@ -171,7 +171,8 @@ class ClientSession {
     }
   }
 
-  /// Time passed. Call some times within the shortest time of the limits, see `detail::tick_period`.
+  /// Does what is due at `now`. Call it several times within the shortest time of the limits, see
+  /// `detail::tick_period`.
   template <class Sink>
   void on_tick(TimePoint now, Sink&& sink) {
     if (is_over_) return;
@@ -220,11 +221,11 @@ class ClientSession {
   [[nodiscard]] std::uint64_t event_bytes() const { return event_bytes_; }
   /// How many channels the server takes on this link; it refuses further ones.
   [[nodiscard]] std::uint64_t most_channels() const { return most_channels_; }
-  /// How many there are, as the server counts them or more.
+  /// Returns how many channels are open: as many as the server counts, or more.
   [[nodiscard]] std::size_t channels() const { return channels_.size(); }
   /// The largest frame that the server takes; a larger one ends the session.
   [[nodiscard]] std::uint64_t server_frame_bytes() const { return peer_.frame_bytes; }
-  /// Whether a message with the names of types of these bytes together fits a frame of the server's.
+  /// Returns whether a message fits the server's frames if the names of types in it have so many bytes together.
   [[nodiscard]] bool fits_frame(std::size_t type_bytes) const { return peer_.fits(type_bytes); }
   [[nodiscard]] bool is_over() const { return is_over_; }
 
@@ -272,8 +273,9 @@ class ClientSession {
 
   // Requests. Each is answered once, or refused by `ChannelRefused`; only while `has_room_for_request()`.
 
-  /// False while as many requests are unanswered as the server takes, or as `Limits::requests_in_flight` if that is less.
-  /// Those that were given up count too: the server may still count them, and ends the session for more than it takes.
+  /// False while as many requests are unanswered as the server takes, or as `Limits::requests_in_flight` if that is
+  /// less. Those that were given up count too: the server may still count them, and ends the session for more than it
+  /// takes.
   [[nodiscard]] bool has_room_for_request() const { return requests_.size() < requests_in_flight_; }
 
   /// Asks where the head is; answered by `UpdateIdCame`.
@@ -317,9 +319,9 @@ class ClientSession {
     drop_stream(request);
   }
 
-  /// Says what the role keeps of a diff, or of a fetched state, that is not whole yet; the session counts it until then.
-  /// Beyond `Limits::staged_bytes`, over all streams and requests of this link, the session refuses the stream or request
-  /// that it has just given something of, with `too_large`.
+  /// Says what the role keeps of a diff, or of a fetched state, that is not whole yet; the session counts it until
+  /// then. If all streams and requests of this link together exceed `Limits::staged_bytes`, the session refuses, with
+  /// `too_large`, the stream or request of which it delivered something last.
   void set_staged(ChannelId id, std::size_t bytes) {
     if (const auto stream = streams_.find(id); stream != streams_.end()) {
       count_staged(stream->second.staged, bytes);
@@ -557,7 +559,8 @@ class ClientSession {
     sink(ServerAuthenticated{});
   }
 
-  /// Before anything is asked of the server, so that it sends nothing that would end this session.
+  /// Tells the server this client's limits, so that it sends nothing that would end this session. Call it before
+  /// anything is asked of the server.
   void tell_limits() {
     const ClientLimits own{limits_->frame_bytes, static_cast<std::uint64_t>(limits_->silence.count())};
     if (own.frame_bytes == usual_frame_bytes && limits_->silence == usual_silence) return;
@@ -716,8 +719,8 @@ class ClientSession {
         "staged_bytes", limits_->staged_bytes);
   }
 
-  /// A diff or a state is beyond a limit of ours: it is dropped, and nothing else of the link. The server may be as honest as
-  /// we are, with other limits.
+  /// Drops a diff or a state that is beyond a limit of ours, and nothing else of the link: an honest server may have
+  /// other limits.
   template <class Sink>
   void refuse_stream(ChannelId id, std::string why, Sink& sink) {
     if (requests_.contains(id)) {

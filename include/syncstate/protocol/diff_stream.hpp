@@ -22,8 +22,8 @@ class DiffStream {
   /// What a stream keeps between two frames besides itself, in bytes.
   static constexpr std::size_t kept_bytes = 512;
 
-  /// Follows `source` from `at` on, in frames of `piece_bytes` besides their heads; without it, of `Limits::piece_bytes`. The
-  /// caller has checked that `at` lies in the map's history. `limits` outlives the stream.
+  /// Follows `source` from `at` on, in frames of `piece_bytes` besides their heads; without it, of
+  /// `Limits::piece_bytes`. The caller has checked that `at` lies in the map's history. `limits` outlives the stream.
   DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, FollowMode mode,
              const Limits& limits, std::optional<std::size_t> piece_bytes = {})
       : id_(id),

@@ -142,7 +142,7 @@ struct Welcome {
   }
 };
 
-/// What a client takes; its first frame after `welcome`, where that differs from 1 MiB and 15 s.
+/// Tells what a client takes. It is the client's first frame after `welcome`, if the values are not 1 MiB and 15 s.
 ///
 /// Body: frame bytes varint, silence in ms varint.
 struct ClientLimits {
@@ -200,7 +200,7 @@ struct HeartbeatEntry {
   }
 };
 
-/// Appends heartbeats: one frame in any case, and as many as the entries need of a peer that takes small ones.
+/// Appends heartbeats: at least one frame, and as many as the entries need if the peer takes only small ones.
 class HeartbeatFrames {
  public:
   HeartbeatFrames(Bytes& out, std::uint64_t most_bytes)

@@ -32,14 +32,14 @@ inline void wipe_all(std::vector<std::string>& passwords) {
   passwords.clear();
 }
 
-/// Overwrites passwords at the end of a block, also where an exception leaves it. Passwords that were moved to a new
-/// owner are no longer its concern.
+/// Overwrites passwords at the end of a block, also where an exception leaves it. It does not wipe passwords that were
+/// moved to a new owner.
 ///
 /// Lifetime: the passwords must outlive it.
 template <class... Secrets>
 class WipesAtEnd {
  public:
-  /// Of strings, and of lists of strings.
+  /// Takes strings and lists of strings.
   explicit WipesAtEnd(Secrets&... secrets) : secrets_(secrets...) {}
   WipesAtEnd(const WipesAtEnd&) = delete;
   WipesAtEnd& operator=(const WipesAtEnd&) = delete;

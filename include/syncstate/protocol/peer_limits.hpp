@@ -1,4 +1,4 @@
-// What the other side of a link takes, as it told: nobody is sent what would end its session.
+// What the other side of a link told that it takes, so that it is never sent what would end its session.
 #ifndef SYNCSTATE_PROTOCOL_PEER_LIMITS_HPP
 #define SYNCSTATE_PROTOCOL_PEER_LIMITS_HPP
 
@@ -14,11 +14,11 @@
 
 namespace syncstate::protocol {
 
-/// No side takes less than this in a frame, and so no side may say that it does.
+/// Every side takes frames of this many bytes; a peer that says that it does not breaks the protocol.
 inline constexpr std::uint64_t least_frame_bytes = 128;
 /// What a frame has besides the bytes that can be cut: kind, numbers, hash. No frame that can be cut has more.
 inline constexpr std::size_t frame_head_bytes = 64;
-/// What a client takes that sends no `limits`.
+/// The limits of a client that sends no `limits`.
 inline constexpr std::uint64_t usual_frame_bytes = std::uint64_t{1} << 20;
 inline constexpr std::chrono::milliseconds usual_silence{15'000};
 
@@ -48,7 +48,7 @@ struct PeerLimits {
   [[nodiscard]] bool fits(std::size_t text_bytes) const { return text_bytes + 96 + 8 <= frame_bytes; }
 };
 
-/// Returns a time in ms as one that can be counted with; a peer may say any.
+/// Returns a time in ms, cut so that sums of it do not overflow; a peer may send any number.
 inline std::chrono::milliseconds bounded_ms(std::uint64_t ms) {
   constexpr std::uint64_t most = 365ULL * 24 * 60 * 60 * 1'000;
   return std::chrono::milliseconds(static_cast<std::int64_t>((std::min)(ms, most)));

@@ -171,7 +171,8 @@ class ServerSession {
     }
   }
 
-  /// Time passed. Call some times within the shortest time of the limits, see `detail::tick_period`.
+  /// Does what is due at `now`. Call it several times within the shortest time of the limits, see
+  /// `detail::tick_period`.
   template <class Sink>
   void on_tick(TimePoint now, Sink&& sink) {
     if (is_over_) return;
@@ -482,7 +483,7 @@ class ServerSession {
     std::unique_ptr<DiffStream> stream;
     std::shared_ptr<const std::string> event_type;  ///< null: none was named
     Bytes event_bytes;                              ///< the parts that came of an event that is not whole
-    std::uint64_t dropped_event_bytes = 0;  ///< of one that is too large: so many came, and are not kept
+    std::uint64_t dropped_event_bytes = 0;          ///< that came of one that is too large, and are not kept
     detail::LazyQueue<PendingAnswers> answers;
     std::size_t unanswered = 0;  ///< how many events they answer
     std::size_t unfinished = 0;  ///< events without an answer sent, also those that have not run
@@ -696,7 +697,7 @@ class ServerSession {
     while (!in.is_at_end()) HeartbeatEntry::decode(in);  // where a replica stands is for people and for later
   }
 
-  /// Before anything is sent that depends on it: a client asks for nothing before it has told.
+  /// The client sends this before its first channel or request, so nothing that depends on it was sent yet.
   void on_limits(const ClientLimits& told) {
     if (last_id_ != 0) break_off("limits behind the first channel or request");
     if (told.frame_bytes < least_frame_bytes) break_off("a client that takes no frame of 128 bytes");
@@ -711,7 +712,8 @@ class ServerSession {
     return peer_.piece_bytes((std::min)(limits_->piece_bytes, room));
   }
 
-  /// What an honest client, which opens and asks no more than it may, can have waiting here; and a frame in any case.
+  /// Returns how many bytes of answers an honest client, which opens and asks no more than it may, can have waiting
+  /// here; at least one frame.
   [[nodiscard]] std::size_t most_control_bytes() const {
     constexpr std::size_t answer_bytes = 512;
     return (std::max)(limits_->frame_bytes, answer_bytes * (limits_->maps + limits_->requests_in_flight));
@@ -961,8 +963,8 @@ class ServerSession {
     if (Channel* channel = open_channel(part.channel)) append_event(*channel, part.bytes);
   }
 
-  /// The events of a link that are not whole share the room of one: a client sends them one after the other. Of one that is
-  /// too large for that nothing is kept but its size: it is refused once it is whole.
+  /// The events of a link that are not whole share the room of one: a client sends them one after the other. If one is
+  /// too large for that, only its size is kept, and it is refused once it is whole.
   void append_event(Channel& channel, ByteView bytes) {
     if (channel.dropped_event_bytes != 0 || bytes.size() > limits_->event_bytes - partial_event_bytes_) {
       channel.dropped_event_bytes += channel.event_bytes.size() + bytes.size();
@@ -1139,8 +1141,8 @@ class ServerSession {
     return true;
   }
 
-  /// Appends a list in as many frames as the client's limit makes it. Returns false if one of its maps does not fit a frame:
-  /// then the request is refused.
+  /// Appends a list in as many frames as the client's limit makes it. Returns false if one of its maps does not fit a
+  /// frame: then the request is refused.
   bool append_hosted(const Hosted& list, Bytes& out) {
     if (list.maps.size() <= piece_bytes_) {
       append_frame(out, list);

@@ -25,7 +25,7 @@ inline StateErrc reason_of(const StateError& error) {
 }
 
 /// In a handler: the exception that was being handled when the current one was thrown by `std::throw_with_nested`, or
-/// null. Catches, where a `dynamic_cast` would need -frtti.
+/// null. It catches the exception, because a `dynamic_cast` would need -frtti.
 inline std::exception_ptr cause_of_current_exception() noexcept {
   try {
     throw;

@@ -94,8 +94,8 @@ class Acceptor {
     running_ = std::move(core_);
   }
 
-  /// Accepts nothing more; a call of `on_accept` may still be under way on another thread. In a child that was forked off
-  /// after `start`, only closes the child's copy of the listening socket: the parent goes on accepting.
+  /// Accepts nothing more; a call of `on_accept` may still be under way on another thread. In a child that was forked
+  /// off after `start`, only closes the child's copy of the listening socket: the parent goes on accepting.
   void stop() {
     if (home_.is_elsewhere()) {
       auto core = running_.lock();

@@ -151,8 +151,8 @@ inline void check_peer(SSL* ssl, Shower shower, int mode) {
   SSL_set_verify(ssl, mode, check_peer_certificate);
 }
 
-/// Has a client name the host that it wants (SNI), or none if `name` is null. The macro of OpenSSL that does this has a
-/// cast in it that compilers warn about. Returns whether memory sufficed.
+/// Sets the host name that a client sends (SNI); null sends none. Returns false if memory does not suffice. The macro
+/// of OpenSSL that does this contains a cast that compilers warn about.
 inline bool ask_for_name(SSL* ssl, const char* name) {
   return SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, const_cast<char*>(name)) == 1;
 }

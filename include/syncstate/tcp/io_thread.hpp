@@ -33,9 +33,9 @@ namespace syncstate::tcp {
 ///           parent's is touched.
 class IoThread {
  public:
-  /// `kind` is for the thread's name. Before it sleeps, the thread goes on looking for work for as long as `spin` says; so
-  /// does a thread that waits for what it does.
-  /// Where threads compete for a CPU, one with a higher `niceness` gives way, see nice(2).
+  /// `kind` is for the thread's name. Before it sleeps, the thread goes on looking for work for as long as `spin` says;
+  /// so does a thread that waits for what it does. Where threads compete for a CPU, one with a higher `niceness` gives
+  /// way, see nice(2).
   explicit IoThread(syncstate::detail::ThreadKind kind, std::chrono::microseconds spin = {}, int niceness = 0)
       : kind_(kind),
         spin_(spin),
@@ -56,10 +56,11 @@ class IoThread {
   [[nodiscard]] bool is_started() const { return thread_.joinable(); }
 
   /// Starts the thread, unless it was started.
-  /// Errors: `std::system_error` if it can't be had.
+  /// Errors: `std::system_error` if it can't be started.
   void start() {
     if (is_started()) return;
-    // Made in the process that this one was forked off from: the epoll set is shared with that, and a new one is needed.
+    // The context was made in the process that this one was forked off from. They share its epoll set, so a new one is
+    // needed.
     if (made_in_ != syncstate::detail::process_id()) {
       state_->context.notify_fork(asio::execution_context::fork_child);
       made_in_ = syncstate::detail::process_id();

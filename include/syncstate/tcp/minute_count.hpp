@@ -9,8 +9,8 @@
 
 namespace syncstate::tcp::detail {
 
-/// Counts what a peer does, against a limit for a minute. A minute begins with the first count after the one before is
-/// over; then everything before is forgiven.
+/// Counts what a peer does, against a limit for a minute. A minute begins with the first count after the previous
+/// minute is over; earlier counts are then forgotten.
 ///
 /// Threads: one at a time.
 class MinuteCount {

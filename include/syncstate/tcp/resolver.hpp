@@ -1,4 +1,4 @@
-// Host names to addresses, anew each time, without ever holding up a caller that gives up waiting.
+// Resolves host names, anew each time, and never holds up a caller that gives up waiting.
 #ifndef SYNCSTATE_TCP_RESOLVER_HPP
 #define SYNCSTATE_TCP_RESOLVER_HPP
 

@@ -73,17 +73,18 @@ struct RemoteOptions {
 
 /// One long-lived TLS connection to a server, shared by every map that uses it; it reconnects by itself.
 ///
-/// Without a context it begins to connect with its first use (`freeze` of a map, `attach`, `send_event`, `status`, ...) or
-/// with `start()`: then its thread starts.
+/// Without a context it begins to connect with its first use (`freeze` of a map, `attach`, `send_event`, `status`, ...)
+/// or with `start()`: then its thread starts.
 ///
 /// Threads : any member from any thread. Without a context it has one thread of its own, which does the I/O,
 ///           applies diffs and runs status callbacks; on a context of the user's a strand of that does.
 /// Lifetime: held by `std::shared_ptr`, by every map and replica that uses it too. The context must outlive
 /// it.
 /// End     : the destructor ends the connection and what waits (`stopped`); it does not wait for the network.
-/// Fork    : a process may fork before the first use, as daemon() does, and use the remote in the child. In a child that is
-///           forked off later (with a context: after construction) the destructor lets go and returns at once, `status`
-///           is `failed` with `stopped`, everything else throws `stopped`, and the parent's connection goes on.
+/// Fork    : a process may fork before the first use, as daemon() does, and use the remote in the child. In a child
+///           that is forked off later (with a context: after construction) the destructor lets go and returns at once,
+///           `status` is `failed` with `stopped`, everything else throws `stopped`, and the parent's connection goes
+///           on.
 class TcpStateRemote final : public RemoteClient {
  public:
   /// Connects on a thread of its own, from the first use on.
@@ -110,7 +111,7 @@ class TcpStateRemote final : public RemoteClient {
       return;
     }
     core().stop();
-    // Where there is no thread, the user's context does what is left; a thread that was not started has nothing to do.
+    // Without a thread, the user's context does what is left; a thread that was not started has nothing to do.
     if (!thread_ || !thread_->is_started()) return;
     if (executor_->runs_here()) {
       // Inside a callback of our own: the thread ends itself once it has come back from there.

@@ -99,9 +99,9 @@ struct ServerOptions {
 ///           or both on the user's context; hooks on `hook_threads` threads, always its own.
 /// End     : `stop` or the destructor: sessions end, `endpoint` is free again, hooks that run are waited for,
 ///           but not the network. Maps and handles answer `stopped` from then on.
-/// Fork    : the threads start in `start`; a process may fork before, as daemon() does, and start the server in the child.
-///           In a child that is forked off after `start`, the destructor and `stop` let go and return at once, everything
-///           else throws `stopped`, and the parent's links go on.
+/// Fork    : the threads start in `start`; a process may fork before, as daemon() does, and start the server in the
+///           child. In a child that is forked off after `start`, the destructor and `stop` let go and return at once,
+///           everything else throws `stopped`, and the parent's links go on.
 template <class K, class V, class E>
 class TcpStateServer {
  public:
@@ -145,9 +145,9 @@ class TcpStateServer {
   ///
   /// A handshake is tried in memory first: a certificate that no client of ours could use (its key, its extended key
   /// usage, its times by this machine's clock) is refused here, and not found out by clients that can't connect.
-  /// Errors: `invalid_option` for a certificate, key, endpoint or password that can't be used, with the
-  ///         reason; the system's own (`std::errc::address_in_use`, ...) where it does not let us listen, or gives no
-  ///         threads, and then the server is stopped; `already_started`; `stopped`.
+  /// Errors: `invalid_option` for a certificate, key, endpoint or password that can't be used, with the reason; the
+  ///         system's own (`std::errc::address_in_use`, ...) if it can't listen or start threads, and then the server
+  ///         is stopped; `already_started`; `stopped`.
   void start() {
     expect_here();
     const std::lock_guard lock(mutex_);
@@ -175,9 +175,9 @@ class TcpStateServer {
 
   /// Shows this certificate to everybody who connects from now on; links that are open go on. Files are read anew, also
   /// where `tls` is what the server was made with.
-  /// Errors: `invalid_option` for a certificate or key that can't be used (as for `start`), or where clients had to show
-  ///         certificates and would not have to any more, for that takes a new server; `stopped` after `stop`; nothing has
-  ///         changed then.
+  /// Errors: `invalid_option` for a certificate or key that can't be used (as for `start`), or where clients had to
+  ///         show certificates and would not have to any more, for that takes a new server; `stopped` after `stop`;
+  ///         nothing has changed then.
   void reload_tls(ServerTls tls) {
     expect_here();
     core_->expect_not_stopped("reload_tls");

@@ -184,7 +184,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     Held(const Held&) = delete;
     Held& operator=(const Held&) = delete;
     ~Held() {
-      // Where a context of the user's ends in a child that was forked off, the connection is the parent's.
+      // If a context of the user's ends in a forked child, the connection is the parent's.
       if (home.is_elsewhere()) {
         syncstate::detail::leave_behind(std::move(link), std::move(owner));
         return;
@@ -237,7 +237,7 @@ class TlsLink final : public Link, public std::enable_shared_from_this<TlsLink> 
     ssl_ = std::move(ssl);
     BIO* bio = detail::make_socket_bio(io_);
     SSL_set_bio(ssl_.get(), bio, bio);
-    // Whatever a context of the user's says: the end of a stream without close_notify is no clean end.
+    // The end of a stream without close_notify is no clean end, whatever an SSL_CTX of the user's says.
     SSL_clear_options(ssl_.get(), SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_set_max_cert_list(ssl_.get(), static_cast<long>(options_.certificate_chain_bytes));
     SSL_set_msg_callback(ssl_.get(), on_tls_message);

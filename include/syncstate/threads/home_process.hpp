@@ -27,8 +27,8 @@ inline pid_t process_id() noexcept {
 
 /// The process in which the threads of an object were started.
 ///
-/// A child that is forked off has a copy of the object, but none of its threads. Its locks may be held by threads that do
-/// not exist there, and what it knows of sockets belongs to the parent. So such a copy does nothing any more: its
+/// A child that is forked off has a copy of the object, but none of its threads. Its locks may be held by threads that
+/// do not exist there, and what it knows of sockets belongs to the parent. So such a copy does nothing any more: its
 /// destructor leaves everything behind (`leave_behind`), and its blocking calls throw.
 ///
 /// Threads: any. It takes no lock, so that a child may ask at any time.
@@ -40,7 +40,7 @@ class HomeProcess {
   /// Returns one that has noted this process.
   static HomeProcess here() noexcept { return HomeProcess(process_id()); }
 
-  /// Notes this process. Where one was noted before, that stays.
+  /// Notes this process. Does nothing if a process was noted before.
   void settle() noexcept {
     pid_t none = 0;
     id_.compare_exchange_strong(none, process_id(), std::memory_order_relaxed);

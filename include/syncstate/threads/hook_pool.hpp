@@ -220,14 +220,14 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
   }
 
   /// Starts the threads that are not there yet.
-  /// Errors: `std::system_error` if one can't be had; those that were started stay until `join`.
+  /// Errors: `std::system_error` if one can't be started; those that were started stay until `join`.
   void start() {
     expect_here();
     const std::lock_guard lock(mutex_);
     if (!is_stopped_) start_threads();
   }
 
-  /// Waits for the end of the threads, or on one of them lets them end by themselves. After `stop`.
+  /// Waits for the threads to end; on one of them it returns at once, and they end by themselves. Call it after `stop`.
   void join() {
     bool is_inside = HookRunner::of_this_thread().runs_any_of(this);
     std::vector<std::thread> threads;
@@ -365,8 +365,8 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
 
 }  // namespace detail
 
-/// Threads for hooks: serial executors take turns on them, task by task. They start with `start()`, or with the first task
-/// that needs one.
+/// Threads for hooks: serial executors take turns on them, task by task. They start with `start()`, or with the first
+/// task that needs one.
 ///
 /// A task of one executor may wait for another by `run_blocking`, even when every thread is taken: the thread that
 /// waits runs what it waits for itself.

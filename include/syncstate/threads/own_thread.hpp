@@ -17,7 +17,7 @@
 
 namespace syncstate::detail {
 
-/// What a thread of the library is for. Its name says so.
+/// What a thread of the library does; its name says so.
 enum class ThreadKind { io, handshake, hook, remote, executor, resolver };
 
 /// Makes the name of a new thread, as debuggers and `/proc/<pid>/task/<tid>/comm` show it: its kind and a number,
@@ -34,9 +34,9 @@ inline std::string next_thread_name(ThreadKind kind) {
 }
 
 /// Returns the signals that threads of the library block: all but those by which the system reports a fault of the very
-/// instruction that a thread runs (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS), and SIGABRT, which `abort` raises.
-/// So a signal that is sent to the process (SIGTERM, SIGINT, SIGCHLD, SIGPROF, ...) is taken by a thread of the program,
-/// whatever was blocked when the library's threads were made.
+/// instruction that a thread runs (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS), and SIGABRT, which `abort`
+/// raises. So a signal that is sent to the process (SIGTERM, SIGINT, SIGCHLD, SIGPROF, ...) is taken by a thread of the
+/// program, whatever was blocked when the library's threads were made.
 inline sigset_t blocked_signals() {
   sigset_t set;
   ::sigfillset(&set);
@@ -48,7 +48,7 @@ inline sigset_t blocked_signals() {
 /// Starts a thread that runs `f`. All threads of the library are started here.
 ///
 /// The thread blocks `blocked_signals()` from its first instruction on, and has a name of its own.
-/// Errors: `std::system_error` if there is no thread to be had; nothing has changed then.
+/// Errors: `std::system_error` if the thread can't be started; nothing has changed then.
 template <class F>
 [[nodiscard]] std::thread start_thread(ThreadKind kind, F f) {
   // A thread inherits the mask of the one that starts it: set there, no signal can come in between.

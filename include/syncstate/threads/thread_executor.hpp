@@ -49,7 +49,7 @@ class ThreadExecutor final : public Executor {
 
   [[nodiscard]] TimePoint now() const override { return steady_now(); }
 
-  /// Errors: `std::system_error` if the thread for it can't be had.
+  /// Errors: `std::system_error` if its thread can't be started.
   void post(Task task) override {
     const std::lock_guard lock(state_->mutex);
     start_thread();

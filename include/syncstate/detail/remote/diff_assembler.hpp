@@ -76,7 +76,8 @@ class DiffAssembler : public DiffReceiver {
   virtual std::error_code take(Diff<K, V> diff) = 0;
 
  private:
-  /// A diff that was not staged before names each key once. Of one that was, a later entry of a key is its newer value.
+  /// If nothing was staged before, the entries must name each key once. Otherwise a later entry of a key holds its
+  /// newer value.
   void add(ByteView entries) {
     const bool is_all = staged_.empty();
     std::size_t count = 0;

@@ -46,11 +46,11 @@ struct RemoteFollower {
   std::shared_ptr<DiffReceiver> receiver;
   protocol::ChannelId channel = 0;
   bool is_open = false;
-  bool is_current = false;  ///< on the channel of now: what the receiver has was the head
-  Position head{};          ///< as the server told it last on this channel, in the epoch of that
+  bool is_current = false;  ///< what the receiver has was the head, on the current channel
+  Position head{};          ///< told last by the server on this channel, in the channel's epoch
   std::optional<RemoteRefusal> refusal{};  ///< of following; the map itself may be open all the same
 
-  /// It has no channel on the link any more, or none yet.
+  /// Notes that it has no channel on the link.
   void lose_channel() {
     channel = 0;
     is_open = is_current = false;

@@ -63,7 +63,8 @@ class Operation {
     end(make_error_code(reason), std::move(detail), {});
   }
 
-  /// Returns where its effect stands, for an event that was run; throws the error that it ended with. Only once finished.
+  /// Returns the position of an event that was run, or throws the error that the operation ended with. Call it only
+  /// once it is finished.
   Position result() const {
     if (error_) throw StateError(error_, detail_);
     return position_;
@@ -119,16 +120,16 @@ class EventCall : public Operation {
 
   [[nodiscard]] const SerializedEvent& event() const { return event_; }
 
-  /// The calling thread will wait for the answer. Call it before the event is handed on.
+  /// Notes that the calling thread will wait for the answer. Call it before the event is handed on.
   void wait_on_this_thread() {
     if (RunningHooks::is_any_here()) {
       waits_in_ = std::make_unique<const std::vector<MapLife>>(RunningHooks::maps_here());
     }
   }
 
-  /// Returns false if the event could run only after a hook that waits for it: a hook of this map on the thread that waits
-  /// for the answer, or one that waits, over any number of other hooks, for such a hook. Threads that run no hook may wait
-  /// for everything.
+  /// Returns false if the event could run only after a hook that waits for it: a hook of this map on the thread that
+  /// waits for the answer, or one that waits, over any number of other hooks, for such a hook. A thread that runs no
+  /// hook may wait for every event.
   [[nodiscard]] bool may_wait_for(const MapHash& hash, Epoch epoch) {
     return waits_in_ == nullptr || waits_from_hooks_for(MapLife{hash, epoch});
   }

@@ -1,4 +1,4 @@
-// The text of an error for what did not end in time: was there no link, or no answer?
+// Builds the error text for a call that did not end in time: it says whether there was no link, or no answer.
 #ifndef SYNCSTATE_DETAIL_REMOTE_WHY_LATE_HPP
 #define SYNCSTATE_DETAIL_REMOTE_WHY_LATE_HPP
 
@@ -12,10 +12,10 @@
 
 namespace syncstate::detail {
 
-/// Returns the detail of an `unavailable` or `outcome_unknown` error: what was waited for, how long, and why in vain.
+/// Returns the detail of an `unavailable` or `outcome_unknown` error: what did not come, within which limit, and why.
 ///
-/// `limit_name` is the option, or the argument, that set `limit`. The text of the code `unavailable` stands before the detail
-/// in any case, so it is not repeated here.
+/// `limit_name` is the option, or the argument, that set `limit`. The message of the code `unavailable` always stands
+/// before the detail, so the detail does not repeat it.
 inline std::string why_late(const LinkStatus& status, std::string_view limit_name, Duration limit) {
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(limit).count();
   const std::string within = "within " + std::string(limit_name) + " (" + std::to_string(ms) + " ms)";

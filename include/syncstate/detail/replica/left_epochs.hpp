@@ -10,8 +10,8 @@
 
 namespace syncstate::detail {
 
-/// Remembers the last 16 different epochs that were left, so that nobody waits for a position in one of them. Epochs are
-/// random and have no order: of one that is not known here nothing says whether it is over or still to come.
+/// Remembers the last 16 different epochs that were left, so that no call waits for a position in one of them. Epochs
+/// are random and have no order, so nothing says whether an epoch that is not remembered here is over or still to come.
 ///
 /// Complexity: O(1) memory, no allocation. `add` and `contains` look at 16 numbers.
 /// Threads   : the owner's lock.

@@ -24,10 +24,11 @@ struct WaitTarget {
   std::optional<Epoch> epoch;  ///< none for an update id
 };
 
-/// Functions by what they wait for; each is taken out before it is called, so it is called once.
+/// Functions, ordered by what they wait for. Each is taken out before it is called, so it is called once.
 ///
-/// A wait for a position in the replica's own epoch lies among those for an update id, and becomes due like them; one for
-/// another epoch lies apart until the replica comes there. So a diff within an epoch costs one look at the lowest id.
+/// A wait for a position in the replica's own epoch is kept with those for an update id, and becomes due like them. One
+/// for another epoch is kept apart until the replica goes over to that epoch. So a diff within an epoch costs one look
+/// at the lowest id.
 ///
 /// Threads: the owner's lock.
 class PendingWaits {
@@ -56,13 +57,13 @@ class PendingWaits {
     return true;
   }
 
-  /// Moves those that wait for `id` or less, in the replica's epoch, to `out`, in ascending order; allocates nothing.
+  /// Moves the waits for `id` or less in the replica's epoch to `out`, in ascending order. Allocates nothing.
   void take_upto(UpdateId id, Calls& out) noexcept {
     while (!here_.empty() && here_.begin()->first <= id) out.insert(here_.extract(here_.begin()));
   }
 
-  /// The replica goes over to the epoch `next`: moves those to `out` that wait for a position in the epoch that it leaves, and
-  /// those that wait for an update id, unless `keeps_ids`. Those for `next` become due like all others. Allocates nothing.
+  /// Goes over to the epoch `next`. Moves to `out` the waits for a position in the epoch that the replica leaves, and
+  /// those for an update id unless `keeps_ids`. The waits for `next` become due like all others. Allocates nothing.
   void change_epoch(Epoch next, bool keeps_ids, Calls& out) noexcept {
     if (keeps_ids) {
       for (auto at = here_.begin(); at != here_.end();) {
@@ -78,7 +79,7 @@ class PendingWaits {
     of_other_epochs_.erase(arrived);
   }
 
-  /// Moves those to `out` that wait for another epoch than the replica's; allocates nothing.
+  /// Moves the waits for another epoch than the replica's to `out`. Allocates nothing.
   void take_other_epochs(Calls& out) noexcept {
     for (auto& [epoch, calls] : of_other_epochs_) out.merge(calls);
     of_other_epochs_.clear();

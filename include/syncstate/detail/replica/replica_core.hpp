@@ -83,7 +83,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   // --- What the remote calls.
 
-  /// A merged diff leads to the head. A single step may be followed by others: the remote calls `on_current` at the last.
+  /// A merged diff leads to the head. A single step may be followed by others: the remote calls `on_current` at the
+  /// last.
   std::error_code on_diff(Diff<K, V> diff) override {
     return accept(std::move(diff), options_.every_step ? std::nullopt : std::optional(now()));
   }
@@ -150,8 +151,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     return ThreadExecutor::steady_now();
   }
 
-  /// Returns whether this process was forked off from the one with the threads that bring diffs or run callbacks. Takes no
-  /// lock.
+  /// Returns whether this process was forked off from the one with the threads that bring diffs or run callbacks. Takes
+  /// no lock.
   [[nodiscard]] bool is_of_other_process() const {
     if (!home_.is_elsewhere()) return false;
     const auto remote_executor = remote_executor_.lock();
@@ -186,7 +187,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   }
 
   void add_update_callback(UpdateCallback callback) { add_callback(update_callbacks_, std::move(callback)); }
-  /// The callback hears the status as it is once the executor comes to it, then every change.
+  /// Adds a callback: it is called with the current status once the executor gets to it, then for every change.
   void add_status_callback(StatusCallback callback) {
     auto listener = std::make_shared<StatusListener>(StatusListener{std::move(callback), std::nullopt});
     const std::lock_guard lock(mutex_);
@@ -293,7 +294,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   template <class F>
   using Callbacks = std::shared_ptr<const std::vector<std::shared_ptr<F>>>;  // copied to be changed
 
-  /// A status callback, and what it heard last: it hears no status twice in a row, and the first one in any case.
+  /// A status callback and the status that it got last: it gets no status twice in a row, and it always gets the first
+  /// one.
   struct StatusListener {
     StatusCallback callback;
     std::optional<LinkStatus> told;
@@ -475,9 +477,9 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   // --- Waits.
 
-  /// How a wait ends that begins now; nothing if that is not known yet.
+  /// Returns how a wait that begins now ends, or nothing if that is not known yet.
   ///
-  /// A diff that is accepted but not shown yet does not count, and neither does an update id of an epoch that is left: the
+  /// A diff that is accepted but not shown yet does not count, and neither does an update id of a former epoch: the
   /// replica leaves an epoch when it accepts a diff of the next one.
   [[nodiscard]] std::optional<std::error_code> outcome_of(const WaitTarget& target) const {
     if (is_closed_) return make_error_code(StateErrc::stopped);
@@ -491,7 +493,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     return std::nullopt;
   }
 
-  /// Of an epoch that is not the replica's: true if the replica has left it, or will never go over to it.
+  /// Returns whether the replica has left an epoch, or will never go over to it. The epoch is not the replica's own.
   [[nodiscard]] bool is_out_of_reach(Epoch epoch) const {
     const bool has_no_history = accepted_ == Position{};
     return epoch == 0 || (holds_epochs() && !has_no_history) || left_epochs_.contains(epoch);
@@ -499,8 +501,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
 
   [[nodiscard]] bool holds_epochs() const { return options_.epoch_policy == EpochPolicy::hold; }
 
-  /// Ends the waits that are for the epoch that is left. Epoch 0 is none: an update id that somebody waited for before a
-  /// master was heard of is one of the first epoch.
+  /// Ends the waits for the epoch that the replica leaves. Epoch 0 is not left: a wait for an update id that began
+  /// before any master was known is for the first epoch.
   void leave_epoch_for(Epoch next, Ended& ended) noexcept {
     if (accepted_.epoch != 0) left_epochs_.add(accepted_.epoch);
     pending_.change_epoch(next, accepted_.epoch == 0, ended.by_epoch);
@@ -554,8 +556,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     add_to(callbacks, std::move(shared), [this] { locked_executor(); });
   }
 
-  /// With the lock held. `prepare` gets the executor: a thread that can't be had is told to the caller that registers, not
-  /// to a remote, and then nothing has changed.
+  /// With the lock held. `prepare` gets the executor: if its thread can't be started, the caller that registers gets
+  /// the error, not a remote, and nothing has changed.
   template <class F, class Prepare>
   static void add_to(Callbacks<F>& callbacks, std::shared_ptr<F> callback, Prepare prepare) {
     auto longer = std::make_shared<std::vector<std::shared_ptr<F>>>();
@@ -667,7 +669,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
         if (is_closed()) break;
         report_errors([&] { listener->callback(status); });
       }
-      listeners.clear();  // what their functions hold dies without the lock
+      listeners.clear();  // what their functions hold is destroyed without the lock
     });
   }
 
@@ -717,7 +719,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   bool is_closed_ = false;
   std::shared_ptr<void> kept_;
   const HomeProcess home_ = HomeProcess::here();
-  std::atomic<const ThreadExecutor*> own_executor_seen_{nullptr};  // the next, without the lock
+  std::atomic<const ThreadExecutor*> own_executor_seen_{nullptr};  // to read the next without the lock
   std::unique_ptr<ThreadExecutor> own_executor_;  // last, so first to end: its tasks hold us weakly
 };
 

@@ -1,4 +1,4 @@
-// What the sender of an event, or the client that brought a map, is told of an exception that a hook threw.
+// Decides what the sender of an event, or the client that brought a map, is told of an exception that a hook threw.
 #ifndef SYNCSTATE_DETAIL_SERVER_HOOK_FAILURE_HPP
 #define SYNCSTATE_DETAIL_SERVER_HOOK_FAILURE_HPP
 

@@ -192,7 +192,7 @@ class HostedSlot final : public HostedBase,
   static constexpr std::chrono::microseconds slow{1'000};
   static constexpr std::size_t cautious_for = 1'024;
 
-  /// Hooks, or changes by `modify`, run on this thread as long as what this returns lives.
+  /// Returns an object that marks this thread, while it lives, as one that runs hooks or changes by `modify`.
   [[nodiscard]] RunningHooks run_hooks_here() const { return RunningHooks(map_->hash(), map_->head().epoch); }
 
   /// The epoch of a hosted map never changes.

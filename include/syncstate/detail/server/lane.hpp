@@ -36,8 +36,9 @@ struct EventAnswer {
 /// Threads : `map_changed`, `answer` and `post` from any thread; the rest on the lane's executor.
 class Lane : public std::enable_shared_from_this<Lane> {
  public:
-  /// `tick`: how often its links look at the time, see `tick_period`. `share`: of the executor's time, that goes at least into bringing commits to followers while there are more and
-  /// more; see `tcp::ServerOptions::fan_out_share`.
+  /// `tick`: how often its links look at the time, see `tick_period`. `share`: the part of the executor's time that
+  /// goes at least into bringing commits to followers while there are more and more; see
+  /// `tcp::ServerOptions::fan_out_share`.
   Lane(std::shared_ptr<Executor> executor, Duration tick, double share = 1)
       : executor_(std::move(executor)), tick_(tick), pace_(share) {}
 

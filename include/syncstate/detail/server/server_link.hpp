@@ -347,11 +347,11 @@ class ServerLink final : public LinkOwner,
   void perform(const protocol::CloseSession& action) {
     report(host_->on_error(), action.cause);
     if (!link_) return;
-    // A peer that is silent would not see to its end of the link either: everybody else hears of the end in time.
+    // A silent peer would not close its end of the link either, so the link does not wait for it.
     action.reason == StateErrc::peer_silent ? link_->close_without_waiting() : link_->close_gracefully();
   }
 
-  /// The client leaves after a short silence: its link looks at the time more often than its lane does.
+  /// Makes this link look at the time more often than its lane does, because its client leaves after a short silence.
   /// Complexity: O(1), and a tick of this link alone each time.
   void hurry() {
     is_hurried_ = true;
