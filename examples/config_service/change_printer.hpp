@@ -41,8 +41,8 @@ inline std::string utc_now() {
 /// Threads: any.
 class ChangePrinter {
  public:
-  /// Prints changes from `start` on; after `most` of them no more, unless that is 0.
-  /// Prints on `console`, which outlives it, and waits where the reader is slow: the replica merges what comes meanwhile.
+  /// Prints changes from `start` on; after `most` of them no more, unless that is 0. Prints on `console`, which must
+  /// outlive it. Waits if the reader is slow: the replica merges what comes meanwhile.
   ChangePrinter(Console& console, View start, std::uint64_t most)
       : console_(console), last_(std::move(start)), most_(most) {}
 

@@ -93,7 +93,7 @@ inline void wait_until_live(const std::shared_ptr<Remote>& remote, const ClientO
     syncstate::LinkStatus status;
   };
   const auto latest = std::make_shared<Latest>();
-  // The callback hears the status of now first, so nothing is missed.
+  // The callback gets the current status first, so it misses nothing.
   remote->on_status([latest](const syncstate::LinkStatus& status) {
     const std::lock_guard lock(latest->mutex);
     latest->status = status;

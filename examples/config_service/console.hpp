@@ -14,18 +14,18 @@
 
 namespace config_service {
 
-/// Opens what the program was started without, so that no file that it opens later becomes its standard output. Using it
-/// fails, as it would without.
+/// Opens the standard streams that the program was started without, so that no file that it opens later takes their
+/// place. Using these streams fails, as it would without this.
 inline void open_standard_streams() {
   for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(stream, F_GETFD) < 0) (void)::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }
 
-/// How long the end of the program waits for a reader of its output that stands still.
+/// How long the program waits at its end for a reader of its output that does not read.
 inline constexpr std::chrono::milliseconds patience{1'000};
 
-/// Both, written on threads of their own.
+/// Standard output and standard error, each written on a thread of its own.
 ///
 /// Threads: any.
 class Console {
@@ -33,7 +33,7 @@ class Console {
   [[nodiscard]] LineWriter& out() { return out_; }
   [[nodiscard]] LineWriter& err() { return *err_; }
 
-  /// Writes what is queued, at most for `limit` each, if there is one, and says on standard error how many lines of the
+  /// Writes what is queued, for at most `limit` each if there is one. Says on standard error how many lines of the
   /// output are missing. Returns true if none are.
   bool finish(std::optional<std::chrono::milliseconds> limit) {
     const LineWriter::Missing missing = out_.finish(limit);

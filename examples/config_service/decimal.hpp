@@ -17,7 +17,7 @@ struct Decimal {
   friend bool operator==(const Decimal&, const Decimal&) = default;
 };
 
-/// Reads a number of JSON's grammar. An exponent beyond a trillion counts as a trillion.
+/// Reads a number as JSON writes it. An exponent beyond a trillion counts as a trillion.
 inline Decimal decimal_of(std::string_view number) {
   Decimal result;
   result.is_negative = number.starts_with('-');

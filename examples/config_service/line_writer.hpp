@@ -1,4 +1,4 @@
-// Writes lines on a thread of its own, so that a reader that stands still, or a full disk, delays nobody.
+// Writes lines on a thread of its own, so that a reader that does not read, or a full disk, delays no other thread.
 #ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_LINE_WRITER_HPP
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_LINE_WRITER_HPP
 
@@ -25,16 +25,16 @@ namespace config_service {
 
 /// A bounded queue of lines and the thread that writes them to a file, pipe or terminal.
 ///
-/// A line for which the queue has no room is dropped; one that can't be written is lost. Both are counted, and a line in
-/// the output says how many are missing where they are missing, as soon as it can be written. After a failed write, the
-/// next line is tried again.
+/// A line for which the queue has no room is dropped; one that can't be written is lost. Both are counted. As soon as
+/// it can be written, a line in the place of the missing ones says how many there are. After a failed write, the next
+/// line is tried again.
 ///
 /// Threads : any.
-/// Lifetime: the thread may be stuck in a write that never ends. Nobody waits for it: it shares what it uses, and ends
-///           with the process.
+/// Lifetime: the thread may hang in a write that never ends. No other thread waits for it: it shares the ownership of
+///           its state, and ends with the process.
 class LineWriter {
  public:
-  /// Told why a write failed, when the one before did not; on the writer's thread.
+  /// Is called on the writer's thread with the reason of a failed write, if the write before did not fail.
   using OnFailure = std::function<void(const std::string&)>;
 
   /// The queue takes `most_bytes`, or one longer line.
@@ -63,21 +63,21 @@ class LineWriter {
     state_->add(line);
   }
 
-  /// From now on nobody waits for room.
+  /// From now on no caller waits for room.
   void give_up() {
     const std::lock_guard lock(state_->mutex);
     state_->is_given_up = true;
     state_->has_room.notify_all();
   }
 
-  /// What did not come out.
+  /// What was not written.
   struct Missing {
     std::uint64_t lines = 0;   ///< all that are missing
     std::uint64_t untold = 0;  ///< those of them that no line in the output tells of
     std::string why;
   };
 
-  /// Waits until everything queued is written, at most for `limit`, if there is one. Takes no more lines.
+  /// Takes no more lines. Waits until everything queued is written, for at most `limit` if there is one.
   Missing finish(std::optional<std::chrono::milliseconds> limit) {
     std::unique_lock lock(state_->mutex);
     state_->is_closed = true;
@@ -111,7 +111,7 @@ class LineWriter {
     bool is_closed = false;
     bool is_over = false;  // the thread has ended
 
-    // What the thread writes now. Only the thread changes it, so that it reads it without the lock.
+    // What the thread writes now. Only the thread changes it, so the thread reads it without the lock.
     std::string batch;
     std::size_t notice_bytes = 0;  // at its front: what tells of missing lines
     std::size_t written = 0;
@@ -127,7 +127,7 @@ class LineWriter {
     }
 
     void add(std::string_view line) {
-      // Behind a line that is missing, all are, until the thread has told of it.
+      // After a dropped line all further ones are dropped, until the thread has reported it.
       if (is_closed || dropped > 0 || !fits(line.size() + 1)) {
         dropped += 1 + static_cast<std::uint64_t>(std::count(line.begin(), line.end(), '\n'));
         return;
@@ -174,7 +174,7 @@ class LineWriter {
 
     int error = 0;
     while (error == 0 && state.written < state.batch.size()) {
-      // A pipe takes so few bytes whole or not at all: what is written is known also while a write is stuck.
+      // A pipe takes so few bytes as a whole or not at all. So it is known what was written, even while a write hangs.
       const std::size_t piece = std::min<std::size_t>(state.batch.size() - state.written, 4'096);
       const char* const from = state.batch.data() + state.written;
       lock.unlock();

@@ -1,4 +1,4 @@
-// Hears SIGINT and SIGTERM on a thread of its own, whatever the others wait for.
+// Handles SIGINT and SIGTERM on a thread of its own, whatever other threads wait for.
 #ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_ON_SIGNAL_HPP
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_ON_SIGNAL_HPP
 
@@ -12,7 +12,7 @@
 
 namespace config_service {
 
-/// Calls a function at the first of these signals. As long as it lives, they do not end the program.
+/// Calls a function at the first SIGINT or SIGTERM. While this object lives, these signals do not end the program.
 class OnSignal {
  public:
   explicit OnSignal(std::function<void()> f) {

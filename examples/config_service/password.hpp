@@ -14,7 +14,7 @@
 
 namespace config_service {
 
-/// Says what an editor may have left in a password without anybody seeing it; empty if there is nothing.
+/// Names an invisible part of a password, which an editor may have left there; empty if there is none.
 inline std::string invisible_part(std::string_view password) {
   namespace utf8 = syncstate::protocol::utf8;
   const auto is_blank = [](std::uint32_t code) {
@@ -29,7 +29,7 @@ inline std::string invisible_part(std::string_view password) {
     if (code == '\n' || code == '\r') return "more than one line";
     if (is_blank(code) && is_first) return "a blank before the password";
     if (is_blank(code) && password.empty()) return "a blank behind the password";
-    // Bytes of another encoding are left to both sides: they are equal or not.
+    // Bytes of another encoding are allowed: the two sides compare them as they are.
     if (code != utf8::invalid && printable(character) != character) {
       return "a character that can't be seen (" + printable(character) + ")";
     }
@@ -38,8 +38,8 @@ inline std::string invisible_part(std::string_view password) {
   return {};
 }
 
-/// Returns the password in a file: its contents without the line end and the byte order mark that editors add. Nothing else
-/// is dropped: what can't be seen is refused, because the other side may read it in another way.
+/// Returns the password in a file: its contents without the line end and the byte order mark that editors add. Nothing
+/// else is dropped: invisible characters are refused, because the other side may read them in another way.
 /// Errors: Failure for such a file, for an empty one, and for one that others may read or change.
 inline std::string read_password(const PrivateFile& file) {
   std::string password = read_private_file(file, Privacy::secret);

@@ -23,7 +23,7 @@
 
 namespace config_service {
 
-/// Pushes each leaf into a map as the parser comes by; the sink of a `StrictJson`.
+/// Pushes each leaf into a map as the parser reaches it. It is the sink of a `StrictJson`.
 /// Errors: JsonRefused for what the map could not hold.
 class LeafReader {
  public:

@@ -17,7 +17,7 @@
 
 namespace config_service {
 
-/// How deep a value may be nested: what the library sends.
+/// How deep a value may be nested: as deep as the library sends it.
 inline constexpr std::size_t max_value_depth = 64;
 
 /// Builds one value from the parts of a text.
@@ -42,7 +42,7 @@ class ValueBuilder {
  private:
   struct Open {
     Json container;
-    std::string name;  // its own, in the object around it
+    std::string name;  // the container's own, in the object around it
   };
 
   void place(Json value) {
@@ -60,7 +60,7 @@ class ValueBuilder {
   std::string name_;        // of the member that comes next
 };
 
-/// Returns the value of the command line; `-` stands for what comes on standard input.
+/// Returns the value given on the command line; `-` means that it is read from standard input.
 /// Errors: Failure.
 inline Json read_value(const std::string& argument) {
   constexpr std::size_t most = std::size_t{16} << 20U;  // an event carries less

@@ -32,7 +32,7 @@ struct ServeOptions {
 
 using Server = syncstate::tcp::TcpStateServer<std::string, Json, SetLeaf>;
 
-/// The line that tells of a change.
+/// Returns the log line for a change.
 inline std::string change_line(const SetLeaf& change, const Json& before,
                                const syncstate::EventContext& from) {
   return printable(from.peer_address) + " sets " + pointer_text(change.pointer) + ": " + json_text(before) +
@@ -51,12 +51,12 @@ inline void start(Server& server, const Credentials& files) {
   }
 }
 
-/// Serves until SIGINT or SIGTERM. What becomes of the output changes nothing about that, nor about the exit code.
+/// Serves until SIGINT or SIGTERM. Failures of the output change neither that nor the exit code.
 /// Errors: Failure and StateError while it has not begun to serve.
 inline ExitCode serve(const ServeOptions& options) {
   const Credentials files =
       credentials_for_server(options.folder, options.certificate, options.key, options.password_file);
-  // The reader of the output may go, and a file may reach its limit; the service stays.
+  // If the reader of the output goes, or a file reaches its limit, the service goes on.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
 

@@ -1,4 +1,4 @@
-// What the server does with a change: refuses what no JSON document can hold, sets the rest.
+// Checks a change on the server: refuses values that no JSON document can hold.
 #ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_SET_LEAF_HPP
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_SET_LEAF_HPP
 
@@ -22,7 +22,7 @@ inline bool is_utf8(std::string_view text) {
   return true;
 }
 
-/// Says why a value of a foreign client can't be written as JSON; null if it can.
+/// Says why a value of another program's client can't be written as JSON; null if it can.
 inline const char* why_not_json(const Json& value) {
   std::vector<const Json*> open{&value};
   while (!open.empty()) {

@@ -1,7 +1,7 @@
-// Reads JSON text, and refuses what could not be written back as it was, with line and column.
+// Reads JSON text. Refuses, with line and column, what could not be written back unchanged.
 //
-// Parsers disagree about such text, or change it without a word: names that stand twice, integers beyond 64 bits, digits
-// beyond those of a double, a NUL behind which the text goes on.
+// Parsers disagree about such text, or change it silently: names that stand twice, integers beyond 64 bits, digits
+// beyond those of a double, a NUL with more text after it.
 #ifndef SYNCSTATE_EXAMPLES_CONFIG_SERVICE_STRICT_JSON_HPP
 #define SYNCSTATE_EXAMPLES_CONFIG_SERVICE_STRICT_JSON_HPP
 
@@ -21,13 +21,13 @@
 
 namespace config_service {
 
-/// Says why a text is refused; thrown also by the sinks of `StrictJson`.
+/// Says why a text is refused. The sinks of `StrictJson` throw it, too.
 class JsonRefused : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// The same, and where.
+/// The same, with the position.
 class JsonRefusedAt : public JsonRefused {
  public:
   /// `at` points into `text`.
@@ -51,7 +51,7 @@ class JsonRefusedAt : public JsonRefused {
   bool is_syntax_;
 };
 
-/// Steps over a text and tells how far the parser has come.
+/// Iterates over a text and records how far the parser has read.
 class TrackedChar {
  public:
   using iterator_category = std::input_iterator_tag;
@@ -82,11 +82,11 @@ class TrackedChar {
 ///   end(is_array)
 /// What the sink throws as `JsonRefused` gets its position here.
 ///
-/// Depth costs no stack: neither the parser nor this class recurses.
+/// Nesting takes no stack: neither the parser nor this class recurses.
 template <class Sink>
 class StrictJson {
  public:
-  /// Refuses containers within each other beyond `most_levels`.
+  /// Refuses containers that are nested more than `most_levels` deep.
   StrictJson(std::string_view text, std::size_t most_levels, Sink& sink)
       : text_(text), most_levels_(most_levels), sink_(sink), furthest_(text.data()) {}
 
@@ -192,13 +192,13 @@ class StrictJson {
     throw JsonRefusedAt(text_, begin_of(token), why, false);
   }
 
-  /// Where the character lies that was read last.
+  /// Returns where the character is that was read last.
   [[nodiscard]] std::size_t last_read() const {
     const auto read = static_cast<std::size_t>(furthest_ - text_.data());
     return read - std::min<std::size_t>(read, 1);
   }
 
-  /// Where a token begins that was read just now; to see the end of a number, the parser reads one character more.
+  /// Returns where a token begins that was read last. To find the end of a number, the parser reads one more character.
   [[nodiscard]] std::size_t begin_of(std::string_view token) const {
     for (const std::size_t end : {last_read() + 1, last_read()}) {
       if (text_.substr(0, end).ends_with(token)) return end - token.size();
@@ -206,7 +206,7 @@ class StrictJson {
     return last_read();
   }
 
-  /// Where the string begins whose closing quote was read last.
+  /// Returns where the string begins whose closing quote was read last.
   [[nodiscard]] std::size_t last_quoted() const {
     std::size_t at = last_read();
     do {

@@ -32,21 +32,21 @@ struct WatchOptions {
   bool every_step = false;
 };
 
-/// Threads: changes are printed on the replica's thread, as they come, at the pace of their reader; all else happens on
-///          the thread of `run`.
+/// Threads: changes are printed on the replica's thread, as they come, at the pace of their reader; everything else
+///          runs on the thread of `run`.
 class Watch {
  public:
   explicit Watch(const WatchOptions& options) : options_(options) {}
 
   /// Returns after a signal, or when enough changes were printed.
-  /// Errors: Failure and StateError while it has not begun to watch; Failure if some of the changes counted are missing in
-  ///         the output.
+  /// Errors: Failure and StateError while it has not begun to watch; Failure if some of the changes counted are missing
+  ///         in the output.
   ExitCode run() {
     remote_ = make_remote(options_.client);
     wait_until_live(remote_, options_.client);
     follow(attach(remote_, options_.client));
     {
-      // Before and behind this block a signal ends the program at once.
+      // Before and after this block a signal ends the program at once.
       const OnSignal on_signal([this] { end(); });
       const auto stay = asio::make_work_guard(context_);
       context_.run();
@@ -124,7 +124,7 @@ class Watch {
     }
   }
 
-  /// Ends `run`, also where a callback waits for the reader of the output.
+  /// Ends `run`, also while a callback waits for the reader of the output.
   void end() {
     is_signalled_ = true;
     console_.out().give_up();

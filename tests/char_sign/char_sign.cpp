@@ -1,8 +1,8 @@
 // Keys and values that hold a plain char have the same hash on every machine. Compiled with -fsigned-char and with
 // -funsigned-char, as one program each: templates of both in one program would be merged.
 //
-// The expected hashes were computed without this library, as docs/protocol.md says: SHA-256 over the sized bytes of keys
-// and values, the keys in ascending order with char unsigned.
+// The expected hashes were computed without this library, as docs/protocol.md says: SHA-256 over the sized bytes of
+// keys and values, the keys in ascending order with char unsigned.
 #include <array>
 #include <compare>
 #include <cstdio>

@@ -1,8 +1,10 @@
-// A program of somebody else that speaks to config_service: a server that hosts what no config_service would, and a client
-// that sends what none would.
+// A foreign program that talks to config_service: a server that hosts what config_service would not, and a client that
+// sends what it would not.
 //
-//   foreign_peer serve CERTIFICATE KEY PASSWORD WHAT                    prints where it listens; ends with its standard input
-//   foreign_peer set ENDPOINT CERTIFICATE PASSWORD POINTER KIND_OF_VALUE    prints "update <id>", or the error
+//   foreign_peer serve CERTIFICATE KEY PASSWORD WHAT
+//     prints where it listens; ends when its standard input ends
+//   foreign_peer set ENDPOINT CERTIFICATE PASSWORD POINTER KIND_OF_VALUE
+//     prints "update <id>", or the error
 #include <exception>
 #include <future>
 #include <iostream>

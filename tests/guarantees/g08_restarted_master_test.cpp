@@ -157,8 +157,8 @@ TEST_CASE("guarantee 8: a wait ends with epoch_changed when the master was resta
 
 namespace {
 
-/// A replica and a plain map that stand at update id 5 of a master, which was restarted since; and the position of the first
-/// event of the new master, sent by another client before the replica has heard of the restart.
+/// A replica and a plain map that stand at update id 5 of a master, which was restarted since; and the position of the
+/// first event of the new master, sent by another client before the replica has heard of the restart.
 struct Restarted {
   explicit Restarted(EpochPolicy policy)
       : replica((set_keys(world.host(), 5, "key00", "old"), world.make_map(remote)),

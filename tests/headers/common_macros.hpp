@@ -1,5 +1,5 @@
-// The macros that headers of other libraries define, and that could be names of ours. A program may include such a header
-// before ours, so ours use none of these names.
+// The macros that headers of other libraries define, and that could be names of ours. A program may include such a
+// header before ours, so ours use none of these names.
 //
 // The standard library, OpenSSL, Asio and nlohmann_json come first: that they bear these macros is not ours to promise.
 #ifndef SYNCSTATE_TESTS_HEADERS_COMMON_MACROS_HPP

@@ -222,8 +222,8 @@ TEST_CASE("hostile: an initial state of more keys or bytes than allowed is refus
       }
       REQUIRE(refused);
       CHECK(refused->reason == ss::StateErrc::busy);
-      // Four of them have room: each counts as the value it is and as the one it will be. The fifth needs three times its size
-      // for a moment, when what came of it moves to a larger room.
+      // Four of them have room: each counts as the value it is and as the one it will be. The fifth needs three times
+      // its size for a moment, when what came of it moves to a larger room.
       CHECK(channel == first + 2 * 5);
       CHECK_FALSE(attacker->is_closed());
     };

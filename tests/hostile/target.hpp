@@ -100,7 +100,7 @@ class Target {
     honest_ = connect();
     Map map = home(honest_);
     map.freeze(patience);
-    // The link is live: what this hears first is not that it is being made.
+    // The link is live, so the first status is not `connecting`.
     honest_->on_status([lost = lost_](const ss::LinkStatus& status) {
       if (status.state != ss::LinkState::live) ++*lost;
     });

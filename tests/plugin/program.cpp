@@ -1,5 +1,5 @@
-// Nothing means something by its address alone: a program and a plugin that is compiled with -fvisibility=hidden know each
-// other's errors, and go on with each other's maps and diffs. Called with the path of the plugin.
+// Nothing means something by its address alone: a program and a plugin that is compiled with -fvisibility=hidden know
+// each other's errors, and go on with each other's maps and diffs. Called with the path of the plugin.
 //
 // The program exports no symbols, so both have static variables of their own: the worst case.
 #include <dlfcn.h>

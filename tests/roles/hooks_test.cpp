@@ -24,14 +24,14 @@ namespace {
 
 using Texts = std::vector<std::string>;
 
-/// How often `part` is in `text`.
+/// Returns how often `part` is in `text`.
 std::size_t count_of(const std::string& part, const std::string& text) {
   std::size_t count = 0;
   for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
   return count;
 }
 
-/// What a blocking call throws; the code is 0 if it returns.
+/// Returns what a blocking call throws; the code is 0 if it returns.
 struct Failed {
   std::error_code code;
   std::string detail;

@@ -34,7 +34,7 @@ Pace some_pace() {
                   Pace{5'000ms, 15'000ms});
 }
 
-/// How late something may be that is due by a pace.
+/// How late an action may be that is due at a pace.
 Duration slack_of(const Pace& pace) { return (std::max)(milliseconds(1), pace.heartbeat / 4); }
 
 std::size_t heartbeats(const RawPeer& peer) {

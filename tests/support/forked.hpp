@@ -18,8 +18,8 @@
 
 namespace support {
 
-/// Set in every child made by `run_forked`: a leak check there would call lost what the parent's threads hold on their
-/// stacks, for these threads do not exist there. All else that AddressSanitizer finds is reported as ever.
+/// Set in every child made by `run_forked`. A leak check there would report what the parent's threads hold on their
+/// stacks, because these threads do not exist there. Everything else that AddressSanitizer finds is still reported.
 inline bool is_forked_child = false;
 
 /// What became of a child.
@@ -28,7 +28,7 @@ struct ForkedEnd {
   int status = 0;    ///< as waitpid gives it
   std::string said;  ///< all that it wrote to its report
 
-  /// It ended by itself, with exit code 0, and had nothing to complain of.
+  /// Returns whether it ended by itself, with exit code 0 and without complaints.
   [[nodiscard]] bool is_good() const {
     return is_in_time && WIFEXITED(status) && WEXITSTATUS(status) == 0 && said.empty();
   }
@@ -39,7 +39,7 @@ struct ForkedEnd {
   }
 };
 
-/// What a child complains to.
+/// Takes the complaints of a child.
 class ForkedReport {
  public:
   explicit ForkedReport(int handle) : handle_(handle) {}
@@ -56,8 +56,8 @@ class ForkedReport {
   int handle_;
 };
 
-/// Forks; the child runs `f(const ForkedReport&)` and leaves by `std::exit(0)`. Waits for it, up to `limit`, and kills it
-/// then.
+/// Forks; the child runs `f(const ForkedReport&)` and leaves by `std::exit(0)`. Waits for it, up to `limit`, and kills
+/// it then.
 template <class F>
 ForkedEnd run_forked(F f, std::chrono::seconds limit = std::chrono::seconds(60)) {
   int report[2];

@@ -16,8 +16,8 @@
 
 namespace support {
 
-/// While one of these lives, the blocks that any thread frees are searched. Not under a sanitizer, which has a `free` of
-/// its own.
+/// While one of these lives, the blocks that any thread frees are searched. Not under a sanitizer, which has a `free`
+/// of its own.
 class FreedSecrets {
  public:
   static constexpr bool is_possible = !is_sanitized;

@@ -1,4 +1,4 @@
-// What the library does to its process: its threads, their names and signals, and what becomes of it all after fork().
+// Tests what the library does to its process: its threads, their names and signals, and what happens after fork().
 #include <dirent.h>
 #include <netdb.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
-// What transports promise and what takes a network that misbehaves to see: names with several addresses, servers that do not
-// answer, goodbyes, and who shares a thread.
+// Tests promises of transports that only a misbehaving network shows: names with several addresses, servers that do not
+// answer, goodbyes, and which links share a thread.
 #include <dlfcn.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -199,7 +199,7 @@ struct Accepting {
   Acceptor acceptor;
 };
 
-/// A listening socket whose queue is full: nobody who connects hears anything.
+/// A listening socket whose queue is full: a client that connects gets no answer.
 class FullQueue {
  public:
   FullQueue() : listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
