@@ -377,7 +377,7 @@ std::string written_time(std::chrono::milliseconds time) {
 TEST_CASE("the table of limits names every limit there is", "[protocol][docs]") {
   const std::string header = text_of("/include/syncstate/limits.hpp");
   const std::string table = text_of("/docs/security.md");
-  const std::regex field("\\n  (?:std::size_t|std::chrono::milliseconds|unsigned) (\\w+)");
+  const std::regex field("\\n  (?:std::(?:size_t|uint64_t|chrono::milliseconds)|unsigned) (\\w+)");
   int fields = 0;
   for (std::sregex_iterator at(header.begin(), header.end(), field), end; at != end; ++at) {
     INFO("limit " << (*at)[1]);
@@ -429,7 +429,7 @@ TEST_CASE("the table of limits has the defaults", "[protocol][docs]") {
       {"transfer_rounds", std::to_string(d.transfer_rounds)},
   };
   const std::string header = text_of("/include/syncstate/limits.hpp");
-  const std::regex field("\\n  (?:std::size_t|std::chrono::milliseconds|unsigned) (\\w+)");
+  const std::regex field("\\n  (?:std::(?:size_t|uint64_t|chrono::milliseconds)|unsigned) (\\w+)");
   CHECK(std::distance(std::sregex_iterator(header.begin(), header.end(), field), {}) ==
         static_cast<std::ptrdiff_t>(defaults.size()));
   const std::string table = text_of("/docs/security.md");
