@@ -28,7 +28,7 @@ inline std::string invisible_part(std::string_view password) {
     password.remove_prefix(bytes);
     if (code == '\n' || code == '\r') return "more than one line";
     if (is_blank(code) && is_first) return "a blank before the password";
-    if (is_blank(code) && password.empty()) return "a blank behind the password";
+    if (is_blank(code) && password.empty()) return "a blank after the password";
     // Bytes of another encoding are allowed: the two sides compare them as they are.
     if (code != utf8::invalid && printable(character) != character) {
       return "a character that can't be seen (" + printable(character) + ")";

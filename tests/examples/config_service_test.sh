@@ -514,8 +514,8 @@ refuse_password() { # <what is printed> <contents>
 }
 for empty in '' '\n' '\r\n' '\xef\xbb\xbf' '\xef\xbb\xbf\n'; do refuse_password "is empty" "$empty"; done
 for blank in ' ' '\xc2\xa0' '\xe3\x80\x80'; do
-  refuse_password "holds a blank behind the password" "12345678$blank\n"
-  refuse_password "holds a blank behind the password" "12345678$blank"
+  refuse_password "holds a blank after the password" "12345678$blank\n"
+  refuse_password "holds a blank after the password" "12345678$blank"
   refuse_password "holds a blank before the password" "${blank}12345678\n"
 done
 refuse_password "holds a blank before the password" ' '

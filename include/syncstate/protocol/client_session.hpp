@@ -538,7 +538,7 @@ class ClientSession {
       return fail(StateErrc::protocol_error, "a server that takes no event", sink);
     }
     if (welcome.frame_bytes < least_frame_bytes) {
-      return fail(StateErrc::protocol_error, "a server that takes no frame of 128 bytes", sink);
+      return fail(StateErrc::protocol_error, "a server that takes no frames of 128 bytes", sink);
     }
     if (welcome.requests_in_flight == 0) {
       return fail(StateErrc::protocol_error, "a server that takes no request", sink);

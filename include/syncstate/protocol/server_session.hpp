@@ -699,8 +699,8 @@ class ServerSession {
 
   /// The client sends this before its first channel or request, so nothing that depends on it was sent yet.
   void on_limits(const ClientLimits& told) {
-    if (last_id_ != 0) break_off("limits behind the first channel or request");
-    if (told.frame_bytes < least_frame_bytes) break_off("a client that takes no frame of 128 bytes");
+    if (last_id_ != 0) break_off("limits after the first channel or request");
+    if (told.frame_bytes < least_frame_bytes) break_off("a client that takes no frames of 128 bytes");
     peer_ = PeerLimits{told.frame_bytes, bounded_ms(told.silence_ms)};
     piece_bytes_ = own_piece_bytes();
     heartbeat_every_ = peer_.heartbeat_every(*limits_);
