@@ -2,11 +2,17 @@
 #ifndef SYNCSTATE_TESTS_PLUGIN_INTERFACE_HPP
 #define SYNCSTATE_TESTS_PLUGIN_INTERFACE_HPP
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <system_error>
 #include <unordered_map>
 
 #include "syncstate/state_map.hpp"
+#include "syncstate/tcp/asio_executor.hpp"
+#include "syncstate/threads/hook_pool.hpp"
+#include "syncstate/threads/thread_executor.hpp"
 
 namespace plugin_test {
 
@@ -27,6 +33,15 @@ struct Functions {
   void (*set_in_modification)(Modification& modification, int first, int last, int value);
   const int* (*get_from_map)(const Map& map, int key);
   void (*set_number)(Numbers& numbers, std::uint64_t number, int value);
+  std::shared_ptr<syncstate::HookPool> (*make_pool)(std::size_t threads);
+  bool (*pool_runs_here)(const syncstate::HookPool& pool);
+  void (*join)(syncstate::HookPool& pool);
+  // Runs `task` on `executor`; returns the error.
+  std::error_code (*run_blocking)(syncstate::SerialExecutor& executor, const std::function<void()>& task);
+  std::shared_ptr<syncstate::ThreadExecutor> (*make_executor)();
+  bool (*executor_runs_here)(const syncstate::ThreadExecutor& executor);
+  std::shared_ptr<syncstate::tcp::AsioExecutor> (*make_asio_executor)(asio::io_context& context);
+  bool (*asio_executor_runs_here)(const syncstate::tcp::AsioExecutor& executor);
 };
 using FillFunctions = void (*)(Functions&);
 

@@ -18,6 +18,14 @@ bool catches(void (*thrower)(), syncstate::StateErrc error) {
   }
   return false;
 }
+std::error_code run_blocking(syncstate::SerialExecutor& executor, const std::function<void()>& task) {
+  try {
+    executor.run_blocking([&] { task(); });
+    return {};
+  } catch (const syncstate::StateError& error) {
+    return error.code();
+  }
+}
 
 }  // namespace
 }  // namespace plugin_test
@@ -36,4 +44,19 @@ extern "C" __attribute__((visibility("default"))) void plugin_functions(plugin_t
   out.set_in_modification = set_in_modification;
   out.get_from_map = [](const Map& map, int key) { return map.get(key); };
   out.set_number = [](Numbers& numbers, std::uint64_t number, int value) { numbers[number] = value; };
+  out.make_pool = [](std::size_t threads) { return std::make_shared<syncstate::HookPool>(threads); };
+  out.pool_runs_here = [](const syncstate::HookPool& pool) { return pool.runs_here(); };
+  out.join = [](syncstate::HookPool& pool) { pool.join(); };
+  out.run_blocking = run_blocking;
+  out.make_executor = [] { return std::make_shared<syncstate::ThreadExecutor>(); };
+  // With the names of the classes: not by a virtual call, which ends in the code of the side that made the object.
+  out.executor_runs_here = [](const syncstate::ThreadExecutor& executor) {
+    return executor.ThreadExecutor::runs_here();
+  };
+  out.make_asio_executor = [](asio::io_context& context) {
+    return syncstate::tcp::AsioExecutor::on_single_thread(context);
+  };
+  out.asio_executor_runs_here = [](const syncstate::tcp::AsioExecutor& executor) {
+    return executor.AsioExecutor::runs_here();
+  };
 }

@@ -4,7 +4,12 @@
 // The program exports no symbols, so both have static variables of their own: the worst case.
 #include <dlfcn.h>
 
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -56,8 +61,10 @@ void test_errors(const Functions& plugin) {
 /// True if the diff names each of these keys once, with this value from `first_of_plugin` on.
 bool names_once(const Diff& diff, int keys, int first_of_plugin) {
   if (diff.size() != static_cast<std::size_t>(keys)) return false;
+  Diff compressed(diff);
+  compressed.compress();
   int next = 0;
-  for (const auto& [key, value] : Diff(diff).compress().changes()) {
+  for (const auto& [key, value] : compressed.changes()) {
     if (key != next++ || value != (key >= first_of_plugin ? 2 : 1)) return false;
   }
   return true;
@@ -97,6 +104,107 @@ void test_maps(const Functions& plugin) {
   expect(numbers.size() == keys && numbers.at(7) == 2, "a table of numbers has each once");
 }
 
+std::error_code run_blocking(ss::SerialExecutor& executor, const std::function<void()>& task) {
+  try {
+    executor.run_blocking([&] { task(); });
+    return {};
+  } catch (const ss::StateError& error) {
+    return error.code();
+  }
+}
+
+/// Waits until it is set. What does not come for half a minute waits for itself.
+void expect_soon(std::future<void> done, const char* what) {
+  if (done.wait_for(std::chrono::seconds(30)) == std::future_status::ready) return;
+  std::printf("waits for ever: %s\n", what);
+  std::fflush(stdout);
+  std::_Exit(1);
+}
+
+/// What one task in a pool of the other side, or of this one, is told by both.
+void test_pool(const Functions& plugin, std::shared_ptr<ss::HookPool> pool) {
+  const auto lane = pool->make_serial();
+  expect(!plugin.pool_runs_here(*pool) && !pool->runs_here(), "no task of the pool runs here yet");
+  std::promise<void> done;
+  lane->post([&] {
+    expect(plugin.pool_runs_here(*pool), "the plugin knows that it is in a task of the pool");
+    expect(pool->runs_here(), "and so does the program");
+    expect(lane->runs_here(), "and that it is in this executor's");
+    const auto fail = [] { expect(false, "a task never runs inside another of its executor"); };
+    expect(plugin.run_blocking(*lane, fail) == ss::StateErrc::would_deadlock,
+           "the plugin may not wait there");
+    expect(run_blocking(*lane, fail) == ss::StateErrc::would_deadlock, "nor may the program");
+    done.set_value();
+  });
+  expect_soon(done.get_future(), "a task of a pool for its own end");
+
+  // The other thread's task waits for this one, so this one may not wait for that; whose code waits first makes no difference.
+  for (const bool plugin_is_first : {false, true}) {
+    const auto other = pool->make_serial();
+    const auto run = [&](bool by_plugin, ss::SerialExecutor& where) {
+      const std::function<void()> nothing = [] {};
+      return by_plugin ? plugin.run_blocking(where, nothing) : run_blocking(where, nothing);
+    };
+    std::promise<void> is_in_first, first_done, second_done;
+    std::promise<void> is_in_second;
+    std::error_code first, second;
+    lane->post([&] {
+      is_in_first.set_value();
+      is_in_second.get_future().wait();
+      first = run(plugin_is_first, *other);
+      first_done.set_value();
+    });
+    other->post([&] {
+      is_in_first.get_future().wait();
+      is_in_second.set_value();
+      second = run(!plugin_is_first, *lane);
+      second_done.set_value();
+    });
+    expect_soon(first_done.get_future(), "one of two hooks that wait for each other");
+    expect_soon(second_done.get_future(), "the other of two hooks that wait for each other");
+    // The one that began to wait last was told, and so the other one could go on.
+    expect((first == ss::StateErrc::would_deadlock && !second) ||
+               (second == ss::StateErrc::would_deadlock && !first),
+           "one of two hooks that wait for each other is told so");
+  }
+
+  std::promise<void> joined;
+  lane->post([&] {
+    plugin.join(*pool);
+    joined.set_value();
+  });
+  expect_soon(joined.get_future(), "a hook of the plugin, which ends the pool, for its own end");
+}
+
+void test_executors(const Functions& plugin) {
+  for (const auto& executor : {std::make_shared<ss::ThreadExecutor>(), plugin.make_executor()}) {
+    std::promise<void> done;
+    expect(!plugin.executor_runs_here(*executor), "no task of the executor runs here");
+    executor->post([&] {
+      expect(plugin.executor_runs_here(*executor), "the plugin knows that it is in a task of the executor");
+      expect(executor->ThreadExecutor::runs_here(), "and so does the program");
+      done.set_value();
+    });
+    expect_soon(done.get_future(), "a task of an executor");
+  }
+  asio::io_context context;
+  for (const auto& executor :
+       {ss::tcp::AsioExecutor::on_single_thread(context), plugin.make_asio_executor(context)}) {
+    bool has_run = false;
+    expect(!plugin.asio_executor_runs_here(*executor), "no handler of the context runs here");
+    executor->post([&] {
+      has_run = true;
+      expect(plugin.asio_executor_runs_here(*executor),
+             "the plugin knows that it is in a task on the context");
+      expect(executor->AsioExecutor::runs_here(), "and so does the program");
+    });
+    context.run();
+    context.restart();
+    expect(has_run, "the context runs what both sides post");
+    expect(!plugin.asio_executor_runs_here(*executor), "afterwards it does not run here");
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -111,6 +219,9 @@ int main(int argc, char** argv) {
   expect(plugin.address_of_category() != &ss::state_category(), "program and plugin have a category each");
   test_errors(plugin);
   test_maps(plugin);
+  test_pool(plugin, std::make_shared<ss::HookPool>(2));
+  test_pool(plugin, plugin.make_pool(2));
+  test_executors(plugin);
   if (failures == 0) std::puts("the program and its plugin agree");
   return failures == 0 ? 0 : 1;
 }

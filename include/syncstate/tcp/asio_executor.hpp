@@ -61,21 +61,22 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   class Handler {
    public:
     /// With null it is an ordinary handler.
-    explicit Handler(std::shared_ptr<AsioExecutor> executor)
-        : executor_(std::move(executor)), outer_(running()) {
-      if (executor_) running() = executor_.get();
+    explicit Handler(std::shared_ptr<AsioExecutor> executor) : executor_(std::move(executor)) {
+      if (!executor_) return;
+      outer_ = executor_->thread_.load(std::memory_order_relaxed);
+      executor_->thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     }
     Handler(const Handler&) = delete;
     Handler& operator=(const Handler&) = delete;
     ~Handler() {
       if (!executor_) return;
       executor_->run_waiting();
-      running() = outer_;
+      executor_->thread_.store(outer_, std::memory_order_relaxed);
     }
 
    private:
     std::shared_ptr<AsioExecutor> executor_;
-    AsioExecutor* outer_;  // a handler may run the context of another one
+    std::thread::id outer_;  // a handler may run its own context
   };
 
   /// Notes that the threads that run this executor are in this process.
@@ -101,7 +102,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   }
 
   void defer(Task task) override {
-    if (running() != this) return post(std::move(task));
+    if (!is_in_handler()) return post(std::move(task));
     if (!is_stopped_) deferred_.push_back(std::move(task));
   }
 
@@ -115,7 +116,8 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
 
   [[nodiscard]] bool runs_here() const override {
     const std::lock_guard lock(mutex_);
-    return !is_stopped_ && runs_here_();
+    // A context tells it only to code of the library that runs the context.
+    return !is_stopped_ && (is_in_handler() || runs_here_());
   }
 
   bool wait_until(TimePoint limit, syncstate::detail::UniqueFunction<bool()> is_done) override {
@@ -228,10 +230,9 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     if (--scheduling_ == 0) scheduling_.notify_all();
   }
 
-  /// The executor whose handler this thread is in.
-  SYNCSTATE_VISIBLE static AsioExecutor*& running() {
-    thread_local AsioExecutor* executor = nullptr;
-    return executor;
+  /// Returns whether this thread is in one of this executor's tasks.
+  [[nodiscard]] bool is_in_handler() const {
+    return thread_.load(std::memory_order_relaxed) == std::this_thread::get_id();
   }
 
   // On the executor.
@@ -309,6 +310,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
     run();
   }
 
+  std::atomic<std::thread::id> thread_{};  // in one of its tasks, else empty
   mutable std::mutex mutex_;
   asio::any_io_executor executor_;
   mutable syncstate::detail::UniqueFunction<bool()> runs_here_;

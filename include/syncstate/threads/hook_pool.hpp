@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "syncstate/detail/leave_behind.hpp"
+#include "syncstate/detail/visibility.hpp"
 #include "syncstate/detail/waiters.hpp"
 #include "syncstate/error.hpp"
 #include "syncstate/executor_pool.hpp"
@@ -29,52 +31,64 @@ namespace detail {
 
 struct HookLane;
 
-/// What a thread is doing, as far as deadlocks go: the lanes it runs (innermost first) and the one it waits
-/// for.
-struct HookRunner {
-  struct Frame {
-    const HookLane* lane;
-    const void* pool;
-    const Frame* outer;
-  };
-  const Frame* frames = nullptr;        // touched by its own thread only
-  const HookLane* waits_for = nullptr;  // guarded by the wait graph's mutex
-
-  static HookRunner& of_this_thread() {
-    thread_local HookRunner runner;
-    return runner;
-  }
-
-  [[nodiscard]] bool runs(const HookLane* lane) const {
-    for (const Frame* frame = frames; frame != nullptr; frame = frame->outer) {
-      if (frame->lane == lane) return true;
-    }
-    return false;
-  }
-
-  [[nodiscard]] bool runs_any_of(const void* pool) const {
-    for (const Frame* frame = frames; frame != nullptr; frame = frame->outer) {
-      if (frame->pool == pool) return true;
-    }
-    return false;
-  }
+/// A thread asleep in `run_blocking`. On that thread's stack.
+struct HookWait {
+  std::thread::id thread = std::this_thread::get_id();
+  enum { pending, done, dropped } state = pending;
+  // Guarded by the wait graph's mutex:
+  const HookLane* waits_for = nullptr;  // or null: the graph does not have it
+  HookWait* before = nullptr;
+  HookWait* after = nullptr;
 };
 
-/// Guards who runs what and who waits for what in all pools of the process, because a circle of waits may
-/// lead through several. Held for a few instructions; taken after a pool's mutex, never before.
-inline std::mutex& hook_wait_graph_mutex() {
-  static std::mutex mutex;
-  // A child that is forked off may have pools of its own, and must not find it locked by a thread of its parent.
-  static const int is_forkable =
-      ::pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
-  (void)is_forkable;
-  return mutex;
-}
+/// Who waits for what in all pools that code of one library or program made: a circle of waits may lead through several
+/// pools. Who runs what stands in the lanes.
+///
+/// A pool keeps the graph that it was made with. So code that was compiled into another library, and has static variables of
+/// its own, looks at the same one.
+/// Threads: every member from any thread. Its mutex is held for a few instructions, and taken after a pool's, never before.
+class HookWaitGraph {
+ public:
+  SYNCSTATE_VISIBLE static HookWaitGraph& of_process() {
+    static HookWaitGraph graph;
+    // A child that is forked off may have pools of its own, and must not find it locked by a thread of its parent. Threads
+    // that wait in the parent do not exist there.
+    static const int is_forkable =
+        ::pthread_atfork([] { graph.mutex_.lock(); }, [] { graph.mutex_.unlock(); },
+                         [] {
+                           graph.first_ = nullptr;
+                           graph.mutex_.unlock();
+                         });
+    (void)is_forkable;
+    return graph;
+  }
 
-/// A thread asleep in `run_blocking`.
-struct HookWait {
-  HookRunner* runner = nullptr;
-  enum { pending, done, dropped } state = pending;
+  /// Notes that the thread of `wait` waits for `lane`. Returns false, and notes nothing, if that wait could never end.
+  /// Complexity: O(waits in the circle, times all waits).
+  [[nodiscard]] bool add(HookWait& wait, const HookLane& lane);
+
+  /// The thread of `wait` does not wait any more.
+  void remove(HookWait& wait) {
+    const std::lock_guard lock(mutex_);
+    if (wait.waits_for == nullptr) return;
+    wait.waits_for = nullptr;
+    (wait.before != nullptr ? wait.before->after : first_) = wait.after;
+    if (wait.after != nullptr) wait.after->before = wait.before;
+  }
+
+  /// This thread begins to run a task of `lane`, or with an empty id ends to.
+  void set_runner(HookLane& lane, std::thread::id thread);
+
+ private:
+  [[nodiscard]] const HookLane* lane_awaited_by(std::thread::id thread) const {
+    for (const HookWait* wait = first_; wait != nullptr; wait = wait->after) {
+      if (wait->thread == thread) return wait->waits_for;
+    }
+    return nullptr;
+  }
+
+  std::mutex mutex_;
+  HookWait* first_ = nullptr;
 };
 
 /// One serial executor's queue; all of it but `runner` is guarded by the pool's mutex.
@@ -89,8 +103,35 @@ struct HookLane {
   bool is_active = false;    // a thread runs one of its tasks
   bool is_in_ready = false;  // the pool's ready list names it
   bool is_closed = false;
-  HookRunner* runner = nullptr;  // guarded by the wait graph's mutex
+  std::atomic<std::thread::id> runner{};  // set under the wait graph's mutex
+
+  /// Returns whether this thread runs one of its tasks.
+  [[nodiscard]] bool runs_here() const {
+    return runner.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
 };
+
+// A thread waits for one lane at most, and a lane is run by one thread at most: the graph is a set of chains, and a circle
+// can only close where somebody begins to wait.
+inline bool HookWaitGraph::add(HookWait& wait, const HookLane& lane) {
+  const std::lock_guard lock(mutex_);
+  for (const HookLane* at = &lane; at != nullptr;) {
+    const std::thread::id runner = at->runner.load(std::memory_order_relaxed);
+    if (runner == wait.thread) return false;
+    at = runner == std::thread::id() ? nullptr : lane_awaited_by(runner);
+  }
+  wait.waits_for = &lane;
+  wait.before = nullptr;
+  wait.after = first_;
+  if (first_ != nullptr) first_->before = &wait;
+  first_ = &wait;
+  return true;
+}
+
+inline void HookWaitGraph::set_runner(HookLane& lane, std::thread::id thread) {
+  const std::lock_guard lock(mutex_);
+  lane.runner.store(thread, std::memory_order_relaxed);
+}
 
 /// The queues and threads behind a `HookPool`, kept alive by its threads and executors.
 class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
@@ -137,21 +178,16 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
 
   void run_blocking(const LanePtr& lane, Task task) {
     expect_here();
-    HookRunner& self = HookRunner::of_this_thread();
-    if (self.runs(lane.get())) throw StateError(StateErrc::would_deadlock);
+    if (lane->runs_here()) throw StateError(StateErrc::would_deadlock);
     HookWait wait;
-    wait.runner = &self;
     std::unique_lock lock(mutex_);
     if (is_stopped_ || lane->is_closed) throw StateError(StateErrc::stopped);
-    if (lane->is_active) {  // else it is ours below, whatever waits in it
-      const std::lock_guard graph(hook_wait_graph_mutex());
-      if (leads_back_to(self, lane.get())) throw StateError(StateErrc::would_deadlock);
-      self.waits_for = lane.get();
-    }
+    // Else it is ours below, whatever waits in it.
+    if (lane->is_active && !graph_.add(wait, *lane)) throw StateError(StateErrc::would_deadlock);
     lane->entries.push_back({std::move(task), &wait});
     while (wait.state == HookWait::pending) {
       if (!lane->is_active) {
-        stop_waiting(self);
+        graph_.remove(wait);
         if (run_front(lane, lock)) work_.notify_one();  // ours, or one that it must come after
       } else {
         ++lane->sleepers;
@@ -159,7 +195,7 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
         --lane->sleepers;
       }
     }
-    stop_waiting(self);
+    graph_.remove(wait);
     if (wait.state == HookWait::dropped) throw StateError(StateErrc::stopped);
   }
 
@@ -214,9 +250,9 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
     lock.unlock();
     dropped.clear();  // before the wait below: a running task may wait for the end of one that never ran
     dropped_timers.clear();
-    if (HookRunner::of_this_thread().runs_any_of(this)) return;
     lock.lock();
-    idle_.wait(lock, [this] { return active_ == 0; });
+    if (is_any_run_here()) return;
+    idle_.wait(lock, [this] { return running_ == nullptr; });
   }
 
   /// Starts the threads that are not there yet.
@@ -227,9 +263,17 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
     if (!is_stopped_) start_threads();
   }
 
+  /// Returns whether this thread runs a task of this pool. False in a child that was forked off.
+  /// Complexity: O(tasks that run).
+  [[nodiscard]] bool runs_here() {
+    if (is_elsewhere()) return false;
+    const std::lock_guard lock(mutex_);
+    return is_any_run_here();
+  }
+
   /// Waits for the threads to end; on one of them it returns at once, and they end by themselves. Call it after `stop`.
   void join() {
-    bool is_inside = HookRunner::of_this_thread().runs_any_of(this);
+    bool is_inside = runs_here();
     std::vector<std::thread> threads;
     {
       const std::lock_guard lock(mutex_);
@@ -292,27 +336,24 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
   /// Runs one task of a lane that nobody runs, then lets the next lane have its turn. Returns whether a
   /// thread must look for what is left in this one.
   bool run_front(const LanePtr& lane, std::unique_lock<std::mutex>& lock) {
-    HookRunner& self = HookRunner::of_this_thread();
     HookLane::Entry entry = std::move(lane->entries.front());
     lane->entries.pop_front();
     lane->is_active = true;
-    ++active_;
-    set_runner(*lane, &self);
+    Running running(running_);
+    graph_.set_runner(*lane, running.thread);
     lock.unlock();
 
-    const HookRunner::Frame frame{lane.get(), this, self.frames};
-    self.frames = &frame;
     entry.task();
     entry.task = Task();  // dies as part of its own turn, without a lock
-    self.frames = frame.outer;
 
     lock.lock();
-    set_runner(*lane, nullptr);
+    graph_.set_runner(*lane, std::thread::id());
     lane->is_active = false;
-    if (--active_ == 0 && is_stopped_) idle_.notify_all();
+    running.leave(running_);
+    if (running_ == nullptr && is_stopped_) idle_.notify_all();
     if (entry.wait != nullptr) {
       entry.wait->state = HookWait::done;
-      stop_waiting(*entry.wait->runner);
+      graph_.remove(*entry.wait);
     }
     if (lane->sleepers > 0) lane->changed.notify_all();
     return !lane->entries.empty() && make_ready(lane);
@@ -328,22 +369,26 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
     lane.changed.notify_all();
   }
 
-  static void set_runner(HookLane& lane, HookRunner* runner) {
-    const std::lock_guard graph(hook_wait_graph_mutex());
-    lane.runner = runner;
-  }
+  /// One task that runs, of those of the pool. On the stack of the thread that runs it; guarded by the mutex.
+  struct Running {
+    explicit Running(Running*& first) : after(first) {
+      if (after != nullptr) after->before = this;
+      first = this;
+    }
+    void leave(Running*& first) {
+      (before != nullptr ? before->after : first) = after;
+      if (after != nullptr) after->before = before;
+    }
 
-  static void stop_waiting(HookRunner& runner) {
-    const std::lock_guard graph(hook_wait_graph_mutex());
-    runner.waits_for = nullptr;
-  }
+    std::thread::id thread = std::this_thread::get_id();
+    Running* before = nullptr;
+    Running* after;
+  };
 
-  // A thread waits for one lane at most, and a lane is run by one thread at most: the graph is a set of
-  // chains, and a circle can only close where somebody begins to wait.
-  static bool leads_back_to(const HookRunner& self, const HookLane* lane) {
-    while (lane != nullptr && lane->runner != nullptr) {
-      if (lane->runner == &self) return true;
-      lane = lane->runner->waits_for;
+  /// With the mutex held.
+  [[nodiscard]] bool is_any_run_here() const {
+    for (const Running* at = running_; at != nullptr; at = at->after) {
+      if (at->thread == std::this_thread::get_id()) return true;
     }
     return false;
   }
@@ -355,12 +400,13 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
   std::map<std::pair<TimePoint, std::uint64_t>, Timer> timers_;
   std::uint64_t next_sequence_ = 0;
   std::vector<std::weak_ptr<HookLane>> lanes_;
-  std::size_t active_ = 0;
+  Running* running_ = nullptr;  // the last that began
   bool is_stopped_ = false;
   const std::size_t wanted_threads_;
   std::vector<std::thread> threads_;
   HomeProcess home_;
   Waiters waiters_;
+  HookWaitGraph& graph_ = HookWaitGraph::of_process();
 };
 
 }  // namespace detail
@@ -391,10 +437,8 @@ class HookPool final : public ExecutorPool {
   /// Errors: `std::system_error` if one can't be had; `stopped` in a child that was forked off after they were started.
   void start() { state_->start(); }
 
-  /// True inside a task of this pool.
-  [[nodiscard]] bool runs_here() const {
-    return detail::HookRunner::of_this_thread().runs_any_of(state_.get());
-  }
+  /// True inside a task of this pool. False in a child that was forked off after the threads were started.
+  [[nodiscard]] bool runs_here() const { return state_->runs_here(); }
 
   /// Stops, and ends the threads. For the owner of the pool; tasks may keep the pool itself alive for longer.
   void join() {
@@ -429,9 +473,7 @@ class HookPool final : public ExecutorPool {
     [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
     void post(Task task) override { state_->post(lane_, std::move(task)); }
     void post_at(TimePoint when, Task task) override { state_->post_at(lane_, when, std::move(task)); }
-    [[nodiscard]] bool runs_here() const override {
-      return detail::HookRunner::of_this_thread().runs(lane_.get());
-    }
+    [[nodiscard]] bool runs_here() const override { return lane_->runs_here(); }
     [[nodiscard]] bool is_of_other_process() const override { return state_->is_elsewhere(); }
     bool wait_until(TimePoint limit, detail::UniqueFunction<bool()> is_done) override {
       return state_->waiters().wait_until(limit, is_done);

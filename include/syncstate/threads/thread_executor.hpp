@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_THREADS_THREAD_EXECUTOR_HPP
 #define SYNCSTATE_THREADS_THREAD_EXECUTOR_HPP
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -65,7 +66,9 @@ class ThreadExecutor final : public Executor {
     state_->changed.notify_one();
   }
 
-  [[nodiscard]] bool runs_here() const override { return running() == state_.get(); }
+  [[nodiscard]] bool runs_here() const override {
+    return state_->thread.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
 
   [[nodiscard]] bool is_of_other_process() const override { return home_.is_elsewhere(); }
 
@@ -84,6 +87,7 @@ class ThreadExecutor final : public Executor {
     std::uint64_t next_sequence = 0;
     bool is_stopped = false;
     detail::Waiters waiters;
+    std::atomic<std::thread::id> thread{};  // empty before it runs, and afterwards
 
     void stop() {
       decltype(ready) dropped_ready;
@@ -103,12 +107,6 @@ class ThreadExecutor final : public Executor {
     }
   };
 
-  /// The state whose thread this is, or null.
-  static const State*& running() {
-    thread_local const State* state = nullptr;
-    return state;
-  }
-
   /// With the mutex held.
   void start_thread() {
     if (thread_.joinable()) return;
@@ -117,7 +115,7 @@ class ThreadExecutor final : public Executor {
   }
 
   static void run(State& state) {
-    running() = &state;
+    state.thread.store(std::this_thread::get_id(), std::memory_order_relaxed);
     std::unique_lock lock(state.mutex);
     while (!state.is_stopped) {
       if (!state.timers.empty()) state.take_due_timers(std::chrono::steady_clock::now());
@@ -135,6 +133,7 @@ class ThreadExecutor final : public Executor {
         state.changed.wait_until(lock, next);
       }
     }
+    state.thread.store(std::thread::id(), std::memory_order_relaxed);  // another thread may get that id
   }
 
   std::shared_ptr<State> state_;
