@@ -373,6 +373,49 @@ TEST_CASE("heartbeats say where both sides stand", "[protocol]") {
   CHECK(std::count(client.log.lines.begin(), client.log.lines.end(), "head 1 2") == 1);
 }
 
+TEST_CASE("however often a peer wants heartbeats, no more of them name the streams",
+          "[protocol][guarantee_7]") {
+  const auto silence = GENERATE(0ms, 750ms, 6'000ms);
+  const auto every = (std::max)(50ms, silence / 3);
+  ClientSide client;
+  ServerSide server;
+  client.session.on_open("secret", test_binding(), t0);
+  client.take();
+  wire::Welcome welcome;
+  welcome.silence_ms = static_cast<std::uint64_t>(silence.count());
+  welcome.proof = wire::make_proof("secret", wire::ProofRole::server, test_binding());
+  client.feed(frame_of(welcome));
+  server.authenticate();
+  server.feed(frame_of(wire::ClientLimits{wire::usual_frame_bytes, welcome.silence_ms}));
+  const auto map = host();
+  server.maps[map->hash()] = map;
+  client.session.open(open_of(*map, 0, FollowMode::merged));
+  exchange(client, server);
+
+  std::size_t from_client = 0, naming_from_client = 0, from_server = 0, naming_from_server = 0;
+  const auto count = [](const Bytes& bytes, std::size_t& all, std::size_t& naming) {
+    for (const auto& frame : split_frames(bytes)) {
+      if (frame.kind != FrameKind::heartbeat) continue;
+      ++all;
+      if (!frame.body.empty()) ++naming;
+    }
+  };
+  for (auto time = 0ms; time <= 60s; time += 25ms) {
+    client.feed(raw_frame(4), t0 + time);  // both sides hear from the other one
+    server.feed(raw_frame(4), t0 + time);
+    client.tick(t0 + time);
+    server.tick(t0 + time);
+    count(client.take_all(), from_client, naming_from_client);
+    count(server.take_all(), from_server, naming_from_server);
+  }
+  // As many as the silence needs, and the streams about every 5 s, as without it.
+  CHECK(from_client == static_cast<std::size_t>(60s / every));
+  CHECK(from_server == from_client);
+  CHECK(naming_from_client >= 12);
+  CHECK(naming_from_client <= 15);
+  CHECK(naming_from_server == naming_from_client);
+}
+
 // Bytes that are no frames
 
 TEST_CASE("no length is believed", "[protocol][guarantee_10]") {

@@ -134,6 +134,39 @@ TEST_CASE("links whose silence is short stay live for as long as both sides are 
   CHECK(world.port->connections() == 1);
 }
 
+TEST_CASE("only a link whose client has a shorter silence than the server looks at the time by itself") {
+  ServerCoreOptions options;
+  options.limits = limits_of(some_pace());
+  World world(std::move(options));
+  const auto first = connect_raw(world.time, *world.port, password);
+  world.time.run_ready();
+  const std::size_t tasks = world.time.pending();
+  const auto second = connect_raw(world.time, *world.port, password);
+  second->send_frame(static_cast<std::uint8_t>(protocol::FrameKind::heartbeat), {});
+  world.time.run_ready();
+  REQUIRE(world.server->core().link_count() == 2);
+  // All links of the server are looked at together.
+  CHECK(world.time.pending() == tasks);
+}
+
+TEST_CASE("a client that leaves after a short silence hears from the server in time") {
+  World world;
+  const auto first = connect_raw(world.time, *world.port, password);
+  world.time.run_ready();
+  const std::size_t tasks = world.time.pending();
+  const auto second = connect_raw(world.time, *world.port, password);
+  second->send(protocol::ClientLimits{protocol::usual_frame_bytes, 300});
+  world.time.run_ready();
+  CHECK(world.time.pending() == tasks + 1);
+  world.time.advance(10s);
+  CHECK(heartbeats(*second) >= 10'000 / 150);
+  CHECK(heartbeats(*second) <= 100);
+  CHECK(heartbeats(*first) == 2);
+  second->abort();
+  world.time.advance(1s);
+  CHECK(world.time.pending() == tasks);  // it ended with the link
+}
+
 TEST_CASE("a stranger has the time that was given to it, and no more") {
   const milliseconds given = GENERATE(10ms, 60ms, 400ms, 5'000ms);
   ServerCoreOptions options;

@@ -145,7 +145,8 @@ class ClientSession {
         frames_(limits.frame_bytes_before_authentication, "frame_bytes_before_authentication"),
         opened_at_(now),
         last_heard_(now),
-        last_heartbeat_(now) {}
+        last_heartbeat_(now),
+        last_named_(now) {}
 
   /// The link is secured: the hello with our proof goes out first.
   void on_open(std::string_view password, ByteView channel_binding, TimePoint now) {
@@ -187,6 +188,10 @@ class ClientSession {
     } else if (now - last_heartbeat_ >= heartbeat_every_) {
       last_heartbeat_ = now;
       is_heartbeat_due_ = true;
+      if (peer_.heartbeat_names_streams(*limits_, now - last_named_)) {
+        last_named_ = now;
+        heartbeat_names_streams_ = true;
+      }
     }
   }
 
@@ -554,7 +559,7 @@ class ClientSession {
     events_in_flight_ = std::min<std::uint64_t>(welcome.events_in_flight, limits_->events_in_flight);
     event_bytes_in_flight_ =
         std::min<std::uint64_t>(welcome.event_bytes_in_flight, limits_->event_bytes_in_flight);
-    last_heartbeat_ = now;
+    last_heartbeat_ = last_named_ = now;
     frames_.set_max_frame_bytes(limits_->frame_bytes);
     sink(ServerAuthenticated{});
   }
@@ -853,8 +858,10 @@ class ClientSession {
   void append_heartbeat(Bytes& out) {
     is_heartbeat_due_ = false;
     HeartbeatFrames frames(out, peer_.frame_bytes);
-    for (const auto& [id, stream] : streams_) {
-      if (!stream.is_one_shot) frames.add(HeartbeatEntry{id, stream.at.update_id});
+    if (std::exchange(heartbeat_names_streams_, false)) {
+      for (const auto& [id, stream] : streams_) {
+        if (!stream.is_one_shot) frames.add(HeartbeatEntry{id, stream.at.update_id});
+      }
     }
     frames.end();
   }
@@ -906,6 +913,7 @@ class ClientSession {
   TimePoint opened_at_;
   TimePoint last_heard_;
   TimePoint last_heartbeat_;
+  TimePoint last_named_;  // the last heartbeat that named the streams
   Proof awaited_proof_{};
   Bytes control_;
   std::map<ChannelId, Channel> channels_;
@@ -929,6 +937,7 @@ class ClientSession {
   bool is_authenticated_ = false;
   bool is_over_ = false;
   bool is_heartbeat_due_ = false;
+  bool heartbeat_names_streams_ = false;
 };
 
 }  // namespace syncstate::protocol

@@ -38,6 +38,14 @@ struct PeerLimits {
     return (std::min)(own.heartbeat_every, (std::max)(silence / 3, least));
   }
 
+  /// Returns whether a heartbeat that goes out now names the streams. That costs far more than all else in it, so it is
+  /// done about as often as our own limits say, however short a silence the peer told; the others are empty.
+  ///
+  /// `since`: from the last one that did to now.
+  [[nodiscard]] bool heartbeat_names_streams(const Limits& own, std::chrono::nanoseconds since) const {
+    return since > own.heartbeat_every - heartbeat_every(own);
+  }
+
   /// Returns a text that fits a frame, cut as `shorten` does.
   [[nodiscard]] std::string fit(std::string text) const {
     return shorten(std::move(text), static_cast<std::size_t>(std::min<std::uint64_t>(

@@ -128,7 +128,8 @@ class ServerSession {
         frames_(limits.frame_bytes_before_authentication, "frame_bytes_before_authentication"),
         accepted_at_(accepted_at),
         last_heard_(accepted_at),
-        last_heartbeat_(accepted_at) {}
+        last_heartbeat_(accepted_at),
+        last_named_(accepted_at) {}
   ServerSession(const ServerSession&) = delete;
   ServerSession& operator=(const ServerSession&) = delete;
   ~ServerSession() {
@@ -188,7 +189,11 @@ class ServerSession {
     if (now - last_heartbeat_ >= heartbeat_every_) {
       last_heartbeat_ = now;
       is_heartbeat_due_ = true;
-      look_at_maps();  // nobody has to rely on `map_changed`
+      if (peer_.heartbeat_names_streams(*limits_, now - last_named_)) {
+        last_named_ = now;
+        heartbeat_names_streams_ = true;
+        look_at_maps();  // nobody has to rely on `map_changed`
+      }
     }
     give_up_slow_uploads(now, sink);
   }
@@ -687,7 +692,7 @@ class ServerSession {
     Bytes().swap(binding_);
     passwords_.reset();
     is_authenticated_ = true;
-    last_heartbeat_ = now;
+    last_heartbeat_ = last_named_ = now;
     frames_.set_max_frame_bytes(limits_->frame_bytes);
     sink(ClientAuthenticated{checked.index});
   }
@@ -1057,8 +1062,10 @@ class ServerSession {
   void append_heartbeat(Bytes& out) {
     is_heartbeat_due_ = false;
     HeartbeatFrames frames(out, peer_.frame_bytes);
-    for (const auto& [id, channel] : channels_) {
-      if (channel.stream) frames.add(HeartbeatEntry{id, channel.stream->head().update_id});
+    if (std::exchange(heartbeat_names_streams_, false)) {
+      for (const auto& [id, channel] : channels_) {
+        if (channel.stream) frames.add(HeartbeatEntry{id, channel.stream->head().update_id});
+      }
     }
     frames.end();
   }
@@ -1273,6 +1280,7 @@ class ServerSession {
   TimePoint accepted_at_;
   TimePoint last_heard_;
   TimePoint last_heartbeat_;
+  TimePoint last_named_;  // the last heartbeat that named the streams
   std::shared_ptr<const Passwords> passwords_;
   Bytes binding_;
   Bytes control_;  // frames ready to go, before anything else
@@ -1299,6 +1307,7 @@ class ServerSession {
   bool is_authenticated_ = false;
   bool is_over_ = false;
   bool is_heartbeat_due_ = false;
+  bool heartbeat_names_streams_ = false;
 };
 
 }  // namespace syncstate::protocol

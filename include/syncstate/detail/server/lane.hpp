@@ -44,6 +44,9 @@ class Lane : public std::enable_shared_from_this<Lane> {
 
   [[nodiscard]] Executor& executor() { return *executor_; }
 
+  /// How often its links look at the time.
+  [[nodiscard]] Duration tick() const { return tick_; }
+
   /// A map committed: its followers on this lane have something to send.
   void map_changed(const protocol::DiffSource* map) {
     std::unique_lock lock(mutex_);

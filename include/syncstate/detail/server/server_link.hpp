@@ -43,6 +43,7 @@ class ServerLink final : public LinkOwner,
         link_(std::move(link)),
         id_(id),
         address_(std::move(address)),
+        least_heartbeat_(served_by(first_lane_->tick())),
         session_(host_->limits(), first_lane_->executor().now(), host_->account()) {}
 
   /// The lane that the link is on; see `post`.
@@ -201,7 +202,7 @@ class ServerLink final : public LinkOwner,
       session_.on_bytes(bytes, now, sink());
       run_events();
       wake();
-      if (session_.heartbeat_every() < least_lane_heartbeat && !is_hurried_) [[unlikely]]
+      if (session_.heartbeat_every() < least_heartbeat_ && !is_hurried_) [[unlikely]]
         hurry();
     });
   }
@@ -480,8 +481,11 @@ class ServerLink final : public LinkOwner,
     }
   }
 
-  /// Lanes tick at least twice as often as this.
-  static constexpr std::chrono::milliseconds least_lane_heartbeat{1'000};
+  /// Returns the shortest time between heartbeats for which a lane that ticks so often looks at the time often enough.
+  static Duration served_by(Duration tick) {
+    return tick > std::chrono::milliseconds(1) ? 2 * tick
+                                               : Duration::zero();  // no link ticks more often than that
+  }
 
   static constexpr std::size_t block_bytes = 16;  // what the allocator adds to a block
   static constexpr std::size_t node_bytes = 48;   // what a container adds to an element
@@ -499,8 +503,9 @@ class ServerLink final : public LinkOwner,
   std::shared_ptr<Link> link_;             // until on_closed, which breaks the circle
   std::uint64_t id_;
   std::string address_;
-  std::shared_ptr<Peer> peer_;  // null until on_open; shared and constant once the link has settled
-  std::size_t peer_bytes_ = 0;  // see `certificate_bytes`
+  const Duration least_heartbeat_;  // see `served_by`; all lanes of a server tick as often
+  std::shared_ptr<Peer> peer_;      // null until on_open; shared and constant once the link has settled
+  std::size_t peer_bytes_ = 0;      // see `certificate_bytes`
   protocol::ServerSession session_;
   std::map<protocol::ChannelId, OpenMap> maps_;
   std::unordered_map<std::shared_ptr<HostedBase>, Inlet> inlets_;
