@@ -78,10 +78,14 @@ class DiffSink {
   virtual ~DiffSink() = default;
 
   /// Takes a diff. An error says that it was not taken: the subscription pauses until the next reconnect.
+  ///
+  /// Without `every_step()` the diff counts as one to the head of now. With it, it does not: only `on_current` sets the
+  /// age then, and a replica is `live` only once its age is known.
   virtual std::error_code on_diff(Diff<K, V> diff) = 0;
-  /// As of `when`, what was accepted last is the head.
+  /// Takes the news that what was accepted last was the head as of `when`, or is newer. Call it at least where a
+  /// subscription begins at the head, and with `every_step()` after the diff that leads to the head.
   virtual void on_current(TimePoint when) = 0;
-  /// How the link is doing.
+  /// Takes how the link is doing.
   virtual void on_status(const LinkStatus& status) = 0;
   /// What was accepted so far; the next diff starts there, or before.
   [[nodiscard]] virtual Position position() const = 0;

@@ -888,8 +888,84 @@ TEST_CASE("status is told when it changes") {
     world.remote->sink->on_status(live);
     world.time.run_ready();
   }
+  CHECK(told ==
+        std::vector<ss::LinkStatus>{ss::LinkStatus{
+            .state = ss::LinkState::connecting, .since = world.time.now(), .reason = {}, .detail = {}}});
+  told.clear();
+  world.remote->sink->on_current(world.time.now());
+  world.time.run_ready();
   CHECK(told == std::vector<ss::LinkStatus>{live});
   CHECK(replica.status() == live);
+}
+
+TEST_CASE("a replica of a user's own remote is live once its age is known") {
+  const bool every_step = GENERATE(false, true);
+  const bool has_callbacks = GENERATE(false, true);
+  INFO("every step: " << every_step << ", callbacks: " << has_callbacks);
+  World world;
+  Replica replica(world.replica_map(), {.every_step = every_step});
+  if (has_callbacks) replica.on_update([](const Diff&) {});
+  std::vector<ss::LinkState> told;
+  const auto check = [&](bool is_live) {
+    CHECK((replica.status().state == ss::LinkState::live) == is_live);
+    CHECK((replica.age() != ss::Duration::max()) == is_live);
+  };
+  replica.on_status([&](const ss::LinkStatus& status) {
+    told.push_back(status.state);
+    check(status.state == ss::LinkState::live);
+  });
+  world.remote->sink->on_status({.state = ss::LinkState::live, .since = {}, .reason = {}, .detail = {}});
+  check(false);
+  CHECK_FALSE(world.step("key1", 1));
+  check(!every_step);
+  CHECK_FALSE(world.step("key1", 2));  // staged if there are callbacks
+  check(!every_step);
+  world.remote->sink->on_current(world.time.now());
+  check(!every_step || !has_callbacks);
+  world.time.run_ready();
+  CHECK(replica.update_id() == 2);
+  check(true);
+  CHECK(told.back() == ss::LinkState::live);
+
+  world.time.advance(1s);
+  CHECK_FALSE(world.step("key1", 3));
+  world.time.run_ready();
+  CHECK(replica.age() == (every_step ? 1s : 0s));  // no news of the head but what `on_current` told
+}
+
+TEST_CASE("a callback whose thread can't be started is refused, and the replica takes diffs without it") {
+  struct WithoutThread final : ss::Executor {
+    ss::TimePoint now() const override { return executor->now(); }
+    void post(Task task) override {
+      if (fails) throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+      executor->post(std::move(task));
+    }
+    void post_at(ss::TimePoint when, Task task) override { executor->post_at(when, std::move(task)); }
+    bool runs_here() const override { return executor->runs_here(); }
+    bool wait_until(ss::TimePoint limit, ss::detail::UniqueFunction<bool()> is_done) override {
+      return executor->wait_until(limit, std::move(is_done));
+    }
+    void wake_waiters() override { executor->wake_waiters(); }
+
+    std::shared_ptr<ss::Executor> executor;
+    bool fails = true;
+  };
+  World world;
+  const auto executor = std::make_shared<WithoutThread>();
+  executor->executor = world.time.make_executor();
+  Replica replica(world.replica_map(), {.executor = executor});
+  int updates = 0;
+  int states = 0;
+  CHECK_THROWS_AS(replica.on_update([&](const Diff&) { ++updates; }), std::system_error);
+  CHECK_THROWS_AS(replica.on_status([&](const ss::LinkStatus&) { ++states; }), std::system_error);
+  CHECK_FALSE(world.step("key1", 1));
+  CHECK(replica.view().at("key1") == 1);
+  executor->fails = false;
+  replica.on_update([&](const Diff&) { ++updates; });
+  CHECK_FALSE(world.step("key1", 2));
+  world.time.run_ready();
+  CHECK(updates == 1);
+  CHECK(states == 0);
 }
 
 TEST_CASE("age tells how long ago the state shown was the newest") {

@@ -121,7 +121,7 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   void on_current(TimePoint when) override {
     const std::lock_guard lock(mutex_);
     accepted_head_at_ = (std::max)(accepted_head_at_.value_or(when), when);
-    if (staged_.empty()) shown_head_at_ = accepted_head_at_;
+    if (staged_.empty()) note_head_shown();
     if (!is_holding_) return;
     is_holding_ = false;  // the master of the epoch that is held is back
     refused_ = {};
@@ -448,10 +448,17 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
       staged_bytes_ -= (std::min)(staged_bytes_, bytes);
     }
     if (staged_.empty()) {
-      shown_head_at_ = accepted_head_at_;
+      note_head_shown();
       staged_bytes_ = 0;
     }
     take_reached(ended);
+  }
+
+  /// Notes that all that was accepted is shown. The replica may be `live` from the first time on that this has an age.
+  void note_head_shown() {
+    const bool is_first = !shown_head_at_ && accepted_head_at_;
+    shown_head_at_ = accepted_head_at_;
+    if (is_first) publish_status();
   }
 
   void retry_later() noexcept {
@@ -553,11 +560,12 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
   void add_callback(Callbacks<F>& callbacks, F callback) {
     auto shared = std::make_shared<F>(std::move(callback));
     const std::lock_guard lock(mutex_);
-    add_to(callbacks, std::move(shared), [this] { locked_executor(); });
+    // An empty task starts the executor's thread, if it has none yet.
+    add_to(callbacks, std::move(shared), [this] { locked_executor().post([] {}); });
   }
 
-  /// With the lock held. `prepare` gets the executor: if its thread can't be started, the caller that registers gets
-  /// the error, not a remote, and nothing has changed.
+  /// With the lock held. `prepare` posts a task: if the executor's thread can't be started, the caller that registers
+  /// gets the error, not a remote, and nothing has changed.
   template <class F, class Prepare>
   static void add_to(Callbacks<F>& callbacks, std::shared_ptr<F> callback, Prepare prepare) {
     auto longer = std::make_shared<std::vector<std::shared_ptr<F>>>();
@@ -627,7 +635,8 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
     end_waits(lock, ended);
   }
 
-  /// What is told: the remote's status, but `failed` while the last diff could not be taken.
+  /// Tells the remote's status; but `failed` while the last diff could not be taken, and not `live` before the age of
+  /// what is shown is known.
   void publish_status() noexcept {
     catch_all([this] { try_publish_status(); });  // out of memory for a text: the next one is told
   }
@@ -639,6 +648,9 @@ class ReplicaCore final : public DiffSink<K, V>, public std::enable_shared_from_
       next.reason = refused_;
       next.detail.clear();
       next.since = status_.state == LinkState::failed && status_.reason == refused_ ? status_.since : now();
+    } else if (next.state == LinkState::live && !shown_head_at_) {
+      const bool is_the_same = status_.state == LinkState::connecting;
+      next = LinkStatus{LinkState::connecting, is_the_same ? status_.since : now(), {}, {}};
     }
     if (next == status_) return;
     status_ = std::move(next);
