@@ -724,9 +724,15 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     return at.epoch == follower.head.epoch && at.update_id >= follower.head.update_id;
   }
 
-  /// Notes that what the follower has is the head now.
-  void follower_is_current(const Entry& entry, Follower& follower) {
-    follower.receiver->on_current(executor_->now());
+  /// Notes where the head is now.
+  void head_told(Follower& follower, Position head) {
+    follower.head = head;
+    follower.head_told_at = executor_->now();
+  }
+
+  /// Notes that what the follower has was the head as of `when`, or is newer.
+  void follower_is_current(const Entry& entry, Follower& follower, TimePoint when) {
+    follower.receiver->on_current(when);
     if (!std::exchange(follower.is_current, true)) tell_follower(entry, follower);
   }
 
@@ -1131,10 +1137,12 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
     if (entry == nullptr) return;
     if (follower != nullptr) {
       follower->is_open = true;
-      follower->head = action.head;
+      head_told(*follower, action.head);
       // What the map was refused for is over: somebody brought it meanwhile, perhaps this very channel.
       if (entry->refusal) open_anew(*entry);
-      if (follower->receiver->position() == action.head) follower_is_current(*entry, *follower);
+      if (follower->receiver->position() == action.head) {
+        follower_is_current(*entry, *follower, follower->head_told_at);
+      }
       return;
     }
     entry->is_open = true;
@@ -1328,9 +1336,14 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       return;
     }
     if (!error) {
-      // Merged diffs lead to the head as it was when they were made; a single step may be far behind it.
-      const bool is_head = follower != nullptr && (!receiver.every_step() || is_at_head(*follower));
-      if (is_head) follower_is_current(*entry, *follower);
+      if (follower == nullptr) return;
+      // Merged diffs lead to the head as it was when they were made. A single step may be far behind it: with one that
+      // leads to the head told last, or beyond it, the follower is no older than that news.
+      if (!receiver.every_step()) {
+        follower_is_current(*entry, *follower, executor_->now());
+      } else if (is_at_head(*follower)) {
+        follower_is_current(*entry, *follower, follower->head_told_at);
+      }
       return;
     }
     // A new master's diff is held off on purpose; or the replica is ending, and will close its channel.
@@ -1352,8 +1365,8 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void perform(const protocol::HeadHeard& action) {
     const auto [entry, follower] = route_of(action.channel);
     if (follower == nullptr) return;
-    follower->head.update_id = action.head;
-    if (is_at_head(*follower)) follower_is_current(*entry, *follower);
+    head_told(*follower, Position{follower->head.epoch, action.head});
+    if (is_at_head(*follower)) follower_is_current(*entry, *follower, follower->head_told_at);
   }
 
   void perform(const protocol::CloseSession& action) {

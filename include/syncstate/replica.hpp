@@ -198,7 +198,12 @@ class Replica {
 
   [[nodiscard]] LinkStatus status() const { return core_->status(); }
 
-  /// How long ago the state shown was known to be the master's newest; `Duration::max()` if it never was.
+  /// Returns how long ago the state shown was known to be the master's newest, or newer than that; `Duration::max()` if
+  /// it never was.
+  ///
+  /// A merged diff leads to the newest state. With `every_step`, a step does not: the age counts from the last time
+  /// that the server told how far the master is (on each new link, then with each heartbeat), so it may be as long as a
+  /// heartbeat while nothing is missing. A user's own remote tells it with `DiffSink::on_current`.
   [[nodiscard]] Duration age() const { return core_->age(); }
 
  private:

@@ -48,6 +48,7 @@ struct RemoteFollower {
   bool is_open = false;
   bool is_current = false;  ///< what the receiver has was the head, on the current channel
   Position head{};          ///< told last by the server on this channel, in the channel's epoch
+  TimePoint head_told_at{};
   std::optional<RemoteRefusal> refusal{};  ///< of following; the map itself may be open all the same
 
   /// Notes that it has no channel on the link.
