@@ -91,6 +91,33 @@ TEST_CASE("a hosted map is opened, followed and left", "[protocol]") {
   CHECK(pair.server.log.lines.back() == "closed 1");
 }
 
+TEST_CASE("a client that closes a channel keeps within the requests that the server counts", "[protocol]") {
+  Limits limits;
+  limits.requests_in_flight = 1;
+  Pair pair(limits);
+  const auto map = host(4);
+  pair.server.maps[map->hash()] = map;
+  commit<std::string>(*map, {{2, "x"}});
+  for (int round = 0; round < 3; ++round) {
+    const auto channel = pair.client.session.open(open_of(*map));
+    pair.settle();
+    pair.take_lines();
+    REQUIRE(pair.client.session.has_room_for_request());
+    pair.client.session.get_diff(channel, {}, 1);
+    pair.client.session.close_channel(channel);
+    // As a role does that has more to ask, before the server has sent anything.
+    const auto next = pair.client.session.open(open_of(*map));
+    pair.server.feed(pair.client.take_all());
+    while (pair.client.session.has_room_for_request()) pair.client.session.list();
+    pair.server.feed(pair.client.take_all());
+    CHECK(pair.server.log.closes.empty());
+    pair.settle();
+    CHECK(pair.client.session.has_room_for_request());
+    pair.client.session.close_channel(next);
+  }
+  CHECK_FALSE(pair.client.session.is_over());
+}
+
 TEST_CASE("a map that is not hosted is uploaded in pieces", "[protocol]") {
   Limits limits;
   limits.piece_bytes = 16;

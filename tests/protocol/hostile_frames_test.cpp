@@ -211,17 +211,35 @@ TEST_CASE("what was asked about a channel ends with it, and its late answer is d
   limits.requests_in_flight = 2;
   Victim client(limits);
   const ChannelId head = client.session.get_update_id(1);
-  client.session.get_diff(1, {9, 0}, 5);
+  const ChannelId diff = client.session.get_diff(1, {9, 0}, 5);
   CHECK_FALSE(client.session.has_room_for_request());
   if (is_refused) {
     client.feed(frame_of(wire::Refused{1, StateErrc::stopped, "", {}}));
   } else {
     client.session.close_channel(1);
   }
+  // The server counts the diff until it has sent it, so it counts here, too.
   CHECK(client.session.has_room_for_request());
+  const ChannelId list = client.session.list();
+  CHECK_FALSE(client.session.has_room_for_request());
   client.log.lines.clear();
   client.feed(frame_of(wire::UpdateIdMessage{head, {9, 5}}));
+  CHECK_FALSE(client.session.has_room_for_request());
+  SECTION("an answer in pieces") {
+    client.feed(frame_of(wire::Transfer{diff, {}}));
+    client.feed(frame_of(part_of(diff, 0, 0, {})));
+    CHECK_FALSE(client.session.has_room_for_request());
+    client.feed(frame_of(diff_of(diff, 9)));
+  }
+  SECTION("a refusal") { client.feed(frame_of(wire::Refused{diff, StateErrc::not_hosted, "", {}})); }
+  CHECK(client.session.has_room_for_request());
   CHECK(client.log.lines.empty());
+  CHECK(client.session.staged_bytes() == 0);
+  client.feed(frame_of(wire::Hosted{list, false, {}}));
+  CHECK(client.log.lines.size() == 1);
+  client.feed(frame_of(diff_of(diff, 9)));  // a second answer makes no more room
+  CHECK(client.log.lines.size() == 1);
+  CHECK_FALSE(client.session.is_over());
 }
 
 TEST_CASE("requests that were given up count until they are answered", "[protocol]") {

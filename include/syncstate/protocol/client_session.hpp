@@ -838,15 +838,23 @@ class ClientSession {
       std::erase_if(events_, [&](const EventTask& task) { return task.channel == id; });
     }
     if (channel.requests == 0) return;
-    // The server may answer them, or drop them together with the channel: then they would be waited for to the end.
-    last_lost_request_ = last_id_;
+    lose_requests_of(id);
+  }
+
+  /// Gives up what was asked about a channel that is gone.
+  ///
+  /// The server counts a request for a diff until it has sent the answer or a refusal, whatever becomes of the channel:
+  /// it counts here for as long. It counts no question about the head, and the channel's end may overtake the answer.
+  void lose_requests_of(ChannelId channel) {
     for (auto at = requests_.begin(); at != requests_.end();) {
-      if (at->second.channel == id) {
-        drop_stream(at->first);
-        count_staged(at->second.staged, 0);
-        at = requests_.erase(at);
+      const auto request = at++;
+      if (request->second.channel != channel) continue;
+      if (request->second.kind == RequestKind::diff) {
+        forget_request(request->first);
+        request->second.channel = 0;
       } else {
-        ++at;
+        last_lost_request_ = last_id_;
+        requests_.erase(request);
       }
     }
   }
