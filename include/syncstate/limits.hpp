@@ -18,7 +18,8 @@ namespace syncstate {
 ///
 /// The two ends of a link may have any limits. They tell each other those that would end a session (protocol.md,
 /// section 6) and keep to them. A request, event or diff beyond another limit fails alone, and the error names the
-/// limit and its value.
+/// limit and its value. Three limits of a server do not fail alone: a link whose memory exceeds `link_bytes`,
+/// `own_link_bytes` or `all_link_bytes` ends with `busy`.
 struct Limits {
   /// From accept to authenticated; whoever needs longer is closed.
   std::chrono::milliseconds authentication_time{5'000};
@@ -104,10 +105,11 @@ struct Limits {
   /// The same for all maps of a server together; beyond, those of the maps that have most of it are forgotten.
   std::uint64_t all_answer_bytes = std::uint64_t{1} << 30;
 
-  /// A heartbeat goes out after this long, or after a third of the other end's `silence` if that is shorter, whatever
-  /// else is sent.
+  /// A heartbeat goes out after this long, or after a third of the other end's `silence` if that is shorter (but not
+  /// after less than 10 ms for that reason), whatever else is sent.
   std::chrono::milliseconds heartbeat_every{5'000};
-  /// A peer from which nothing came for this long loses its link, at once.
+  /// A peer from which nothing came for this long loses its link, at once. With less than 30 ms here, the other end needs
+  /// a `heartbeat_every` of its own of at most a third of it; otherwise the link is lost and sought again for ever.
   std::chrono::milliseconds silence{15'000};
 
   /// Rounds of a transfer before one copy-on-write snapshot is pinned.

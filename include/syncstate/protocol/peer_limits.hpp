@@ -21,6 +21,9 @@ inline constexpr std::size_t frame_head_bytes = 64;
 /// The limits of a client that sends no `limits`.
 inline constexpr std::uint64_t usual_frame_bytes = std::uint64_t{1} << 20;
 inline constexpr std::chrono::milliseconds usual_silence{15'000};
+/// The time between two heartbeats that a peer can have by its silence alone: it bounds what a peer costs that tells a
+/// silence of 0.
+inline constexpr std::chrono::milliseconds shortest_told_heartbeat{10};
 
 /// What the sender of frames keeps to: its own limits, and what its peer takes.
 struct PeerLimits {
@@ -32,10 +35,10 @@ struct PeerLimits {
     return static_cast<std::size_t>(std::min<std::uint64_t>(most, frame_bytes - frame_head_bytes));
   }
 
-  /// Returns how long to wait for the next heartbeat: the peer hears three in the time after which it would leave.
+  /// Returns how long to wait for the next heartbeat: the peer hears three in the time after which it would leave, unless
+  /// that takes more of them than `shortest_told_heartbeat` allows, and `own` has a longer `heartbeat_every`.
   [[nodiscard]] std::chrono::milliseconds heartbeat_every(const Limits& own) const {
-    constexpr std::chrono::milliseconds least{50};  // more often serves no honest peer
-    return (std::min)(own.heartbeat_every, (std::max)(silence / 3, least));
+    return (std::min)(own.heartbeat_every, (std::max)(silence / 3, shortest_told_heartbeat));
   }
 
   /// Returns whether a heartbeat that goes out now names the streams. That costs far more than all else in it, so it is
