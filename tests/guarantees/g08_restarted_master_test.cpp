@@ -296,7 +296,7 @@ TEST_CASE(
     REQUIRE(later.epoch == next.epoch());
     REQUIRE(later == next.position());
     std::string value;
-    next.modify([&](const Map& map) { value = map.at("key01"); });
+    next.modify([&](const Map& state) { value = state.at("key01"); });
     if (sent.error()) {
       REQUIRE(sent.error() == StateErrc::outcome_unknown);
       REQUIRE(value == "-");
