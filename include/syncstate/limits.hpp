@@ -77,7 +77,8 @@ struct Limits {
   std::chrono::milliseconds upload_patience{5'000};
   /// From the asking for an initial state to its end, however much comes meanwhile.
   std::chrono::milliseconds upload_time{600'000};
-  /// The encoding of one value, in bytes; a client looks at it where a value comes in parts, and in initial states.
+  /// The encoding of one value, in bytes, and of one key of an initial state that comes. A client refuses a diff with a larger
+  /// value, however it comes.
   std::uint64_t value_bytes = std::uint64_t{16} << 20;
   /// What a client keeps of one link's diffs, values, fetched states and lists that are not whole yet, in bytes of
   /// memory; beyond, the diff, fetch or list that would grow fails. A client whose maps are larger needs more.

@@ -330,6 +330,60 @@ TEST_CASE("parts of values are bounded over all streams", "[protocol][guarantee_
   }
 }
 
+TEST_CASE("a value beyond the client's limit is refused however it comes, and nothing else is",
+          "[protocol][guarantee_10]") {
+  Limits limits;
+  limits.value_bytes = 100;
+  Victim client(limits);
+  wire::Open open;
+  open.mode = FollowMode::merged;
+  client.session.open(open);
+  client.feed(frame_of(wire::Opened{2, {9, 0}}));
+  client.feed(frame_of(diff_of(2, 9)));
+  client.feed(frame_of(diff_of(1, 9)));
+  client.log.lines.clear();
+  // Together they are more than one value may be.
+  const auto entries_of = [](std::size_t last_bytes) {
+    Bytes bytes;
+    ByteWriter out(bytes);
+    for (const std::size_t size : {std::size_t{100}, std::size_t{100}, last_bytes}) {
+      out.put_varint(bytes.size());
+      out.put_sized(std::string(size, 'v'));
+    }
+    return bytes;
+  };
+  const ChannelId request = client.session.get_diff(1, {9, 0}, 5);
+  const auto frame_with = [&](int kind, std::size_t size) {
+    const Bytes entries = entries_of(size);
+    const Bytes value(size);
+    wire::DiffMessage diff = diff_of(kind == 3 ? request : 1, 9);
+    diff.entries = entries;
+    if (kind == 0) return frame_of(wire::Step{1, 0, value});
+    if (kind == 1) return frame_of(wire::Transfer{1, entries});
+    return frame_of(diff);
+  };
+  const int kind = GENERATE(0, 1, 2, 3);  // a step, a piece of a diff, a diff that is followed, or asked for
+  const ChannelId stream = kind == 3 ? request : 1;
+  SECTION("as large as allowed") {
+    client.feed(frame_with(kind, 100));
+    REQUIRE(client.log.lines.size() == 1);
+    CHECK_THAT(client.log.lines.back(), !contains_text("refused"));
+  }
+  SECTION("larger by a byte") {
+    client.feed(frame_with(kind, 101));
+    REQUIRE(client.log.lines.size() == 1);
+    CHECK_THAT(client.log.lines.back(), contains_text("refused " + std::to_string(stream) + " 20"));
+    CHECK_THAT(client.log.lines.back(), contains_text("value_bytes is 100"));
+    client.log.lines.clear();
+    client.feed(frame_with(kind == 3 ? 2 : kind, 5));
+    CHECK(client.log.lines.size() == (kind == 3 ? 1 : 0));  // what still comes on the stream is dropped
+    client.log.lines.clear();
+    client.feed(frame_of(wire::Step{2, 0, Bytes(100)}));
+    CHECK(client.log.lines.size() == 1);
+  }
+  CHECK_FALSE(client.session.is_over());
+}
+
 TEST_CASE("a diff that is whole frees what was staged", "[protocol]") {
   Victim client;
   client.session.set_staged(1, 1'000);

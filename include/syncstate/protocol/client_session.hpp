@@ -483,6 +483,7 @@ class ClientSession {
       case FrameKind::transfer: {
         const auto m = decode_body<Transfer>(frame.body);
         if (Stream* stream = known_stream(m.stream)) {
+          if (const auto bytes = too_large_value_in(m.entries)) return refuse_value(m.stream, bytes, sink);
           drop_partial(*stream);
           stream->is_in_transfer = true;
           sink(DiffStaged{m.stream, m.entries});
@@ -736,6 +737,25 @@ class ClientSession {
     sink(ChannelRefused{id, StateErrc::too_large, std::move(why), {}});
   }
 
+  template <class Sink>
+  void refuse_value(ChannelId id, std::uint64_t bytes, Sink& sink) {
+    refuse_stream(
+        id, detail::beyond_limit(detail::of_bytes("a value", bytes), "value_bytes", limits_->value_bytes),
+        sink);
+  }
+
+  /// Returns the bytes of the first value that is larger than `Limits::value_bytes`, or 0.
+  /// Complexity: O(1) where all entries together are not larger than that.
+  [[nodiscard]] std::size_t too_large_value_in(ByteView entries) const {
+    std::size_t found = 0;
+    if (entries.size() <= limits_->value_bytes) [[likely]]
+      return found;
+    for_each_entry(entries, [&](std::uint64_t, ByteView value) {
+      if (found == 0 && value.size() > limits_->value_bytes) found = value.size();
+    });
+    return found;
+  }
+
   void drop_partial(Stream& stream) {
     if (!stream.partial) return;
     stream.partial.reset();
@@ -762,6 +782,8 @@ class ClientSession {
     if (stream->at.epoch == 0) break_off("a step before the epoch is known");
     if (stream->is_one_shot) break_off("a step in answer to a request");
     if (stream->is_in_transfer) break_off("a step within a transfer");
+    if (m.value.size() > limits_->value_bytes) [[unlikely]]
+      return refuse_value(m.stream, m.value.size(), sink);
     const UpdateId from = stream->at.update_id;
     stream->at.update_id = advanced(from, 1);
     drop_partial(*stream);
@@ -772,6 +794,11 @@ class ClientSession {
   void on_diff(const DiffMessage& m, Sink& sink) {
     Stream* stream = known_stream(m.stream);
     if (stream == nullptr) {
+      if (const auto request = requests_.find(m.stream); request != requests_.end()) end_request(request);
+      return;
+    }
+    if (const auto bytes = too_large_value_in(m.entries)) {
+      refuse_value(m.stream, bytes, sink);
       if (const auto request = requests_.find(m.stream); request != requests_.end()) end_request(request);
       return;
     }
@@ -799,10 +826,7 @@ class ClientSession {
     Stream* stream = known_stream(m.stream);
     if (stream == nullptr) return;
     if (m.total > limits_->value_bytes) {
-      return refuse_stream(
-          m.stream,
-          detail::beyond_limit(detail::of_bytes("a value", m.total), "value_bytes", limits_->value_bytes),
-          sink);
+      return refuse_value(m.stream, m.total, sink);
     }
     if (m.offset == 0) {
       drop_partial(*stream);
