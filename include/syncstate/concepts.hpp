@@ -30,7 +30,9 @@ concept ExactlyComparable = Encodable<K> && detail::may_be_key<K>();
 ///    that is the same on every machine (meaning: the compiler cannot check this one). Machines differ in the sign of
 ///    `char` and `wchar_t`. So these are ordered as unsigned, also in enumerations, pairs, containers and aggregates
 ///    with a defaulted `<=>`: aggregates with one of these in them are compared member by member. In an `operator<`
-///    of their own, users compare them as `unsigned char`.
+///    of their own, users compare them as `unsigned char`. An aggregate with a `char` or `wchar_t` in it that has `<=>`
+///    and `==` is never compared by its `<=>`, also one that you wrote: to have an order of your own, give the type an
+///    `operator<` and no `<=>`.
 /// 4. No floating-point number, JSON or unordered container, at any depth: the order and the hash of the keys
 ///    are the map's identity.
 template <class K>

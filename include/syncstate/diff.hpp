@@ -71,12 +71,16 @@ class Diff {
   [[nodiscard]] static Diff full(const StateMap<K, V>& map) { return map.full_diff(); }
 
   /// Names one more change; for a key named already, the last value counts.
-  /// Errors: `key_not_found`; `too_large` for JSON nested too deep.
-  Diff& set(detail::KeyArg<K> key, V value) {
-    const std::uint32_t ordinal = frozen_->find(key);
-    if (ordinal == detail::FrozenState<K, V>::npos) throw StateError(StateErrc::key_not_found);
-    detail::check_nesting(value);
+  /// Errors    : `key_not_found`; `too_large` for JSON nested too deep.
+  /// Complexity: as `StateMap::set`.
+  Diff& set(detail::KeyArg<K> key, V&& value) {
+    const std::uint32_t ordinal = ordinal_for(key, value);
     changes_.set(ordinal, std::move(value));
+    return *this;
+  }
+  Diff& set(detail::KeyArg<K> key, const V& value) {
+    const std::uint32_t ordinal = ordinal_for(key, value);
+    changes_.set(ordinal, value);
     return *this;
   }
 
@@ -146,6 +150,15 @@ class Diff {
         upto_(upto),
         is_full_(is_full),
         changes_(std::move(changes)) {}
+
+  /// Returns the ordinal of a key that `value` is to be set for, before the value is moved or copied.
+  /// Errors: as `set`.
+  [[nodiscard]] std::uint32_t ordinal_for(detail::KeyArg<K> key, const V& value) const {
+    const std::uint32_t ordinal = frozen_->find(key);
+    if (ordinal == detail::FrozenState<K, V>::npos) throw StateError(StateErrc::key_not_found);
+    detail::check_nesting(value);
+    return ordinal;
+  }
 
   [[nodiscard]] std::pair<const K&, const V&> entry_ref(std::size_t i) const {
     const auto& change = changes_[i];

@@ -32,9 +32,11 @@ struct EventContext {
 /// 1. Callable as `hook(state, event)` or `hook(state, event, context)`; the result is ignored.
 /// 2. Move-constructible; it need not be copyable.
 /// 3. May throw: nothing of this event is kept, and its sender learns `hook_failed` with what the exception says. A
-/// `StateError` keeps its code and detail if the code says something about the event or the map, as `forbidden`,
-/// `key_not_found` and `busy` do. A code that the sender would take for a fault of its own link or server
-/// (`unavailable`, `unauthorized`, `outcome_unknown`, ...) is told as `hook_failed`, with the text of the `StateError`.
+/// `StateError` keeps its code and detail if the code says something about the event or the map. These codes do:
+/// `frozen`, `unfrozen`, `key_not_found`, `duplicate_key`, `wrong_position`, `wrong_epoch`, `in_transaction`,
+/// `forbidden`, `busy`, `hash_mismatch`, `type_mismatch`, `hook_failed`, `too_large`, `decode_error`, `invalid_option`,
+/// `not_encodable`. Every other code, which the sender would take for a fault of its own link or server (`unavailable`,
+/// `unauthorized`, `outcome_unknown`, ...), is told as `hook_failed`, with the text of the `StateError`.
 /// A text is cut to 512 bytes. Of nested exceptions the sender learns the outermost one; `on_error` gets all of them.
 /// 4. `state`, `event` and `context` die when the call returns (meaning: the compiler cannot check this one).
 /// 5. Runs serially for one map, at the same time for different maps: what hooks share outside the map needs

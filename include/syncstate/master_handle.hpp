@@ -44,8 +44,8 @@ class MasterHandle {
   ///
   /// Blocks until it has run. Returns the position that it committed as, or the head when it set nothing.
   /// Errors: what `change` throws, unchanged, and then nothing of it is kept; `would_deadlock` from a hook or another
-  ///         `modify` of the same map (an init hook may call it, but not inside another `modify`), or wherever the wait
-  ///         could never end; `stopped` after `stop()` or a failed init hook; `too_large`.
+  ///         `modify` of the same map (an init hook may call it, but not inside another `modify`), or from a hook
+  ///         of another map for which a hook of this map waits, directly or over others; `stopped` after `stop()` or a failed init hook; `too_large`.
   template <std::invocable<StateMap<K, V>&> F>
   Position modify(F&& change) const {
     return map_->modify([&change](StateMap<K, V>& map) { change(map); });

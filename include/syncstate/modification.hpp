@@ -34,15 +34,20 @@ class Modification {
   ~Modification() = default;
 
   /// Sets a value; for a key set before, the last one counts.
-  /// Errors: `key_not_found`; `too_large` for JSON nested too deep.
-  Modification& set(detail::KeyArg<K> key, V value) & {
-    const std::uint32_t ordinal = frozen_->find(key);
-    if (ordinal == detail::FrozenState<K, V>::npos) throw StateError(StateErrc::key_not_found);
-    detail::check_nesting(value);
+  /// Errors    : `key_not_found`; `too_large` for JSON nested too deep.
+  /// Complexity: as `StateMap::set`.
+  Modification& set(detail::KeyArg<K> key, V&& value) & {
+    const std::uint32_t ordinal = ordinal_for(key, value);
     changes_.set(ordinal, std::move(value));
     return *this;
   }
-  Modification&& set(detail::KeyArg<K> key, V value) && { return std::move(set(key, std::move(value))); }
+  Modification& set(detail::KeyArg<K> key, const V& value) & {
+    const std::uint32_t ordinal = ordinal_for(key, value);
+    changes_.set(ordinal, value);
+    return *this;
+  }
+  Modification&& set(detail::KeyArg<K> key, V&& value) && { return std::move(set(key, std::move(value))); }
+  Modification&& set(detail::KeyArg<K> key, const V& value) && { return std::move(set(key, value)); }
 
   /// The value as it will be: what was set here, else what the map has; null for an unknown key.
   [[nodiscard]] const V* get(detail::KeyArg<K> key) const {
@@ -62,6 +67,15 @@ class Modification {
 
   Modification(StateMap<K, V>& map, std::shared_ptr<const detail::FrozenState<K, V>> frozen)
       : map_(&map), frozen_(std::move(frozen)) {}
+
+  /// Returns the ordinal of a key that `value` is to be set for, before the value is moved or copied.
+  /// Errors: as `set`.
+  [[nodiscard]] std::uint32_t ordinal_for(detail::KeyArg<K> key, const V& value) const {
+    const std::uint32_t ordinal = frozen_->find(key);
+    if (ordinal == detail::FrozenState<K, V>::npos) throw StateError(StateErrc::key_not_found);
+    detail::check_nesting(value);
+    return ordinal;
+  }
 
   StateMap<K, V>* map_;
   std::shared_ptr<const detail::FrozenState<K, V>> frozen_;

@@ -238,6 +238,15 @@ class RemoteClient : public std::enable_shared_from_this<RemoteClient> {
     protocol::wipe(password);
   }
 
+  /// Ends the remote for good, also while other threads wait in blocking calls: these throw `stopped`, and so do later
+  /// ones. An event that was sent and has no answer ends with `outcome_unknown`, because it may have run. Maps and
+  /// replicas keep what they show; the status of the remote and its replicas is `failed`, with `stopped` as reason. May
+  /// be called again. Never waits for the network.
+  void stop() {
+    expect_here();
+    core_->stop();
+  }
+
   /// How the link is doing.
   [[nodiscard]] LinkStatus status() const {
     if (is_of_other_process()) return forked_status();

@@ -108,7 +108,12 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       const std::lock_guard lock(mutex_);
       is_stopped_ = true;
     }
-    post_always([](RemoteCore& self) { self.shut_down(); });
+    post_always([](RemoteCore& self) {
+      if (self.is_shut_down_) return;
+      self.status_callbacks_.clear();
+      self.guard([&] { self.set_status(LinkState::failed, StateErrc::stopped); });  // replicas hear of it
+      self.shut_down();
+    });
   }
 
   /// Proves this password from the next connection on, and connects at once unless the link is live.

@@ -139,12 +139,14 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// Adds a key with its initial value.
   /// Errors    : `frozen` after `freeze`, `duplicate_key`, `too_large` beyond 2^32 - 2 keys, or for JSON nested too
   ///             deep.
-  /// Complexity: O(1) on average.
-  void push(K key, V initial_value) {
-    if (frozen_ != nullptr) throw StateError(StateErrc::frozen);
-    require_state();
-    detail::check_nesting(initial_value);
+  /// Complexity: O(1) on average; for JSON as `set`.
+  void push(K key, V&& initial_value) {
+    require_pushable(initial_value);
     draft_.push(std::move(key), std::move(initial_value));
+  }
+  void push(K key, const V& initial_value) {
+    require_pushable(initial_value);
+    draft_.push(std::move(key), initial_value);
   }
 
   /// Closes the key set, then waits until the remote, if there is one, knows the map; zero only closes it. On
@@ -219,7 +221,8 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
   /// Setting an equal value is a change.
   /// Errors    : `unfrozen` before `freeze`, `frozen` on a replica, `key_not_found`, `too_large` for JSON nested too
   ///             deep.
-  /// Complexity: O(1); of JSON, its depth is looked at.
+  /// Complexity: O(1). For a V that is JSON, its depth is looked at: O(parts of the JSON). A V that has JSON among its
+  ///             parts is encoded once more for that: O(bytes of its encoding).
   UpdateId set(Key key, V&& value) { return set_at(writable_ordinal(key), std::move(value)); }
   UpdateId set(Key key, const V& value) { return set_at(writable_ordinal(key), value); }
 
@@ -471,6 +474,13 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
       changes.clear();
     }
     return update_id_;
+  }
+
+  /// Errors: as `push`, except `duplicate_key`.
+  void require_pushable(const V& initial_value) const {
+    if (frozen_ != nullptr) throw StateError(StateErrc::frozen);
+    require_state();
+    detail::check_nesting(initial_value);
   }
 
   // What a logged value counts: the memory that it holds. The value itself lies in the log's change.

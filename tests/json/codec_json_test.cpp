@@ -236,6 +236,7 @@ TEST_CASE("codec_json: a map refuses 100,000 levels before it copies them, where
   StateMap<std::string, json> master(Role::master);
   CHECK(code_of([&] { master.push("b", nested_json(100'000, true)); }) == StateErrc::too_large);
   CHECK(code_of([&] { master.push("b", nested_json(65, true)); }) == StateErrc::too_large);
+  CHECK(code_of([&] { master.push("b", deep); }) == StateErrc::too_large);
   CHECK(!master.contains("b"));
   master.push("a", nested_json(64, true));
   master.freeze();
@@ -243,7 +244,13 @@ TEST_CASE("codec_json: a map refuses 100,000 levels before it copies them, where
   CHECK(code_of([&] { master.set("a", nested_json(65, false)); }) == StateErrc::too_large);
   CHECK(code_of([&] { master.begin_modification().set("a", nested_json(100'000, false)); }) ==
         StateErrc::too_large);
+  CHECK(code_of([&] { master.begin_modification().set("a", deep); }) == StateErrc::too_large);
+  auto modification = master.begin_modification();
+  CHECK(code_of([&] { modification.set("a", deep); }) == StateErrc::too_large);
+  CHECK(code_of([&] { modification.set("a", nested_json(100'000, true)); }) == StateErrc::too_large);
+  CHECK(modification.commit() == 0);
   Diff<std::string, json> diff(master, master.epoch(), 0, 1);
+  CHECK(code_of([&] { diff.set("a", deep); }) == StateErrc::too_large);
   CHECK(code_of([&] { diff.set("a", nested_json(100'000, true)); }) == StateErrc::too_large);
   CHECK(diff.is_empty());
   CHECK(master.update_id() == 0);
@@ -258,10 +265,45 @@ TEST_CASE("codec_json: a map refuses 100,000 levels before it copies them, where
     return list;
   };
   CHECK(code_of([&] { reports.push(1, with(nested_json(100'000, true))); }) == StateErrc::too_large);
+  const std::vector<Report> deep_reports = with(nested_json(100'000, true));
+  CHECK(code_of([&] { reports.push(1, deep_reports); }) == StateErrc::too_large);
   reports.push(1, with(nested_json(64, true)));
   reports.freeze();
   CHECK(code_of([&] { reports.set(1, with(nested_json(100'000, false))); }) == StateErrc::too_large);
+  CHECK(code_of([&] { reports.begin_modification().set(1, deep_reports); }) == StateErrc::too_large);
+  Diff<int, std::vector<Report>> of_reports(reports, reports.epoch(), 0, 1);
+  CHECK(code_of([&] { of_reports.set(1, deep_reports); }) == StateErrc::too_large);
   CHECK(reports.update_id() == 0);
+}
+
+TEST_CASE("codec_json: values in braces may be given to every setter") {
+  using syncstate::StateMap;
+  StateMap<std::string, json> map(syncstate::Role::master);
+  map.push("a", {});
+  map.push("b", {1, 2});
+  map.push("c", {{"name", "value"}});
+  map.freeze();
+  CHECK(*map.get("a") == json());
+  CHECK(*map.get("b") == json::array({1, 2}));
+  CHECK(map.get("c")->at("name") == "value");
+  map.begin_modification().set("a", {3}).set("b", "text").set("c", {}).commit();
+  auto modification = map.begin_modification();
+  modification.set("c", {{"other", 4}});
+  modification.commit();
+  CHECK(*map.get("a") == json::array({3}));
+  CHECK(*map.get("b") == "text");
+  CHECK(map.get("c")->at("other") == 4);
+  syncstate::Diff<std::string, json> diff(map, map.epoch(), 2, 3);
+  diff.set("a", {}).set("b", {5, 6});
+  CHECK(diff.size() == 2);
+
+  StateMap<int, std::vector<std::string>> lists(syncstate::Role::master);
+  lists.push(1, {});
+  lists.push(2, {"x", "y"});
+  lists.freeze();
+  lists.begin_modification().set(1, {"z"}).set(2, {}).commit();
+  CHECK(lists.get(1)->front() == "z");
+  CHECK(lists.get(2)->empty());
 }
 
 TEST_CASE(

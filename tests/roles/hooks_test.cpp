@@ -457,6 +457,45 @@ TEST_CASE("waits of hooks that lead back to where they began are refused, and no
   HookWaits::remove(&a);
 }
 
+TEST_CASE("a hook that waits for a change by modify is part of a circle, until the change has run") {
+  using detail::HookWaits;
+  using detail::ModifyWait;
+  const detail::MapLife own{MapHash(), 7};
+  const detail::MapLife other{MapHash(), 8};
+  const auto is_waiting = [&] {
+    int probe = 0;
+    const bool is_free = HookWaits::add(&probe, {other}, own);
+    HookWaits::remove(&probe);
+    return !is_free;
+  };
+  {
+    ModifyWait of_no_hook;
+    CHECK(of_no_hook.begin(other));
+    CHECK_FALSE(is_waiting());
+  }
+  const detail::RunningHooks running(own.hash, own.epoch);
+  {
+    ModifyWait wait;
+    CHECK(wait.begin(other));
+    CHECK(is_waiting());
+    wait.end();
+    CHECK_FALSE(is_waiting());
+  }
+  {
+    ModifyWait wait;
+    CHECK(wait.begin(other));
+  }
+  CHECK_FALSE(is_waiting());
+  int event = 0;
+  CHECK(HookWaits::add(&event, {other}, own));
+  {
+    ModifyWait wait;
+    CHECK_FALSE(wait.begin(other));
+  }
+  HookWaits::remove(&event);
+  CHECK_FALSE(is_waiting());
+}
+
 TEST_CASE("a hook waits for no event any more that was given up, answered or never sent", "[guarantee_5]") {
   const detail::MapLife own{MapHash(), 7};
   const detail::MapLife other{MapHash(), 8};
@@ -494,6 +533,34 @@ TEST_CASE("a hook waits for no event any more that was given up, answered or nev
     CHECK_FALSE(is_waiting());
   }
   call.reset();
+  SECTION("before anyone sees that it has ended") {
+    struct WatchedCall final : detail::EventCall {
+      using EventCall::EventCall;
+      void ending() noexcept override {
+        EventCall::ending();
+        check();
+      }
+      detail::UniqueFunction<void()> check;
+    };
+    bool was_waiting = true;
+    bool was_finished = true;
+    WatchedCall watched{SerializedEvent{}};
+    {
+      const detail::RunningHooks running(own.hash, own.epoch);
+      watched.wait_on_this_thread();
+    }
+    REQUIRE(watched.may_wait_for(other.hash, other.epoch));
+    watched.check = [&] {
+      was_finished = watched.is_finished();
+      was_waiting = is_waiting();
+      // The remote learns of the map's epoch at this moment.
+      CHECK(watched.may_wait_for(other.hash, other.epoch));
+    };
+    watched.finish({});
+    CHECK_FALSE(was_finished);
+    CHECK_FALSE(was_waiting);
+    CHECK_FALSE(is_waiting());
+  }
   // A thread that runs no hook may wait for everything, and is no part of a circle.
   auto free = std::make_shared<detail::EventCall>(SerializedEvent{});
   free->wait_on_this_thread();

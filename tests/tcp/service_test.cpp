@@ -1038,6 +1038,123 @@ TEST_CASE("hooks of two maps that wait for events of each other's map are refuse
   }
 }
 
+TEST_CASE("a circle of one hook that waits for an event and one that waits for its modify is refused",
+          "[tcp]") {
+  const bool is_modify_first = GENERATE(false, true);
+  CAPTURE(is_modify_first);
+  Server server(server_options());  // with two hook threads
+  std::optional<ss::MasterHandle<std::string, std::string>> first;
+  std::shared_ptr<Remote> inner;
+  ss::MapHash second_hash;
+  ss::Epoch second_epoch = 0;
+  std::promise<void> first_runs;
+  std::mutex mutex;
+  std::map<std::string, std::error_code> codes;
+  const auto note = [&](const std::string& what, std::error_code code) {
+    const std::lock_guard lock(mutex);
+    codes[what] = code;
+  };
+  // Returns whether a hook of the second map waits for its change of the first map.
+  const auto is_modify_waited_for = [&] {
+    return !ss::detail::HookWaits::could_add({ss::detail::MapLife{first->hash(), first->epoch()}},
+                                             ss::detail::MapLife{second_hash, second_epoch});
+  };
+  server.add_hook([&](Map& map, const Event& event) {
+    map.set("a", event.content.value);
+    if (map.hash() == second_hash) {
+      note("modify", error_of([&] { first->modify([](Map& m) { m.set("a", "by modify"); }); }));
+      return;
+    }
+    if (is_modify_first) {
+      first_runs.set_value();
+      const auto limit = std::chrono::steady_clock::now() + patience;
+      while (!is_modify_waited_for() && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+    }
+    note("event", error_of([&] { inner->send_event(second_hash, Event{{"a", "inner"}}); }));
+  });
+  const auto host = [&](const std::string& key) {
+    Map map(ss::Role::master);
+    map.push("a", "first a");
+    map.push(key, "");
+    map.freeze();
+    return server.host(std::move(map));
+  };
+  first = host("of the first map");
+  const auto second = host("of the second map");
+  second_hash = second.hash();
+  second_epoch = second.epoch();
+  server.start();
+  auto options = remote_options(server.endpoint());
+  options.event_timeout = 5s;  // where it is not refused, it ends as outcome_unknown then
+  inner = std::make_shared<Remote>(options);
+  const Map at_inner = inner->attach<std::string, std::string>(second_hash);
+  const auto outer = connect(server);
+  const Map at_first = outer->attach<std::string, std::string>(first->hash());
+  const Map at_second = outer->attach<std::string, std::string>(second_hash);
+  for (int round = 0; round < 2; ++round) {
+    first_runs = {};
+    std::thread other;
+    if (is_modify_first) {
+      other = std::thread([&, runs = first_runs.get_future()] {
+        runs.wait_for(patience);
+        const auto by_second = connect(server);
+        const Map copy = by_second->attach<std::string, std::string>(second_hash);
+        note("outer", error_of([&] { by_second->send_event(second_hash, Event{{"a", "outer"}}); }));
+      });
+    }
+    CHECK_NOTHROW(outer->send_event(first->hash(), Event{{"a", "outer"}}));
+    if (other.joinable()) other.join();
+    const std::lock_guard lock(mutex);
+    CHECK(codes["event"] ==
+          (is_modify_first ? make_error_code(ss::StateErrc::would_deadlock) : std::error_code()));
+    CHECK(codes["modify"] ==
+          (is_modify_first ? std::error_code() : make_error_code(ss::StateErrc::would_deadlock)));
+    CHECK(codes["outer"] == std::error_code());
+    codes.clear();
+  }
+  // No wait is left: the second map's hook may change the first map, and the first map's hook may send to the second.
+  CHECK_FALSE(is_modify_waited_for());
+  CHECK_NOTHROW(outer->send_event(second_hash, Event{{"a", "outer"}}));
+  CHECK(codes["modify"] == std::error_code());
+}
+
+TEST_CASE("a remote that is stopped ends the blocking calls of all threads", "[tcp]") {
+  std::promise<void> asked;
+  std::promise<void> may_answer;
+  std::promise<void> is_told;
+  std::atomic<bool> was_told = false;
+  auto options = server_options();
+  options.authorizer = [&](const ss::Peer&, ss::Action action, const ss::MapHash&) {
+    if (action == ss::Action::fetch) {
+      asked.set_value();
+      may_answer.get_future().wait_for(patience);
+    }
+    return true;
+  };
+  Service service(std::move(options));
+  const auto remote = connect(*service.server);
+  std::error_code code;
+  std::thread waiting([&] { code = error_of([&] { (void)remote->hosted(); }); });
+  CHECK(asked.get_future().wait_for(patience) == std::future_status::ready);
+  remote->stop();
+  waiting.join();
+  CHECK(code == ss::StateErrc::stopped);
+  CHECK(error_of([&] { (void)remote->hosted(); }) == ss::StateErrc::stopped);
+  CHECK(error_of([&] { remote->send_event(service.hash, Event{{"a", "never"}}); }) == ss::StateErrc::stopped);
+  CHECK(remote->status().reason == ss::StateErrc::stopped);
+  remote->stop();
+  may_answer.set_value();
+  service.check_still_serves();
+  // A replica shows on what it has, and says why nothing new comes.
+  service.replica->on_status([&](const ss::LinkStatus& status) {
+    if (status.reason == ss::StateErrc::stopped && !was_told.exchange(true)) is_told.set_value();
+  });
+  service.remote->stop();
+  CHECK(is_told.get_future().wait_for(patience) == std::future_status::ready);
+  CHECK(service.replica->status().state == ss::LinkState::failed);
+  CHECK(service.replica->view().at("a") == "still here");
+}
+
 TEST_CASE("a server that was stopped takes no new certificate, and says so", "[tcp]") {
   const auto server = start_server();
   CHECK_NOTHROW(server->reload_tls());

@@ -34,7 +34,8 @@ consteval bool may_nest_without_bound() {
 
 /// Refuses a value that is nested too deep to be encoded, before the map copies it.
 /// Errors    : `too_large`; if only parts of the value may be nested, also what its encoding throws.
-/// Complexity: nothing for types that can't be nested without bound; not recursive, whatever the depth.
+/// Complexity: nothing for types that can't be nested without bound. O(parts) for JSON itself. A value that only has JSON
+///             among its parts is encoded once more, to count its bytes. Not recursive, whatever the depth.
 template <class T>
 void check_nesting([[maybe_unused]] const T& value) {
   if constexpr (ChecksNesting<T>) {

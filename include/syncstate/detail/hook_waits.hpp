@@ -1,26 +1,28 @@
-// Records which hooks of this process wait for events of which maps, to recognise a circle of such waits.
+// Records which hooks of this process wait for events and changes of which maps, to recognise a circle of such waits.
 #ifndef SYNCSTATE_DETAIL_HOOK_WAITS_HPP
 #define SYNCSTATE_DETAIL_HOOK_WAITS_HPP
 
 #include <algorithm>
 #include <cstddef>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "syncstate/detail/running_hooks.hpp"
 
 namespace syncstate::detail {
 
-/// The waits of hooks for events of maps. A hook of a map waits for an event of another map; that event can run only
-/// when the hook of the other map that runs now has ended. If such waits form a circle, none of them can end.
+/// The waits of hooks for events of maps, and for changes of maps by `modify`. A hook of a map waits for an event or a
+/// change of another map, which can run only when the hook of the other map that runs now has ended. If such waits form
+/// a circle, none of them can end.
 ///
-/// `EventCall` adds and removes waits; only those of threads that run a hook come here.
+/// `EventCall` and `ModifyWait` add and remove waits; only those of threads that run a hook come here.
 /// Threads   : every member from any thread.
 /// Complexity: O(n²) for n hooks that wait at the same time.
 class HookWaits {
  public:
-  /// Notes that the caller of `owner`, whose thread runs hooks of all maps in `from`, now waits for an event of `to`,
-  /// and for none of another map. Returns false, and notes nothing, if that wait could never end.
+  /// Notes that the caller of `owner`, whose thread runs hooks of all maps in `from`, now waits for an event or a
+  /// change of `to`, and for none of another map. Returns false, and notes nothing, if that wait could never end.
   [[nodiscard]] static bool add(const void* owner, const std::vector<MapLife>& from, const MapLife& to) {
     HookWaits& all = instance();
     const std::lock_guard lock(all.mutex_);
@@ -28,6 +30,13 @@ class HookWaits {
     if (all.leads_to(to, from)) return false;
     for (const MapLife& map : from) all.waits_.push_back(Wait{owner, map, to});
     return true;
+  }
+
+  /// Returns whether such a wait could end, and notes nothing. For tests, which wait until other waits are noted.
+  [[nodiscard]] static bool could_add(const std::vector<MapLife>& from, const MapLife& to) {
+    HookWaits& all = instance();
+    const std::lock_guard lock(all.mutex_);
+    return !all.leads_to(to, from);
   }
 
   /// Notes that the caller of `owner` no longer waits. Never throws.
@@ -68,6 +77,35 @@ class HookWaits {
 
   std::mutex mutex_;
   std::vector<Wait> waits_;
+};
+
+/// The wait of a thread for its change of a map by `modify`. `HostedSlot::modify` makes one.
+///
+/// Threads : `begin` on the thread that waits, `end` on the thread that runs the change, if it runs.
+/// Lifetime: on the stack of the thread that waits.
+class ModifyWait {
+ public:
+  ModifyWait() = default;
+  ModifyWait(const ModifyWait&) = delete;
+  ModifyWait& operator=(const ModifyWait&) = delete;
+  ~ModifyWait() { end(); }
+
+  /// Notes that this thread now waits for a change of `to`, if it runs a hook: any other thread may wait for all.
+  /// Returns false if that wait could never end.
+  [[nodiscard]] bool begin(const MapLife& to) {
+    const std::vector<MapLife> from = RunningHooks::maps_here();
+    is_noted_ = !from.empty();
+    return !is_noted_ || HookWaits::add(this, from, to);
+  }
+
+  /// Forgets the wait. Call it where the change has run, before another hook of the map can run: one that then waits
+  /// for a hook of this thread closes no circle.
+  void end() noexcept {
+    if (std::exchange(is_noted_, false)) HookWaits::remove(this);
+  }
+
+ private:
+  bool is_noted_ = false;
 };
 
 }  // namespace syncstate::detail

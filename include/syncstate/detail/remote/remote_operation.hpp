@@ -22,8 +22,8 @@ namespace syncstate::detail {
 
 /// The shared state of one request or event: whoever ends it first decides how it ended.
 ///
-/// Threads: every member from any thread; `on_done`, or `ended` of what derives from this, is called once, by whoever
-/// ends it, with no lock held.
+/// Threads: every member from any thread; `on_done`, and `ending` and `ended` of what derives from this, are called
+/// once, on the thread that ends it, with no lock held.
 class Operation {
  public:
   using OnDone = UniqueFunction<void(std::error_code, const std::string&, Position)>;
@@ -71,10 +71,16 @@ class Operation {
   }
 
  protected:
+  /// Called before the end can be seen by anyone.
+  virtual void ending() noexcept {}
+
   virtual void ended(std::error_code error, const std::string& detail, Position position) {
     OnDone on_done = std::move(on_done_);
     if (on_done) on_done(error, detail, position);
   }
+
+  /// Returns whether it has ended, or ends now: then `ending` was called, or is called later.
+  [[nodiscard]] bool has_begun_to_end() const { return state_ >= State::ending; }
 
  private:
   enum class State {
@@ -97,6 +103,7 @@ class Operation {
     error_ = error;
     detail_ = std::move(detail);
     position_ = position;
+    ending();
     state_ = State::ended;
     state_.notify_all();
     ended(error_, detail_, position_);
@@ -135,15 +142,12 @@ class EventCall : public Operation {
   }
 
  protected:
-  void ended(std::error_code error, const std::string& detail, Position position) override {
-    stop_waiting();
-    Operation::ended(error, detail, position);
-  }
+  void ending() noexcept override { stop_waiting(); }
 
  private:
   [[nodiscard]] bool waits_from_hooks_for(const MapLife& map) {
     if (!HookWaits::add(this, *waits_in_, map)) return false;
-    if (is_finished()) stop_waiting();  // the caller gave up meanwhile
+    if (has_begun_to_end()) stop_waiting();  // the caller gave up meanwhile
     return true;
   }
   void stop_waiting() noexcept {

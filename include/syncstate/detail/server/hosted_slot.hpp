@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "syncstate/codec.hpp"
+#include "syncstate/detail/hook_waits.hpp"
 #include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/running_hooks.hpp"
@@ -156,6 +157,13 @@ class HostedSlot final : public HostedBase,
           "`modify` inside a hook or a change of the same map would wait for its own end: change the "
           "map that the hook or the change was given");
     }
+    ModifyWait wait;
+    if (RunningHooks::is_any_here() && !wait.begin(MapLife{map_->hash(), map_->head().epoch})) {
+      throw StateError(
+          StateErrc::would_deadlock,
+          "`modify` would wait for a hook that waits, over one or more events or changes, for a hook "
+          "of this thread: call `modify` when the hook has ended, or wait for no event in a hook");
+    }
     UpdateId id = 0;
     std::exception_ptr error;
     serial_->run_blocking([&] {
@@ -166,6 +174,7 @@ class HostedSlot final : public HostedBase,
       } catch (...) {
         error = std::current_exception();
       }
+      wait.end();
     });
     if (error) std::rethrow_exception(error);
     return position_of(id);
