@@ -116,17 +116,20 @@ class Watch {
       say("the server hosts another document now: its file has changed. Going on with that one");
       follow(std::move(map));
     } catch (const std::exception& error) {
+      if (is_signalled_) return;
       say(std::string("the document that we watched is gone: ") + error.what());
       retry_.expires_after(std::chrono::seconds(1));
       retry_.async_wait([this](std::error_code cancelled) {
-        if (!cancelled && replica_->status().state != syncstate::LinkState::live) change_document();
+        if (!cancelled && (!replica_ || replica_->status().state != syncstate::LinkState::live))
+          change_document();
       });
     }
   }
 
-  /// Ends `run`, also while a callback waits for the reader of the output.
+  /// Ends `run`, also while a callback waits for the reader of the output, or `attach` for the server.
   void end() {
     is_signalled_ = true;
+    remote_->stop();
     console_.out().give_up();
     context_.stop();
   }

@@ -370,10 +370,10 @@ expect 0 "[" client get /0/0
 end TERM "$server"
 
 echo "--- a foreign server"
-foreign_serve() {
+foreign_serve() { # <what> [endpoint]
   : >foreign.log
   mkfifo alive
-  foreign serve dir/server.crt dir/server.key "$(<dir/password)" "$1" >foreign.log 2>&1 <alive &
+  foreign serve dir/server.crt dir/server.key "$(<dir/password)" "$@" >foreign.log 2>&1 <alive &
   server=$!
   exec 7>alive
   rm alive
@@ -413,6 +413,18 @@ plain 6 $'is one, with the value "gr\xef\xbf\xbde' client set /a/b 1
 foreign_end
 foreign_serve names
 plain 0 '\u202e": [' client dump
+foreign_end
+# A signal ends `watch` while it waits for what a server hosts.
+where=127.0.0.1:0
+serve "$root/examples/data/fleet.json"
+watch attaching
+wait_for attaching.err "watching "
+end KILL "$server"
+foreign_serve unlisted "$where"
+wait_for foreign.log asked
+end TERM "$watcher"
+[[ $ended == 0 ]] || fail "watch ended with $ended while it waited for the server"
+if grep -qF "is gone" attaching.err; then fail "said after the signal: $(cat attaching.err)"; fi
 foreign_end
 foreign_serve hanging
 expect 8 'Look with `get` before you try again' client set /a 1 --timeout 2

@@ -1,8 +1,9 @@
 // A foreign program that talks to config_service: a server that hosts what config_service would not, and a client that
 // sends what it would not.
 //
-//   foreign_peer serve CERTIFICATE KEY PASSWORD WHAT
-//     prints where it listens; ends when its standard input ends
+//   foreign_peer serve CERTIFICATE KEY PASSWORD WHAT [ENDPOINT]
+//     prints where it listens; ends when its standard input ends. "unlisted": prints "asked" when a client asks what it
+//     hosts, and never answers that
 //   foreign_peer set ENDPOINT CERTIFICATE PASSWORD POINTER KIND_OF_VALUE
 //     prints "update <id>", or the error
 #include <exception>
@@ -39,7 +40,7 @@ std::vector<Map> documents(const std::string& what) {
   const auto add = [&](const std::string& pointer, Json value) {
     maps.push_back(document(pointer, std::move(value)));
   };
-  if (what == "one" || what == "hanging") add("/a", 1);
+  if (what == "one" || what == "hanging" || what == "unlisted") add("/a", 1);
   if (what == "many") {
     for (int i = 0; i < 17; ++i) add("/a", i);
   }
@@ -57,13 +58,23 @@ std::vector<Map> documents(const std::string& what) {
 }
 
 int serve(const std::string& certificate, const std::string& key, const std::string& password,
-          const std::string& what) {
+          const std::string& what, const std::string& endpoint) {
   std::promise<void> ended;
   const auto end = ended.get_future().share();
+  const auto authorize = [end, what](const syncstate::Peer&, syncstate::Action action,
+                                     const syncstate::MapHash&) {
+    if (what == "unlisted" && action == syncstate::Action::fetch) {
+      std::cout << "asked" << std::endl;
+      end.wait();
+    }
+    return true;
+  };
   syncstate::tcp::TcpStateServer<std::string, Json, SetLeaf> server(
-      syncstate::tcp::ServerOptions{.endpoint = "127.0.0.1:0",
+      syncstate::tcp::ServerOptions{.endpoint = endpoint,
                                     .tls = syncstate::tcp::ServerTls::from_files(certificate, key),
-                                    .password = password});
+                                    .password = password,
+                                    .allow_uploads = what != "unlisted",
+                                    .authorizer = authorize});
   server.add_hook([end, what](Map&, const syncstate::Event<SetLeaf>&) {
     if (what == "hanging") end.wait();
   });
@@ -113,7 +124,9 @@ int set(const std::string& endpoint, const std::string& certificate, const std::
 int main(int argc, char** argv) {
   const std::vector<std::string> args(argv + 1, argv + argc);
   try {
-    if (args.size() == 5 && args[0] == "serve") return serve(args[1], args[2], args[3], args[4]);
+    if ((args.size() == 5 || args.size() == 6) && args[0] == "serve") {
+      return serve(args[1], args[2], args[3], args[4], args.size() == 6 ? args[5] : "127.0.0.1:0");
+    }
     if (args.size() == 6 && args[0] == "set") return set(args[1], args[2], args[3], args[4], args[5]);
     throw std::runtime_error("see the first lines of the source");
   } catch (const std::exception& error) {
