@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -320,6 +322,36 @@ TEST_CASE("a name that nobody answers for is given up after its time, and the ne
   CHECK(owner->reason == StateErrc::unavailable);
   CHECK_THAT(owner->detail, contains_text("slow.test"));
   CHECK_THAT(owner->detail, contains_text("finding the address took too long"));
+}
+
+TEST_CASE("a look-up ends though a child that was forked off during it has every descriptor") {
+  asio::io_context io;
+  Accepting server(io);
+  FakeNames& names = FakeNames::get();
+  names.set("forking.test", {"127.0.0.1"});
+  names.hold();
+  std::shared_ptr<void> release(nullptr, [&](void*) { names.release(); });
+  ConnectorOptions options;
+  options.resolve_time = 10s;  // fails by then
+  TlsConnector connector(io.get_executor(), {{"forking.test", server.port()}}, named_context(), options);
+  const auto owner = std::make_shared<Owner>();
+  const auto link = connector.connect(owner);
+  io.poll();  // the look-up is under way
+  int hold[2];
+  REQUIRE(::pipe(hold) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {  // lives on, and does nothing
+    ::close(hold[1]);
+    char word = 0;
+    (void)!::read(hold[0], &word, 1);
+    std::_Exit(0);
+  }
+  ::close(hold[0]);
+  release.reset();
+  CHECK(run_until(io, [&] { return owner->opened == 1 || owner->closed == 1; }));
+  CHECK(owner->opened == 1);
+  ::close(hold[1]);
+  ::waitpid(child, nullptr, 0);
 }
 
 TEST_CASE("a socket that TCP connected with itself is no server") {

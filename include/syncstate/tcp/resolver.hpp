@@ -76,7 +76,8 @@ inline Resolved resolve_now(Endpoint endpoint, int flags) {
 /// One look-up of a name that is not numeric.
 ///
 /// getaddrinfo can't be called off, and Asio's resolver makes its context's destructor wait for it. So each
-/// look-up has a thread to itself, which owns all it touches and reports by closing a pipe.
+/// look-up has a thread to itself, which owns all it touches and reports by a byte in a pipe. That the pipe is closed would
+/// not do: a child that was forked off meanwhile has a copy of the end that is written to.
 class NameLookup {
  public:
   /// Errors: std::system_error where there is no thread or pipe to be had.
@@ -93,8 +94,12 @@ class NameLookup {
     syncstate::detail::start_thread(syncstate::detail::ThreadKind::resolver, [result = result_, endpoint,
                                                                               end = std::move(writing)] {
       Resolved resolved = resolve_now(endpoint, AI_ADDRCONFIG);
-      const std::lock_guard lock(result->mutex);
-      result->resolved = std::move(resolved);
+      {
+        const std::lock_guard lock(result->mutex);
+        result->resolved = std::move(resolved);
+      }
+      // If nobody waits any more, that fails; SIGPIPE is blocked in threads of the library.
+      (void)!::write(end.get(), "", 1);
     }).detach();
   }
 
