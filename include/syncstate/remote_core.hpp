@@ -53,7 +53,8 @@ struct RemoteCoreOptions {
   Limits limits{};
   /// Told what status callbacks and codecs throw.
   ErrorHandler on_error = nullptr;
-  /// Seeds the jitter; 0 takes a random seed.
+  /// Seeds the jitter; 0 takes a random seed when the remote starts, so that processes that are forked off before do not all
+  /// come back at the same times.
   std::uint64_t seed = 0;
 };
 
@@ -96,6 +97,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
   void start() {
     post([](RemoteCore& self) {
       self.is_started_ = true;
+      if (self.options_.seed == 0) self.rng_.seed(random_u64());
       self.connect();
       self.schedule_tick();
     });
@@ -339,7 +341,7 @@ class RemoteCore final : public std::enable_shared_from_this<RemoteCore> {
       : executor_(std::move(executor)),
         connector_(std::move(connector)),
         options_(std::move(options)),
-        rng_(options_.seed != 0 ? options_.seed : random_u64()) {
+        rng_(options_.seed) {
     protocol::wipe(options.password);
     status_.since = executor_->now();
     constexpr std::chrono::milliseconds most{250};

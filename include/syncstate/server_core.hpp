@@ -23,6 +23,7 @@
 #include "syncstate/detail/check_limits.hpp"
 #include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/model/map_access.hpp"
+#include "syncstate/detail/server/birthplace.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/hosted_slot.hpp"
 #include "syncstate/detail/server/link_table.hpp"
@@ -41,6 +42,7 @@
 #include "syncstate/protocol/passwords.hpp"
 #include "syncstate/protocol/server_session.hpp"
 #include "syncstate/state_map.hpp"
+#include "syncstate/threads/home_process.hpp"
 
 namespace syncstate {
 
@@ -156,14 +158,24 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     return MasterHandle<K, V>(slot);
   }
 
-  /// Lets links in.
+  /// Lets links in. Maps that were hosted in a process from which this one was forked off begin another life before.
   /// Errors: `invalid_option` for an empty password where that is not allowed; `already_started`; `stopped`.
   void start() {
+    std::vector<std::shared_ptr<Slot>> slots;
+    {
+      const std::lock_guard lock(mutex_);
+      expect_startable();
+      for (const auto& [hash, entry] : entries_) {
+        if (entry.slot) slots.push_back(entry.slot);
+      }
+    }
+    for (const auto& slot : slots) slot->settle_in_process();  // may wait for a change of the map
     const std::lock_guard lock(mutex_);
-    if (is_stopped_) throw StateError(StateErrc::stopped);
-    if (is_started_) throw StateError(StateErrc::already_started);
-    expect_usable(*passwords_);
+    expect_startable();
     is_started_ = true;
+    for (auto& [hash, entry] : entries_) {
+      if (entry.slot) entry.slot->stay();
+    }
   }
 
   /// Takes the passwords `current` from now on, and no others; links that proved themselves go on until `disconnect`.
@@ -666,13 +678,25 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     detail::ServerLink::post(link, std::move(f));
   }
 
+  /// Where a map comes to live.
+  class Birthplace final : public detail::Birthplace {
+   public:
+    [[nodiscard]] bool is_elsewhere() const override { return home_.is_elsewhere(); }
+    void move_here() override { home_.move_here(); }
+    void forget() override { home_.forget(); }
+
+   private:
+    detail::HomeProcess home_ = detail::HomeProcess::here();
+  };
+
   std::shared_ptr<Slot> make_slot(Map map, std::shared_ptr<SerialExecutor> serial) {
     return std::make_shared<Slot>(
         std::move(map), options_.limits, std::move(serial), hooks_, options_.on_error, waiting_event_bytes_,
         answers_, options_.hooks_on_io_threads,
         [weak = this->weak_from_this()](const protocol::DiffSource* source, const detail::Lane* answering) {
           if (const auto self = weak.lock()) self->committed(source, answering);
-        });
+        },
+        std::make_unique<Birthplace>());
   }
 
   void committed(const protocol::DiffSource* source, const detail::Lane* answering) {
@@ -858,6 +882,13 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
     }
   }
 
+  /// With the mutex held.
+  void expect_startable() const {
+    if (is_stopped_) throw StateError(StateErrc::stopped);
+    if (is_started_) throw StateError(StateErrc::already_started);
+    expect_usable(*passwords_);
+  }
+
   /// Gives the entry its slot, or removes it; returns who waited.
   std::map<detail::ChannelOfLink, Waiter> finish_entry(const MapHash& hash,
                                                        const std::shared_ptr<Slot>& slot) {
@@ -869,6 +900,7 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
       entry->second.slot = slot;
       entry->second.askable = {};
       alike_.emplace(slot->hosted().keys_hash(), hash);
+      if (is_started_) slot->stay();
       if (is_stopped_) slot->stop();
     } else {
       entries_.erase(entry);

@@ -440,6 +440,11 @@ class StateMap : public detail::ReadInterface<StateMap<K, V>, K, V> {
     remote_.reset();
   }
 
+  void renew_epoch() {
+    require_no_transaction();
+    epoch_ = detail::random_nonzero_u64();
+  }
+
   void begin_transaction() {
     require_writable();
     require_no_transaction();

@@ -2,6 +2,7 @@
 #ifndef SYNCSTATE_TESTS_SUPPORT_FORKED_HPP
 #define SYNCSTATE_TESTS_SUPPORT_FORKED_HPP
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -61,7 +62,7 @@ class ForkedReport {
 template <class F>
 ForkedEnd run_forked(F f, std::chrono::seconds limit = std::chrono::seconds(60)) {
   int report[2];
-  if (::pipe(report) != 0) throw std::runtime_error("pipe failed");
+  if (::pipe2(report, O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
   std::fflush(nullptr);
   const pid_t id = ::fork();
   if (id < 0) throw std::runtime_error("fork failed");

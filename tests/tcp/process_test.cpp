@@ -1,5 +1,6 @@
 // Tests what the library does to its process: its threads, their names and signals, and what happens after fork().
 #include <dirent.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -25,9 +27,12 @@
 #include "support/catch.hpp"
 #include "support/forked.hpp"
 #include "support/inproc_world.hpp"
+#include "syncstate/detail/hook_waits.hpp"
+#include "syncstate/remote_core.hpp"
 #include "syncstate/tcp.hpp"
 #include "syncstate/tcp/acceptor.hpp"
 #include "syncstate/tcp/test_data.hpp"
+#include "syncstate/threads/hook_pool.hpp"
 #include "syncstate/threads/own_thread.hpp"
 
 #include <asio/io_context.hpp>
@@ -285,6 +290,9 @@ void expect_refusals(World& w, const ForkedReport& report) {
 
   refuses("modify", [&] { w.handle->modify([](Map& map) { map.set("a", "child"); }); });
   refuses("update_id of a handle", [&] { (void)w.handle->update_id(); });
+  refuses("add_hook", [&] { w.server->add_hook([](Map&, const Event&) {}); });
+  refuses("add_init_hook", [&] { w.server->add_init_hook([](const auto&) {}); });
+  refuses("core", [&] { (void)w.server->core(); });
   refuses("host", [&] { (void)w.server->host(master_map()); });
   refuses("start of a server", [&] { w.server->start(); });
   refuses("endpoint", [&] { (void)w.server->endpoint(); });
@@ -297,6 +305,30 @@ void expect_refusals(World& w, const ForkedReport& report) {
   refuses("make_serial", [&] { (void)w.pool.make_serial(); });
   refuses("start of a pool", [&] { w.pool.start(); });
   report.expect(w.executor.is_of_other_process(), "the executor knows");
+
+  // Tasks are let go of, whoever held the locks of these.
+  for (int i = 0; i < 100; ++i) {
+    w.executor.post([] {});
+    w.executor.post_at(ss::TimePoint(), [] {});
+    w.pool_lane->post([] {});
+    w.pool_lane->post_at(ss::TimePoint(), [] {});
+    w.pool_lane->dispatch([] {});
+  }
+
+  w.server->stop();
+  refuses("add_hook after stop", [&] { w.server->add_hook([](Map&, const Event&) {}); });
+  refuses("add_init_hook after stop", [&] { w.server->add_init_hook([](const auto&) {}); });
+  refuses("core after stop", [&] { (void)w.server->core(); });
+  refuses("host after stop", [&] { (void)w.server->host(master_map()); });
+  refuses("start after stop", [&] { w.server->start(); });
+  refuses("endpoint after stop", [&] { (void)w.server->endpoint(); });
+  refuses("link_count after stop", [&] { (void)w.server->link_count(); });
+  refuses("disconnect after stop", [&] { w.server->disconnect([](const ss::Peer&) { return true; }); });
+  refuses("recheck after stop", [&] { w.server->recheck(); });
+  refuses("set_passwords after stop", [&] { w.server->set_passwords({"x"}); });
+  refuses("reload_tls after stop", [&] { w.server->reload_tls(); });
+  refuses("modify after stop", [&] { w.handle->modify([](Map& map) { map.set("a", "child"); }); });
+  refuses("update_id after stop", [&] { (void)w.handle->update_id(); });
 
   // What the child makes itself works, although a thread of the parent may have been anywhere when it was forked off.
   ss::HookPool fresh(1);
@@ -457,6 +489,163 @@ TEST_CASE("parent and child may both start what was made before, and do not get 
   CHECK(end.is_good());
 }
 
+TEST_CASE("children that are started one after the other serve on one listener") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    auto server = make_server(ss::tcp::listen_on({"127.0.0.1", 0}).release());
+    const auto handle = server->host(master_map());
+    const ss::Epoch epoch = handle.epoch();
+    std::set<std::string> lives{std::to_string(epoch)};
+    for (int round = 0; round < 3; ++round) {
+      const auto child = run_forked([&](const ForkedReport& out) {
+        // The child's commits are of another life of the map than those of the parent and of other children.
+        const ss::Position before = handle.modify([](Map& map) { map.set("b", "before"); });
+        server->start();
+        auto remote = make_remote(server->endpoint());
+        Map map = freeze_map(remote);
+        const ss::MapHash hash = map.hash();
+        Replica replica(std::move(map));
+        const ss::UpdateId id = remote->send_event(hash, Event{{"a", "from the child"}});
+        out.expect(replica.wait_for(id, patience) && replica.view().at("a") == "from the child", "it serves");
+        const ss::Position shown = replica.view().position();
+        out.expect(shown.epoch == before.epoch && shown.update_id == before.update_id + 1, "one history");
+        out.expect(handle.epoch() == shown.epoch, "the handle is in the same life");
+        out.complain("life " + std::to_string(shown.epoch));
+        server->stop();
+      });
+      report.expect(child.is_in_time && child.status == 0 && child.said.starts_with("life "), child.text());
+      report.expect(child.said.find('\n') + 1 == child.said.size(), child.text());
+      report.expect(lives.insert(child.said).second, "another life than those before");
+    }
+    report.expect(handle.epoch() == epoch, "the parent's own life of the map goes on");
+    server->start();
+    report.expect(handle.epoch() == epoch, "and is served in its own process");
+    report.expect(freeze_map(make_remote(server->endpoint())).is_frozen(), "the parent serves, too");
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a map keeps its life in a child once its server was started") {
+  ss::inproc::VirtualTime time;
+  ss::ServerCoreOptions options;
+  options.passwords = {"a password"};
+  ss::inproc::StateServer<std::string, std::string, Set> server(time, std::make_shared<ss::inproc::Port>(),
+                                                                std::move(options));
+  const auto first = server.host(master_map());
+  server.start();
+  Map other(ss::Role::master);
+  other.push("c", "first");
+  other.freeze();
+  const auto second = server.host(std::move(other));
+  const ss::Epoch epochs[]{first.epoch(), second.epoch()};
+  const auto end = run_forked([&](const ForkedReport& report) {
+    report.expect(first.modify([](Map& map) { map.set("a", "x"); }).epoch == epochs[0],
+                  "hosted before start");
+    report.expect(second.modify([](Map& map) { map.set("c", "x"); }).epoch == epochs[1], "hosted after it");
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a child that serves goes on while the parent starts its copy of the server") {
+  const bool adopts = GENERATE(false, true);
+  INFO("an adopted listener: " << adopts);
+  const auto end = run_forked([adopts](const ForkedReport& report) {
+    auto server = make_server(adopts ? ss::tcp::listen_on({"127.0.0.1", 0}).release() : -1);
+    (void)server->host(master_map());
+    int hold[2];
+    int told[2];
+    if (::pipe(hold) != 0 || ::pipe(told) != 0) return report.complain("no pipe");
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::close(hold[1]);
+      ::close(told[0]);
+      server->start();
+      const std::string endpoint = server->endpoint();
+      (void)!::write(told[1], endpoint.data(), endpoint.size());
+      ::close(told[1]);
+      char word = 0;
+      (void)!::read(hold[0], &word, 1);
+      std::_Exit(0);
+    }
+    ::close(hold[0]);
+    ::close(told[1]);
+    std::string childs(64, '\0');
+    childs.resize(static_cast<std::size_t>((std::max<ssize_t>)(0, ::read(told[0], childs.data(), 64))));
+    report.expect(freeze_map(make_remote(childs)).is_frozen(), "the child serves alone");
+    server->start();
+    report.expect((server->endpoint() == childs) == adopts, "each listens where it is to");
+    for (int round = 0; round < 4; ++round) {  // of one listener, either of both accepts
+      report.expect(freeze_map(make_remote(server->endpoint())).is_frozen(), "the parent's serves");
+      report.expect(freeze_map(make_remote(childs)).is_frozen(), "the child's serves");
+    }
+    server->stop();
+    report.expect(freeze_map(make_remote(childs)).is_frozen(),
+                  "the child's serves when the parent's has ended");
+    ::close(hold[1]);
+    ::waitpid(child, nullptr, 0);
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("a listener is taken over once, also where start fails and is called again") {
+  const int unusable = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  auto server = make_server(unusable);
+  const auto fails = [&] {
+    try {
+      server->start();
+    } catch (const ss::StateError& error) {
+      return error.code() == ss::StateErrc::invalid_option;
+    }
+    return false;
+  };
+  CHECK(fails());
+  const int others = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);  // gets the number, if that is free
+  CHECK(fails());
+  CHECK(::fcntl(others, F_GETFD) >= 0);
+  server.reset();
+  CHECK(::fcntl(others, F_GETFD) >= 0);
+  CHECK(::fcntl(unusable, F_GETFD) < 0);
+  ::close(others);
+}
+
+TEST_CASE("a process may fork between a start that fails and the next one") {
+  const bool adopts = GENERATE(false, true);
+  INFO("an adopted listener: " << adopts);
+  const auto end = run_forked([adopts](const ForkedReport& report) {
+    ss::tcp::ServerOptions options{.endpoint = "127.0.0.1:0",
+                                   .tls = ss::tcp::ServerTls::from_pem(ss::tcp::test_data::certificate_pem,
+                                                                       ss::tcp::test_data::private_key_pem)};
+    if (adopts) options.listener = ss::tcp::listen_on({"127.0.0.1", 0}).release();
+    auto server = std::make_unique<Server>(std::move(options));
+    (void)server->host(master_map());
+    try {
+      server->start();
+      report.complain("an empty password is taken");
+    } catch (const ss::StateError& error) {
+      report.expect(error.code() == ss::StateErrc::invalid_option, "an empty password is refused");
+    }
+    const auto serves = [&](const ForkedReport& out) {
+      server->set_passwords({"a password"});
+      server->start();
+      out.expect(freeze_map(make_remote(server->endpoint())).is_frozen(), "it serves");
+    };
+    const auto unused = run_forked([&](const ForkedReport&) { server.reset(); });
+    report.expect(unused.is_good(), "a child that never starts it: " + unused.text());
+    for (int round = 0; round < 2; ++round) {
+      const auto child = run_forked([&](const ForkedReport& out) {
+        serves(out);
+        server->stop();
+      });
+      report.expect(child.is_good(), "the child: " + child.text());
+    }
+    serves(report);
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
 TEST_CASE("a child that is forked off leaves by return or exit, and the parent's links go on") {
   const auto end = run_forked(
       [](const ForkedReport& report) {
@@ -569,6 +758,37 @@ TEST_CASE("a child that lets go of a server does not keep its port open") {
   CHECK(end.is_good());
 }
 
+TEST_CASE("a port is free after stop, though a child has a copy of the listener") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    auto server = make_server();
+    server->start();
+    const std::string endpoint = server->endpoint();
+    int hold[2];
+    if (::pipe(hold) != 0) return report.complain("no pipe");
+    const pid_t child = ::fork();
+    if (child == 0) {  // lives on with every descriptor, and does nothing
+      ::close(hold[1]);
+      char word = 0;
+      (void)!::read(hold[0], &word, 1);
+      std::_Exit(0);
+    }
+    ::close(hold[0]);
+    server->stop();
+    ss::tcp::ServerOptions options{.endpoint = endpoint,
+                                   .tls = ss::tcp::ServerTls::from_pem(ss::tcp::test_data::certificate_pem,
+                                                                       ss::tcp::test_data::private_key_pem),
+                                   .password = "a password"};
+    Server next(std::move(options));
+    (void)next.host(master_map());
+    next.start();
+    report.expect(freeze_map(make_remote(endpoint)).is_frozen(), "another server serves there");
+    ::close(hold[1]);
+    ::waitpid(child, nullptr, 0);
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
 TEST_CASE("on a context of the user's a child lets go as well") {
   const auto end = run_forked([](const ForkedReport& report) {
     auto io = std::make_unique<asio::io_context>();
@@ -609,6 +829,162 @@ TEST_CASE("on a context of the user's a child lets go as well") {
   });
   INFO(end.text());
   CHECK(end.is_good());
+}
+
+TEST_CASE("a child finds no lock of the process held by a thread that it does not have") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    std::atomic<bool> is_over{false};
+    std::thread holder([&] {  // holds the mutex for most of the time
+      ss::detail::HookLane lane;
+      auto& graph = ss::detail::HookWaitGraph::of_process();
+      while (!is_over) graph.set_runner(lane, std::this_thread::get_id());
+    });
+    for (int round = 0; round < 40; ++round) {
+      const auto child = run_forked(
+          [](const ForkedReport& out) {
+            ss::HookPool pool(1);
+            bool has_run = false;
+            pool.make_serial()->run_blocking([&] { has_run = true; });
+            out.expect(has_run, "a pool of the child's own works");
+          },
+          10s);
+      report.expect(child.is_good(), "the child: " + child.text());
+      if (!child.is_good()) break;
+    }
+    is_over = true;
+    holder.join();
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+namespace {
+
+std::mutex programs_lock;
+std::atomic<bool> is_forking{false};
+
+}  // namespace
+
+TEST_CASE(
+    "fork() does not wait for locks of the library, for one that the program takes before it may stand "
+    "behind them") {
+  const auto end = run_forked(
+      [](const ForkedReport& report) {
+        // Registered before the library's own, if there are any: so it is called after them.
+        ::pthread_atfork(
+            [] {
+              is_forking = true;
+              programs_lock.lock();
+            },
+            [] { programs_lock.unlock(); }, [] { programs_lock.unlock(); });
+        ss::HookPool pool(1);
+        const auto lane = pool.make_serial();
+        lane->run_blocking([] {});
+        std::atomic<bool> is_held{false};
+        std::thread user([&] {
+          const std::lock_guard lock(programs_lock);
+          is_held = true;
+          while (!is_forking) std::this_thread::yield();
+          lane->run_blocking([] {});
+        });
+        while (!is_held) std::this_thread::yield();
+        const pid_t child = ::fork();
+        if (child == 0) std::_Exit(0);
+        user.join();
+        int status = 1;
+        ::waitpid(child, &status, 0);
+        report.expect(status == 0, "the child ends");
+      },
+      20s);
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+TEST_CASE("waits of hooks of the parent's threads are none in a child") {
+  const auto end = run_forked([](const ForkedReport& report) {
+    using ss::detail::HookWaits;
+    const ss::detail::MapLife a{ss::MapHash{}, 1};
+    const ss::detail::MapLife b{ss::MapHash{}, 2};
+    const int owners[2]{};
+    report.expect(HookWaits::add(&owners[0], {a}, b), "a hook of `a` waits for `b`");
+    report.expect(!HookWaits::add(&owners[1], {b}, a), "a hook of `b` can't wait for `a`");
+    std::atomic<bool> is_over{false};
+    std::thread busy([&] {
+      const int owner = 0;
+      while (!is_over) {
+        (void)HookWaits::add(&owner, {ss::detail::MapLife{ss::MapHash{}, 3}}, a);
+        HookWaits::remove(&owner);
+      }
+    });
+    for (int round = 0; round < 40; ++round) {
+      const auto child = run_forked(
+          [&](const ForkedReport& out) {
+            out.expect(HookWaits::add(&owners[1], {b}, a), "nobody waits in the child");
+            HookWaits::remove(&owners[0]);
+            HookWaits::remove(&owners[1]);
+          },
+          10s);
+      report.expect(child.is_good(), "the child: " + child.text());
+      if (!child.is_good()) break;
+    }
+    is_over = true;
+    busy.join();
+    report.expect(!HookWaits::add(&owners[1], {b}, a), "the parent's waits are as before");
+    HookWaits::remove(&owners[0]);
+  });
+  INFO(end.text());
+  CHECK(end.is_good());
+}
+
+namespace {
+
+/// Notes when a remote connects, and lets no link come about.
+class NoConnector final : public ss::Connector {
+ public:
+  explicit NoConnector(std::shared_ptr<ss::Executor> executor) : executor_(std::move(executor)) {}
+  std::shared_ptr<ss::Link> connect(std::shared_ptr<ss::LinkOwner> owner) override {
+    times.push_back(std::to_string(executor_->now().time_since_epoch().count()));
+    return ss::inproc::PortConnector(std::make_shared<ss::inproc::Port>(), executor_, "127.0.0.1")
+        .connect(std::move(owner));
+  }
+  std::vector<std::string> times;
+
+ private:
+  std::shared_ptr<ss::Executor> executor_;
+};
+
+/// What children say of when the same remote connects there, started in each of them.
+std::set<std::string> times_of_children(std::uint64_t seed, int children) {
+  ss::inproc::VirtualTime time;
+  const auto executor = time.make_executor();
+  const auto connector = std::make_shared<NoConnector>(executor);
+  ss::RemoteCoreOptions options;
+  options.password = "a password";
+  options.seed = seed;
+  const auto remote = ss::detail::RemoteCore::create(executor, connector, std::move(options));
+  std::set<std::string> all;
+  for (int i = 0; i < children; ++i) {
+    const auto child = run_forked([&](const ForkedReport& out) {
+      remote->start();
+      out.expect(time.run_until([&] { return connector->times.size() == 8; }, 1h),
+                 "it tries again and again");
+      for (const std::string& at : connector->times) out.complain(at);
+      remote->stop();
+      time.run_ready();
+    });
+    INFO(child.text());
+    CHECK((child.is_in_time && child.status == 0));
+    CHECK(child.said.find("not so") == std::string::npos);
+    all.insert(child.said);
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("children that start the same remote do not come back at the same times, unless it has a seed") {
+  CHECK(times_of_children(0, 3).size() == 3);
+  CHECK(times_of_children(7, 2).size() == 1);
 }
 
 TEST_CASE("what has no threads goes on in a child") {

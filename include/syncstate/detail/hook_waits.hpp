@@ -2,12 +2,16 @@
 #ifndef SYNCSTATE_DETAIL_HOOK_WAITS_HPP
 #define SYNCSTATE_DETAIL_HOOK_WAITS_HPP
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <mutex>
+#include <new>
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/running_hooks.hpp"
 
 namespace syncstate::detail {
@@ -46,6 +50,16 @@ class HookWaits {
     all.erase(owner);
   }
 
+  /// In a child that was forked off, before anything else runs there: forgets the waits, which are those of threads that the
+  /// child does not have. One of these threads may have held the mutex, and have been changing the list.
+  static void renew_in_child() {
+    HookWaits& all = instance();
+    ::new (static_cast<void*>(&all.mutex_)) std::mutex;
+    if (all.waits_.capacity() == 0) return;
+    leave_behind(std::move(all.waits_));
+    ::new (static_cast<void*>(&all.waits_)) std::vector<Wait>;
+  }
+
  private:
   struct Wait {
     const void* owner;
@@ -53,10 +67,7 @@ class HookWaits {
     MapLife to;
   };
 
-  [[gnu::visibility("default")]] static HookWaits& instance() {
-    static HookWaits all;
-    return all;
-  }
+  [[gnu::visibility("default")]] static HookWaits& instance();
 
   /// Returns whether waits lead from `start` to one of `ends`, or `start` is one of them.
   [[nodiscard]] bool leads_to(const MapLife& start, const std::vector<MapLife>& ends) const {
@@ -78,6 +89,15 @@ class HookWaits {
   std::mutex mutex_;
   std::vector<Wait> waits_;
 };
+
+// No function-local variable: see threads/home_process.hpp, also for what is hidden.
+[[gnu::visibility("default")]] inline HookWaits hook_waits;
+
+inline HookWaits& HookWaits::instance() { return hook_waits; }
+
+/// Has every child that `fork` makes begin without waits, as long as this library is loaded.
+[[gnu::visibility("hidden")]] inline const bool are_hook_waits_renewed =
+    ::pthread_atfork(nullptr, nullptr, [] { HookWaits::renew_in_child(); }) == 0;
 
 /// The wait of a thread for its change of a map by `modify`. `HostedSlot::modify` makes one.
 ///

@@ -62,10 +62,17 @@ class Acceptor {
   /// Gets a connected non-blocking socket and the peer's numeric address. Must not throw.
   using OnAccept = syncstate::detail::UniqueFunction<void(NativeSocket, std::string)>;
 
-  /// Takes over a socket that is listening, or bound and about to. Nothing is accepted before `start`.
-  /// Errors: StateErrc::invalid_option if it is no such socket.
-  Acceptor(const asio::any_io_executor& executor, NativeSocket listener)
-      : executor_(executor), core_(std::make_shared<Core>(executor)) {
+  /// Whose the listening socket was before.
+  enum class Origin {
+    opened,  ///< nobody's: it was opened for this acceptor, and `stop` ends the listening itself
+    adopted  ///< the user's: other processes may go on accepting from it, and `stop` closes this copy only
+  };
+
+  /// Takes over a socket that is listening, or bound and about to. Nothing is accepted before `start`, and the context
+  /// hears nothing of the socket: until then the process may fork, and start its copy of the acceptor in the child.
+  /// Errors: StateErrc::invalid_option if it is no such socket; `listener` stays the caller's then.
+  Acceptor(const asio::any_io_executor& executor, NativeSocket&& listener, Origin origin = Origin::adopted)
+      : executor_(executor), core_(std::make_shared<Core>(executor, origin)) {
     const SocketAddress address = local_address(listener.get());
     if (address.family() != AF_INET && address.family() != AF_INET6) {
       throw StateError(StateErrc::invalid_option, "listener: not a bound TCP socket");
@@ -74,10 +81,8 @@ class Acceptor {
       throw StateError(StateErrc::invalid_option, "listener: " + std::generic_category().message(errno));
     }
     endpoint_ = to_string(numeric_endpoint(address));
-    core_->acceptor.assign(address.family() == AF_INET6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(),
-                           listener.get());
-    (void)listener.release();
-    core_->acceptor.native_non_blocking(true);
+    core_->is_v6 = address.family() == AF_INET6;
+    core_->listener = std::move(listener);
   }
 
   Acceptor(const Acceptor&) = delete;
@@ -85,7 +90,9 @@ class Acceptor {
   ~Acceptor() { stop(); }
 
   /// Accepts from now on. Once.
+  /// Errors: std::system_error of Asio (out of memory or descriptors).
   void start(OnAccept on_accept) {
+    core_->open();
     home_.settle();
     core_->home.settle();
     core_->on_accept = std::move(on_accept);
@@ -115,7 +122,15 @@ class Acceptor {
 
  private:
   struct Core {
-    explicit Core(const asio::any_io_executor& executor) : acceptor(executor), pause(executor) {}
+    Core(const asio::any_io_executor& executor, Origin origin_of_listener)
+        : acceptor(executor), pause(executor), origin(origin_of_listener) {}
+
+    /// Puts the listener under Asio's care.
+    void open() {
+      acceptor.assign(is_v6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(), listener.get());
+      (void)listener.release();
+      acceptor.native_non_blocking(true);
+    }
 
     void wait(const std::shared_ptr<Core>& self) {
       if (!acceptor.is_open()) return;
@@ -164,14 +179,21 @@ class Acceptor {
     }
 
     void close() {
+      // A child that was forked off may have a copy of the socket: to close this one would not end the listening.
+      if (origin == Origin::opened && acceptor.is_open()) {
+        ::shutdown(acceptor.native_handle(), SHUT_RDWR);
+      }
       std::error_code ignored;
       acceptor.close(ignored);
       pause.cancel();
       on_accept = {};
     }
 
+    NativeSocket listener;  // until `open`
+    bool is_v6 = false;
     asio::ip::tcp::acceptor acceptor;
     asio::steady_timer pause;
+    const Origin origin;
     OnAccept on_accept;
     syncstate::detail::HomeProcess home;
   };

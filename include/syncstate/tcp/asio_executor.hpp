@@ -82,6 +82,9 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   /// Notes that the threads that run this executor are in this process.
   void settle() noexcept { home_.settle(); }
 
+  /// Takes `settle` back, where there is no thread to be had.
+  void unsettle() noexcept { home_.forget(); }
+
   /// A child that was forked off after `settle`: there the context is a copy that must do nothing, for its sockets, and
   /// its epoll set, are the parent's.
   [[nodiscard]] bool is_of_other_process() const override { return home_.is_elsewhere(); }
@@ -95,6 +98,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
 
   void post(Task task) override {
+    if (is_of_other_process()) return leave(std::move(task));
     std::unique_lock lock(mutex_);
     if (is_stopped_) return;
     tasks_.push_back(std::move(task));
@@ -107,6 +111,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   }
 
   void post_at(TimePoint when, Task task) override {
+    if (is_of_other_process()) return leave(std::move(task));
     std::unique_lock lock(mutex_);
     if (is_stopped_) return;
     timed_.push_back(Timed{when, ++timed_count_, std::move(task)});
@@ -115,6 +120,7 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
   }
 
   [[nodiscard]] bool runs_here() const override {
+    if (is_of_other_process()) return false;
     const std::lock_guard lock(mutex_);
     // A context tells it only to code of the library that runs the context.
     return !is_stopped_ && (is_in_handler() || runs_here_());
@@ -183,6 +189,10 @@ class AsioExecutor final : public Executor, public std::enable_shared_from_this<
    private:
     std::shared_ptr<AsioExecutor> self_;
   };
+
+  /// In a child that was forked off: a thread of the parent may have held the mutex, and a task may hold what must not be
+  /// destroyed there.
+  static void leave(Task&& task) { syncstate::detail::leave_behind(std::move(task)); }
 
   void drop_all() {
     std::vector<Task> tasks;  // destroyed after the lock is gone, as in `stop`

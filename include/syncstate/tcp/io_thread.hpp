@@ -55,27 +55,28 @@ class IoThread {
 
   [[nodiscard]] bool is_started() const { return thread_.joinable(); }
 
+  /// In a child that was forked off before `start`, gives the context an epoll set of its own: until then it shares that of
+  /// the parent. Anywhere else it does nothing. `start` does the same; where several contexts know each other, do it for all
+  /// of them before the first thread starts.
+  void renew_after_fork() {
+    if (is_started() || made_in_ == syncstate::detail::process_id()) return;
+    state_->context.notify_fork(asio::execution_context::fork_child);
+    made_in_ = syncstate::detail::process_id();
+  }
+
   /// Starts the thread, unless it was started.
   /// Errors: `std::system_error` if it can't be started.
   void start() {
     if (is_started()) return;
-    // The context was made in the process that this one was forked off from. They share its epoll set, so a new one is
-    // needed.
-    if (made_in_ != syncstate::detail::process_id()) {
-      state_->context.notify_fork(asio::execution_context::fork_child);
-      made_in_ = syncstate::detail::process_id();
-    }
-    thread_ = syncstate::detail::start_thread(
-        kind_, [state = state_, executor = executor_, spin = spin_, niceness = niceness_]() mutable {
-          // On Linux niceness is a thread's own. If the system does not let us, the thread competes like any other.
-          if (niceness > 0) (void)::setpriority(PRIO_PROCESS, 0, niceness);
-          run(state->context, spin);
-          // Nothing that outlives this thread may touch the context, which goes with the last reference to the
-          // state.
-          executor->stop();
-          executor.reset();
-        });
+    renew_after_fork();
+    // Before there is a thread: a child that another thread forks off meanwhile must know that it has not got it.
     executor_->settle();
+    try {
+      start_thread();
+    } catch (...) {
+      executor_->unsettle();
+      throw;
+    }
   }
 
   void stop() {
@@ -102,6 +103,19 @@ class IoThread {
     asio::io_context context{1};
     asio::executor_work_guard<asio::io_context::executor_type> work{context.get_executor()};
   };
+
+  void start_thread() {
+    thread_ = syncstate::detail::start_thread(
+        kind_, [state = state_, executor = executor_, spin = spin_, niceness = niceness_]() mutable {
+          // On Linux niceness is a thread's own. If the system does not let us, the thread competes like any other.
+          if (niceness > 0) (void)::setpriority(PRIO_PROCESS, 0, niceness);
+          run(state->context, spin);
+          // Nothing that outlives this thread may touch the context, which goes with the last reference to the
+          // state.
+          executor->stop();
+          executor.reset();
+        });
+  }
 
   static void run(asio::io_context& context, std::chrono::microseconds spin) {
     if (spin <= spin.zero()) {

@@ -99,9 +99,10 @@ struct ServerOptions {
 ///           or both on the user's context; hooks on `hook_threads` threads, always its own.
 /// End     : `stop` or the destructor: sessions end, `endpoint` is free again, hooks that run are waited for,
 ///           but not the network. Maps and handles answer `stopped` from then on.
-/// Fork    : the threads start in `start`; a process may fork before, as daemon() does, and start the server in the
-///           child. In a child that is forked off after `start`, the destructor and `stop` let go and return at once,
-///           everything else throws `stopped`, and the parent's links go on.
+/// Fork    : the threads start in `start`; a process may fork before, as daemon() does, and start the server in the child.
+///           Maps that were hosted before have another epoch there, so that several children may do so.
+///           In a child that is forked off after `start`, the destructor and `stop` let go and return at once, everything
+///           else throws `stopped`, and the parent's links go on.
 template <class K, class V, class E>
 class TcpStateServer {
  public:
@@ -124,6 +125,7 @@ class TcpStateServer {
   /// Errors: `already_started`; `stopped`.
   template <Hook<K, V, E> H>
   void add_hook(H hook) {
+    expect_here();
     core_->add_hook(std::move(hook));
   }
 
@@ -131,6 +133,7 @@ class TcpStateServer {
   /// Errors: `already_started`, also once a map is hosted; `stopped`.
   template <InitHook<K, V> H>
   void add_init_hook(H hook) {
+    expect_here();
     core_->add_init_hook(std::move(hook));
   }
 
@@ -152,25 +155,32 @@ class TcpStateServer {
     expect_here();
     const std::lock_guard lock(mutex_);
     reload_tls();
-    if (!acceptor_) open_listener();
+    for (auto& thread : threads_) thread->renew_after_fork();  // all of them, for each may wake another
+    open_listener();
+    try {
+      core_->start();
+    } catch (...) {
+      // A process that forks before it tries again must not share what listens with its child.
+      if (options_.listener < 0) acceptor_.reset();
+      throw;
+    }
     {
       const std::lock_guard endpoint_lock(endpoint_mutex_);
       endpoint_ = acceptor_->endpoint();
     }
-    core_->start();
     home_.settle();
     try {
       hook_pool_->start();
       for (auto& thread : threads_) thread->start();
-    } catch (...) {  // out of threads
+      for (auto& gate : desk_->gates) gate.executor->settle();
+      for (auto& ear : desk_->ears) ear.executor->settle();
+      acceptor_->start([desk = desk_](NativeSocket socket, std::string address) {
+        take(desk, std::move(socket), std::move(address));
+      });
+    } catch (...) {  // out of threads, memory or descriptors
       end();
       throw;
     }
-    for (auto& gate : desk_->gates) gate.executor->settle();
-    for (auto& ear : desk_->ears) ear.executor->settle();
-    acceptor_->start([desk = desk_](NativeSocket socket, std::string address) {
-      take(desk, std::move(socket), std::move(address));
-    });
   }
 
   /// Shows this certificate to everybody who connects from now on; links that are open go on. Files are read anew, also
@@ -258,7 +268,11 @@ class TcpStateServer {
   }
 
   /// The core, to which other transports may add lanes of their own.
-  [[nodiscard]] const std::shared_ptr<ServerCore<K, V, E>>& core() const { return core_; }
+  /// Errors: `stopped` in a child that was forked off after `start`.
+  [[nodiscard]] const std::shared_ptr<ServerCore<K, V, E>>& core() const {
+    expect_here();
+    return core_;
+  }
 
  private:
   using ThreadKind = syncstate::detail::ThreadKind;
@@ -401,12 +415,16 @@ class TcpStateServer {
     return context;
   }
 
+  /// Opens the listening socket, or takes over the user's, unless an earlier `start` that failed has done so.
   void open_listener() {
+    if (acceptor_) return;
     const auto executor = desk_->gates.front().executor->asio_executor();
     if (options_.listener >= 0) {
-      acceptor_.emplace(executor, NativeSocket(options_.listener));
+      // Taken over once, also where `start` fails and is called again: by then the number may be somebody else's.
+      if (!listener_) listener_.emplace(options_.listener);
+      acceptor_.emplace(executor, std::move(*listener_), Acceptor::Origin::adopted);
     } else {
-      acceptor_.emplace(executor, listen_on(parse_endpoint(options_.endpoint)));
+      acceptor_.emplace(executor, listen_on(parse_endpoint(options_.endpoint)), Acceptor::Origin::opened);
     }
   }
 
@@ -456,6 +474,7 @@ class TcpStateServer {
   std::mutex mutex_;
   std::vector<std::unique_ptr<IoThread>> threads_;
   std::shared_ptr<Desk> desk_ = std::make_shared<Desk>();
+  std::optional<NativeSocket> listener_;  // the user's, once taken over; the acceptor has it if it can use it
   std::optional<Acceptor> acceptor_;
   syncstate::detail::HomeProcess home_;  // noted by `start`
 };

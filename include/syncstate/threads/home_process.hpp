@@ -13,16 +13,29 @@
 
 namespace syncstate::detail {
 
-/// The id of this process without a system call: it is read again in every child that `fork` makes.
+// The functions that fork() is to call belong to the library that registers them: dlclose removes them. So each shared
+// library has variables of its own here (hidden), and registers for itself, when it is loaded: a flag that says so once for the
+// whole process would stay when the functions go. No function-local variable is initialized by it, for a child that is forked
+// off while another thread is at that would wait for that thread for ever.
+
+/// The id of this process as far as this library knows it, or 0.
+[[gnu::visibility("hidden")]] inline constinit std::atomic<pid_t> known_process_id{0};
+
+/// Has `known_process_id` read again in every child that `fork` makes, as long as this library is loaded.
+[[gnu::visibility("hidden")]] inline const bool is_process_id_kept = [] {
+  const bool is_kept = ::pthread_atfork(nullptr, nullptr, [] {
+                         known_process_id.store(::getpid(), std::memory_order_relaxed);
+                       }) == 0;
+  if (is_kept) known_process_id.store(::getpid(), std::memory_order_relaxed);
+  return is_kept;
+}();
+
+/// The id of this process, as a rule without a system call.
 ///
 /// Threads: any.
-inline pid_t process_id() noexcept {
-  static std::atomic<pid_t> known{0};
-  static const bool is_noted = [] {
-    known = ::getpid();
-    return ::pthread_atfork(nullptr, nullptr, [] { known = ::getpid(); }) == 0;
-  }();
-  return is_noted ? known.load(std::memory_order_relaxed) : ::getpid();
+[[gnu::visibility("hidden")]] inline pid_t process_id() noexcept {
+  const pid_t known = known_process_id.load(std::memory_order_relaxed);
+  return known != 0 ? known : ::getpid();
 }
 
 /// The process in which the threads of an object were started.
@@ -45,6 +58,12 @@ class HomeProcess {
     pid_t none = 0;
     id_.compare_exchange_strong(none, process_id(), std::memory_order_relaxed);
   }
+
+  /// Notes this process, also where another one was noted.
+  void move_here() noexcept { id_.store(process_id(), std::memory_order_relaxed); }
+
+  /// Notes nothing any more: the threads could not be had.
+  void forget() noexcept { id_.store(0, std::memory_order_relaxed); }
 
   /// Returns whether another process was noted: this one was forked off from it. False as long as none was.
   [[nodiscard]] bool is_elsewhere() const noexcept {

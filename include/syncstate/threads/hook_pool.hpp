@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -50,17 +51,17 @@ struct HookWait {
 class HookWaitGraph {
  public:
   SYNCSTATE_VISIBLE static HookWaitGraph& of_process() {
-    static HookWaitGraph graph;
-    // A child that is forked off may have pools of its own, and must not find it locked by a thread of its parent. Threads
-    // that wait in the parent do not exist there.
-    static const int is_forkable =
-        ::pthread_atfork([] { graph.mutex_.lock(); }, [] { graph.mutex_.unlock(); },
-                         [] {
-                           graph.first_ = nullptr;
-                           graph.mutex_.unlock();
-                         });
-    (void)is_forkable;
+    static constinit HookWaitGraph graph;
     return graph;
+  }
+
+  /// In a child that was forked off, before anything else runs there: makes the mutex anew, which a thread of the parent may
+  /// have locked, and forgets the waits, for the threads that wait in the parent do not exist here. To lock the mutex before
+  /// the fork instead could wait for ever: for a thread that waits for a lock that the program takes before a fork.
+  static void renew_in_child() {
+    HookWaitGraph& graph = of_process();
+    ::new (static_cast<void*>(&graph.mutex_)) std::mutex;
+    graph.first_ = nullptr;
   }
 
   /// Notes that the thread of `wait` waits for `lane`. Returns false, and notes nothing, if that wait could never end.
@@ -90,6 +91,11 @@ class HookWaitGraph {
   std::mutex mutex_;
   HookWait* first_ = nullptr;
 };
+
+/// Has every child that `fork` makes begin without waits, as long as this library is loaded; see home_process.hpp for why each
+/// library registers for itself.
+[[gnu::visibility("hidden")]] inline const bool is_hook_wait_graph_renewed =
+    ::pthread_atfork(nullptr, nullptr, [] { HookWaitGraph::renew_in_child(); }) == 0;
 
 /// One serial executor's queue; all of it but `runner` is guarded by the pool's mutex.
 struct HookLane {
@@ -146,6 +152,7 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
   };
 
   void post(const LanePtr& lane, Task task) {
+    if (is_elsewhere()) return;  // without the lock, which a thread of the parent may have held
     {
       const std::lock_guard lock(mutex_);
       if (is_stopped_ || lane->is_closed) return;  // the caller's `task` dies after the lock is gone
@@ -157,6 +164,7 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
   }
 
   void dispatch(const LanePtr& lane, Task task) {
+    if (is_elsewhere()) return;
     std::unique_lock lock(mutex_);
     if (is_stopped_ || lane->is_closed) return;
     start_threads();
@@ -168,6 +176,7 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
   }
 
   void post_at(const LanePtr& lane, TimePoint when, Task task) {
+    if (is_elsewhere()) return;
     const std::lock_guard lock(mutex_);
     if (is_stopped_ || lane->is_closed) return;
     start_threads();
@@ -310,9 +319,15 @@ class HookPoolState : public std::enable_shared_from_this<HookPoolState> {
  private:
   /// With the mutex held.
   void start_threads() {
-    while (threads_.size() < wanted_threads_) {
-      threads_.push_back(start_thread(ThreadKind::hook, [state = shared_from_this()] { state->work(); }));
-      home_.settle();
+    if (threads_.size() == wanted_threads_) return;
+    home_.settle();  // before there is a thread, for a child that is forked off meanwhile
+    try {
+      while (threads_.size() < wanted_threads_) {
+        threads_.push_back(start_thread(ThreadKind::hook, [state = shared_from_this()] { state->work(); }));
+      }
+    } catch (...) {
+      if (threads_.empty()) home_.forget();
+      throw;
     }
   }
 

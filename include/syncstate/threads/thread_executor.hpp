@@ -26,7 +26,8 @@ namespace syncstate {
 /// Threads : every member from any thread.
 /// End     : the destructor destroys the tasks that have not run and waits for the running one; on its own
 ///           thread it can't, and returns at once.
-/// Fork    : in a child that was forked off after the first task, no task runs, and the destructor returns at once.
+/// Fork    : in a child that was forked off after the first task, no task runs (`post` and `post_at` destroy theirs), and the
+///           destructor returns at once.
 class ThreadExecutor final : public Executor {
  public:
   ThreadExecutor() : state_(std::make_shared<State>()) {}
@@ -52,6 +53,7 @@ class ThreadExecutor final : public Executor {
 
   /// Errors: `std::system_error` if its thread can't be started.
   void post(Task task) override {
+    if (home_.is_elsewhere()) return;  // without a lock, which a thread of the parent may have held
     const std::lock_guard lock(state_->mutex);
     start_thread();
     state_->ready.push_back(std::move(task));
@@ -60,6 +62,7 @@ class ThreadExecutor final : public Executor {
 
   /// Errors: as `post`.
   void post_at(TimePoint when, Task task) override {
+    if (home_.is_elsewhere()) return;
     const std::lock_guard lock(state_->mutex);
     start_thread();
     state_->timers.emplace(std::pair(when, state_->next_sequence++), std::move(task));
@@ -110,8 +113,13 @@ class ThreadExecutor final : public Executor {
   /// With the mutex held.
   void start_thread() {
     if (thread_.joinable()) return;
-    thread_ = detail::start_thread(detail::ThreadKind::executor, [state = state_] { run(*state); });
-    home_.settle();
+    home_.settle();  // before there is a thread, for a child that is forked off meanwhile
+    try {
+      thread_ = detail::start_thread(detail::ThreadKind::executor, [state = state_] { run(*state); });
+    } catch (...) {
+      home_.forget();
+      throw;
+    }
   }
 
   static void run(State& state) {

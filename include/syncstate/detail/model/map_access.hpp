@@ -128,6 +128,12 @@ struct MapAccess {
     map.become_master();
   }
 
+  /// Begins another life of a frozen master, with the state that it has.
+  template <class K, class V>
+  static void renew_epoch(StateMap<K, V>& map) {
+    map.renew_epoch();
+  }
+
   template <class K, class V>
   [[nodiscard]] static const std::shared_ptr<const FrozenState<K, V>>& frozen(const Diff<K, V>& diff) {
     return diff.frozen_;

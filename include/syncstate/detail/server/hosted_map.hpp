@@ -83,6 +83,14 @@ class HostedMap final : public protocol::DiffSource {
     }
   }
 
+  /// Begins another life of the map, with the state that it has; on the map's serial executor only, before there is any
+  /// session.
+  void renew_epoch() {
+    const std::lock_guard lock(mutex_);
+    MapAccess::renew_epoch(map_);
+    epoch_ = map_.epoch();
+  }
+
   /// Returns whether a transaction is open; on the map's serial executor only.
   [[nodiscard]] bool is_in_transaction() const { return MapAccess::in_transaction(map_); }
 
@@ -94,7 +102,9 @@ class HostedMap final : public protocol::DiffSource {
 
   // protocol::DiffSource
 
-  [[nodiscard]] Position head() const override { return Position{epoch_, head_.load()}; }
+  [[nodiscard]] Position head() const override {
+    return Position{epoch_.load(std::memory_order_relaxed), head_.load()};
+  }
 
   std::optional<UpdateId> encode_merged(UpdateId from, std::size_t budget, Bytes& out) override {
     const std::lock_guard lock(mutex_);
@@ -521,7 +531,7 @@ class HostedMap final : public protocol::DiffSource {
   FrozenSource<K, V> initial_;
   mutable std::mutex
       mutex_;  // between commits and encoders; never held while user code runs, but codecs of small values
-  const Epoch epoch_;
+  std::atomic<Epoch> epoch_;
   std::atomic<UpdateId> head_;
   Merged merged_;
   std::vector<std::weak_ptr<Snapshot>> snapshots_;

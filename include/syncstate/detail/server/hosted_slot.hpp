@@ -20,6 +20,7 @@
 #include "syncstate/detail/limit_text.hpp"
 #include "syncstate/detail/running_hooks.hpp"
 #include "syncstate/detail/server/answer_room.hpp"
+#include "syncstate/detail/server/birthplace.hpp"
 #include "syncstate/detail/server/byte_share.hpp"
 #include "syncstate/detail/server/event_turns.hpp"
 #include "syncstate/detail/server/hook_failure.hpp"
@@ -58,7 +59,8 @@ class HostedSlot final : public HostedBase,
   HostedSlot(Map map, const Limits& limits, std::shared_ptr<SerialExecutor> serial,
              std::shared_ptr<Hooks> hooks, ErrorHandler on_error, SharedBytesCount waiting_bytes,
              std::shared_ptr<AnswerRoom> answers, bool runs_where_events_come,
-             UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed)
+             UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed,
+             std::unique_ptr<Birthplace> birthplace)
       : map_(std::make_shared<HostedMap<K, V>>(std::move(map), limits)),
         serial_(std::move(serial)),
         hooks_(std::move(hooks)),
@@ -66,7 +68,8 @@ class HostedSlot final : public HostedBase,
         turns_(std::move(waiting_bytes), limits.all_event_bytes),
         runs_where_events_come_(runs_where_events_come),
         senders_(limits, std::move(answers)),
-        committed_(std::move(committed)) {}
+        committed_(std::move(committed)),
+        birthplace_(std::move(birthplace)) {}
 
   [[nodiscard]] SerialExecutor& serial() { return *serial_; }
   [[nodiscard]] const HostedMap<K, V>& hosted() const { return *map_; }
@@ -86,6 +89,22 @@ class HostedSlot final : public HostedBase,
     }
     state_ = State::live;
   }
+
+  /// Where the map was hosted in another process, and this one was forked off from it: begins another life of the map, once.
+  /// For the parent, and other children of it, may go on from the same position with other commits. `modify`, `head` and the
+  /// start of the server call it, so that nobody in this process sees a position of the life that it has inherited.
+  void settle_in_process() const {
+    if (!birthplace_->is_elsewhere()) return;
+    const auto renew = [this] {
+      if (!birthplace_->is_elsewhere()) return;
+      map_->renew_epoch();
+      birthplace_->move_here();
+    };
+    serial_->runs_here() ? renew() : serial_->run_blocking(renew);
+  }
+
+  /// The server has started: its links have positions of this life, which goes on in whatever process they do.
+  void stay() { birthplace_->forget(); }
 
   /// From now on nothing changes the map.
   void stop() { state_ = State::dead; }
@@ -150,6 +169,7 @@ class HostedSlot final : public HostedBase,
 
   Position modify(UniqueFunction<void(Map&)> change) override {
     if (state_ == State::dead) throw StateError(StateErrc::stopped);
+    settle_in_process();
     if (serial_->runs_here()) {
       if (state_ == State::initialising && !map_->is_in_transaction()) return position_of(commit(change));
       throw StateError(
@@ -182,6 +202,7 @@ class HostedSlot final : public HostedBase,
   [[nodiscard]] const MapHash& hash() const override { return map_->hash(); }
   [[nodiscard]] Position head() const override {
     if (serial_->is_of_other_process()) throw StateError(StateErrc::stopped, forked_text("this server"));
+    settle_in_process();
     return map_->head();
   }
 
@@ -204,7 +225,7 @@ class HostedSlot final : public HostedBase,
   /// Returns an object that marks this thread, while it lives, as one that runs hooks or changes by `modify`.
   [[nodiscard]] RunningHooks run_hooks_here() const { return RunningHooks(map_->hash(), map_->head().epoch); }
 
-  /// The epoch of a hosted map never changes.
+  /// The epoch of a hosted map never changes within a process.
   [[nodiscard]] Position position_of(UpdateId id) const { return Position{map_->head().epoch, id}; }
 
   /// One transaction, and the news of it for all lanes.
@@ -325,6 +346,7 @@ class HostedSlot final : public HostedBase,
   const bool runs_where_events_come_;
   SenderTable senders_;
   UniqueFunction<void(const protocol::DiffSource*, const Lane*)> committed_;
+  const std::unique_ptr<Birthplace> birthplace_;
   std::atomic<State> state_{State::initialising};
   std::size_t cautious_ = 0;  // events to come that are answered one by one; on the map's executor
 };
