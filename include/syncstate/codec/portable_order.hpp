@@ -58,8 +58,9 @@ consteval bool have_less(Types<Ts...>) {
 
 /// Returns whether an encodable T must be compared part by part, because something in it depends on the sign of `char`.
 ///
-/// That is true for aggregates only if they have `<=>` and `==`, defaulted ones or their own: the two can't be told apart. An aggregate that has only
-/// its own `operator<` is compared by that, and so is a type with its own codec: their order is the user's choice.
+/// That is true for aggregates only if they have `<=>` and `==`, defaulted ones or their own: the two can't be told
+/// apart. An aggregate that has only its own `operator<` is compared by that, and so is a type with its own codec:
+/// their order is the user's choice.
 template <class T>
 consteval bool depends_on_char_sign() {
   if constexpr (CharOfEitherSign<T>) {
