@@ -140,8 +140,8 @@ class Target {
   /// The honest client sends an event, and sees what it changed, over the link it has had from the beginning.
   void check_still_serves() {
     const std::string value = "still here " + std::to_string(++rounds_);
-    const ss::UpdateId id = honest_->send_event(home_hash_, Event{{"a", value}});
-    CHECK(replica_->wait_for(id, patience));
+    const ss::Position at = honest_->send_event(home_hash_, Event{{"a", value}});
+    CHECK(replica_->wait_for(at, patience));
     CHECK(replica_->view().at("a") == value);
     CHECK(*lost_ == 0);
   }
