@@ -81,6 +81,7 @@ Map small_map(const std::shared_ptr<Remote>& remote) {
 // a raw client.
 struct Moving {
   explicit Moving(std::shared_ptr<TurnQueue> turns = nullptr) {
+    next->start();
     SocketPair pair = connected_pair();
     peer = std::make_unique<RawPeer>(std::move(pair.client), false);
     TlsLinkOptions options;
