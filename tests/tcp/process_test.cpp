@@ -306,7 +306,7 @@ void expect_refusals(World& w, const ForkedReport& report) {
   refuses("start of a pool", [&] { w.pool.start(); });
   report.expect(w.executor.is_of_other_process(), "the executor knows");
 
-  // Tasks are let go of, whoever held the locks of these.
+  // Tasks are destroyed, whether or not a thread of the parent held the locks.
   for (int i = 0; i < 100; ++i) {
     w.executor.post([] {});
     w.executor.post_at(ss::TimePoint(), [] {});

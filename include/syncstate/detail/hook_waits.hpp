@@ -13,6 +13,7 @@
 
 #include "syncstate/detail/leave_behind.hpp"
 #include "syncstate/detail/running_hooks.hpp"
+#include "syncstate/detail/visibility.hpp"
 
 namespace syncstate::detail {
 
@@ -67,7 +68,7 @@ class HookWaits {
     MapLife to;
   };
 
-  [[gnu::visibility("default")]] static HookWaits& instance();
+  SYNCSTATE_VISIBLE static HookWaits& instance();
 
   /// Returns whether waits lead from `start` to one of `ends`, or `start` is one of them.
   [[nodiscard]] bool leads_to(const MapLife& start, const std::vector<MapLife>& ends) const {
@@ -91,7 +92,7 @@ class HookWaits {
 };
 
 // No function-local variable: see threads/home_process.hpp, also for what is hidden.
-[[gnu::visibility("default")]] inline HookWaits hook_waits;
+SYNCSTATE_VISIBLE inline HookWaits hook_waits;
 
 inline HookWaits& HookWaits::instance() { return hook_waits; }
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "syncstate/detail/visibility.hpp"
 #include "syncstate/map_hash.hpp"
 #include "syncstate/types.hpp"
 
@@ -46,8 +47,7 @@ class RunningHooks {
   }
 
  private:
-  [[gnu::visibility("default")]] static inline constinit thread_local const RunningHooks* innermost_ =
-      nullptr;
+  SYNCSTATE_VISIBLE static inline constinit thread_local const RunningHooks* innermost_ = nullptr;
 
   const MapHash* hash_;
   Epoch epoch_;

@@ -230,7 +230,7 @@ class ClientSession {
   [[nodiscard]] std::size_t channels() const { return channels_.size(); }
   /// The largest frame that the server takes; a larger one ends the session.
   [[nodiscard]] std::uint64_t server_frame_bytes() const { return peer_.frame_bytes; }
-  /// Returns whether a message fits the server's frames if the names of types in it have so many bytes together.
+  /// Returns whether a message whose type names have `type_bytes` bytes together fits the server's frames.
   [[nodiscard]] bool fits_frame(std::size_t type_bytes) const { return peer_.fits(type_bytes); }
   [[nodiscard]] bool is_over() const { return is_over_; }
 

@@ -36,12 +36,9 @@ class DiffStream {
   /// Ends at `upto`, where the log reaches, else at the head; answers one `get_diff`.
   DiffStream(ChannelId id, std::shared_ptr<DiffSource> source, Position at, UpdateId upto,
              const Limits& limits, std::optional<std::size_t> piece_bytes = {})
-      : id_(id),
-        source_(std::move(source)),
-        at_(at),
-        upto_(upto),
-        limits_(&limits),
-        piece_bytes_(piece_bytes.value_or(limits.piece_bytes)) {}
+      : DiffStream(id, std::move(source), at, FollowMode::merged, limits, piece_bytes) {
+    upto_ = upto;
+  }
 
   [[nodiscard]] ChannelId id() const { return id_; }
   [[nodiscard]] const DiffSource& source() const { return *source_; }

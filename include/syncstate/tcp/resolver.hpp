@@ -1,4 +1,4 @@
-// Resolves host names, anew each time, and never holds up a caller that gives up waiting.
+// Resolves host names, anew at each attempt. A caller that gives up does not wait for the system.
 #ifndef SYNCSTATE_TCP_RESOLVER_HPP
 #define SYNCSTATE_TCP_RESOLVER_HPP
 

@@ -15,8 +15,8 @@ namespace syncstate::detail {
 
 // The functions that fork() is to call belong to the library that registers them: dlclose removes them. So each shared
 // library has variables of its own here (hidden), and registers for itself, when it is loaded: a flag that says so once for the
-// whole process would stay when the functions go. No function-local variable is initialized by it, for a child that is forked
-// off while another thread is at that would wait for that thread for ever.
+// whole process would stay when the functions go. They are no function-local
+// variables: if the process forked while another thread initialized one, the child would wait for that thread for ever.
 
 /// The id of this process as far as this library knows it, or 0.
 [[gnu::visibility("hidden")]] inline constinit std::atomic<pid_t> known_process_id{0};
@@ -30,7 +30,7 @@ namespace syncstate::detail {
   return is_kept;
 }();
 
-/// The id of this process, as a rule without a system call.
+/// Returns the id of this process. It makes a system call only if `fork` could not be told to keep the id.
 ///
 /// Threads: any.
 [[gnu::visibility("hidden")]] inline pid_t process_id() noexcept {

@@ -42,8 +42,8 @@ struct HookWait {
   HookWait* after = nullptr;
 };
 
-/// Who waits for what in all pools that code of one library or program made: a circle of waits may lead through several
-/// pools. Who runs what stands in the lanes.
+/// The waits of threads for lanes, in all pools that code of one library or program made: a circle of waits may lead
+/// through several pools. Each lane says which thread runs it.
 ///
 /// A pool keeps the graph that it was made with. So code that was compiled into another library, and has static variables of
 /// its own, looks at the same one.
@@ -55,9 +55,9 @@ class HookWaitGraph {
     return graph;
   }
 
-  /// In a child that was forked off, before anything else runs there: makes the mutex anew, which a thread of the parent may
-  /// have locked, and forgets the waits, for the threads that wait in the parent do not exist here. To lock the mutex before
-  /// the fork instead could wait for ever: for a thread that waits for a lock that the program takes before a fork.
+  /// In a child that was forked off, before anything else runs there: makes a new mutex, because a thread of the parent may
+  /// have locked the old one, and forgets the waits, because the threads that wait in the parent do not exist here. The
+  /// mutex is not locked before the fork: its owner may wait for a lock that the program itself takes before each fork.
   static void renew_in_child() {
     HookWaitGraph& graph = of_process();
     ::new (static_cast<void*>(&graph.mutex_)) std::mutex;
