@@ -653,6 +653,7 @@ TEST_CASE("numbers of a new epoch are not taken for those of the old one while c
 }
 
 TEST_CASE("a wait for a position waits for its epoch, and for its update id there") {
+  std::vector<std::string> calls;  // outlives the replica, whose end ends a wait
   World world;
   Replica replica(world.replica_map());
   for (int i = 1; i <= 5; ++i) CHECK_FALSE(world.step("key1", i));
@@ -664,7 +665,6 @@ TEST_CASE("a wait for a position waits for its epoch, and for its update id ther
 
   const Diff first = world.full_diff_of_new_master({{"key1", 11}});
   const ss::Epoch next = world.master.epoch();
-  std::vector<std::string> calls;
   const auto note = [&](std::string name) {
     return [&calls, &replica, name](std::error_code code) {
       calls.push_back(name + (code ? ": " + code.message() : " at " + std::to_string(replica.update_id())));
