@@ -19,6 +19,21 @@
 
 namespace support {
 
+/// False with AddressSanitizer: up to Clang 17 its allocator does not survive fork() while another thread allocates. The
+/// child then finds a mutex of the allocator locked by a thread that it does not have. Tests of fork() beside threads
+/// that never pause run without these threads there.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool threads_may_allocate_during_fork = false;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr bool threads_may_allocate_during_fork = false;
+#else
+constexpr bool threads_may_allocate_during_fork = true;
+#endif
+#else
+constexpr bool threads_may_allocate_during_fork = true;
+#endif
+
 /// Set in every child made by `run_forked`. A leak check there would report what the parent's threads hold on their
 /// stacks, because these threads do not exist there. Everything else that AddressSanitizer finds is still reported.
 inline bool is_forked_child = false;
