@@ -203,7 +203,19 @@ struct ThreadInfo {
   std::uint64_t blocked = 0;  // bit n - 1: signal n
 };
 
-/// The threads of this process but the calling one.
+/// Returns whether a thread of that name can be ThreadSanitizer's own: it has the name of the program.
+bool may_be_the_sanitizers(const std::string& thread_name) {
+#ifdef __SANITIZE_THREAD__
+  std::ifstream comm("/proc/self/comm");
+  std::string program;
+  std::getline(comm, program);
+  return thread_name == program;
+#else
+  return thread_name.empty();  // no thread has an empty name
+#endif
+}
+
+/// The threads of this process but the calling one, and but that of a sanitizer.
 std::vector<ThreadInfo> other_threads() {
   std::vector<ThreadInfo> threads;
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir("/proc/self/task"), ::closedir);
@@ -213,6 +225,7 @@ std::vector<ThreadInfo> other_threads() {
     ThreadInfo info;
     std::ifstream comm("/proc/self/task/" + id + "/comm");
     std::getline(comm, info.name);
+    if (may_be_the_sanitizers(info.name)) continue;
     std::ifstream status("/proc/self/task/" + id + "/status");
     for (std::string line; std::getline(status, line);) {
       if (line.starts_with("SigBlk:")) info.blocked = std::stoull(line.substr(7), nullptr, 16);
