@@ -1,7 +1,7 @@
 // Getting started: a master, a map, an event, and a replica that follows, in one process over real TLS.
 #include <syncstate/syncstate.hpp>      // the model, no I/O
 #include <syncstate/tcp.hpp>            // TLS over TCP
-#include <syncstate/tcp/test_data.hpp>  // a certificate for trying things out: its key is public
+#include <syncstate/tcp/test_data.hpp>  // a certificate for trying things out: its private key is published
 
 #include <chrono>
 #include <iostream>

@@ -59,8 +59,9 @@ void add_client_options(CLI::App& command, ClientOptions& options) {
   command.add_option("--trust", options.trust,
                      "PEM file of the server's certificate, or of who vouches for it");
   command.add_option("--password-file", options.password_file, "File of the password");
-  command.add_option("--hash", options.hash,
-                     "Which map, by the first digits of its hash; else the only one hosted");
+  command.add_option(
+      "--hash", options.hash,
+      "Which map, by the first digits of its hash; without it the only one hosted, for `status` all");
   command.add_option("--timeout", options.timeout_seconds, "Seconds to wait for the server")
       ->capture_default_str()
       ->check(CLI::Range(0.001, 86'400.0));

@@ -56,7 +56,8 @@ class ChangePrinter {
     const bool is_same_document = now.hash() == last_.hash();
     if (is_same_document && now.position() == last_.position()) return;
     if (is_same_document && last_.epoch() != 0 && now.epoch() != last_.epoch()) {
-      console_.err().write("the master was restarted: update ids begin anew, values with the file's");
+      console_.err().write(
+          "the master was restarted: update ids start again at 0, and values are those of the file");
     }
     if (is_same_document && before != nullptr && before->position() == last_.position()) {
       for (const auto& [key, value] : diff->changes()) print_line(now, key, &before->at(key), &value);

@@ -53,7 +53,7 @@ inline std::shared_ptr<Remote> make_remote(const ClientOptions& options) {
       throw Failure(ExitCode::file,
                     "there is no " + printable(path) +
                         ": `config_service serve` makes it on first use; for a server elsewhere copy "
-                        "its certificate and password here and name them by --trust and "
+                        "its certificate and password to this machine and name the files by --trust and "
                         "--password-file");
     }
     if (!named.empty()) return PrivateFile{named, -1, {}};
@@ -132,25 +132,39 @@ inline std::string list_of(const std::vector<syncstate::HostedMapInfo>& maps) {
   return text;
 }
 
+/// Says what a server hosts, at the end of an error text.
+inline std::string found_text(const std::vector<syncstate::HostedMapInfo>& maps) {
+  return maps.empty() ? "; it hosts none" : "; it hosts" + list_of(maps);
+}
+
+/// Returns the maps whose hash begins as `--hash` says; without that option all for which `is_meant`.
+/// Errors: Failure, if `--hash` fits none.
+template <class Predicate>
+std::vector<syncstate::HostedMapInfo> fitting_maps(const std::vector<syncstate::HostedMapInfo>& maps,
+                                                   const ClientOptions& options, Predicate is_meant) {
+  std::vector<syncstate::HostedMapInfo> fitting;
+  for (const auto& map : maps) {
+    const bool fits = options.hash.empty() ? is_meant(map) : map.hash.hex().starts_with(options.hash);
+    if (fits) fitting.push_back(map);
+  }
+  if (fitting.empty() && !options.hash.empty()) {
+    throw Failure(ExitCode::which_map,
+                  "the server hosts no map with the hash " + printable(options.hash) + found_text(maps));
+  }
+  return fitting;
+}
+
 /// The map asked for, at the head: the one with the hash given, or the only one there is.
 /// Errors: Failure; StateError.
 inline Map attach(const std::shared_ptr<Remote>& remote, const ClientOptions& options) {
   const auto maps = remote->hosted();
-  std::vector<syncstate::HostedMapInfo> fitting;
-  for (const auto& map : maps) {
-    const bool is_wanted = options.hash.empty() ? is_document(map) : map.hash.hex().starts_with(options.hash);
-    if (is_wanted) fitting.push_back(map);
-  }
+  const auto fitting = fitting_maps(maps, options, is_document);
   if (fitting.size() != 1) {
-    const std::string found = maps.empty() ? "; it hosts none" : "; it hosts" + list_of(maps);
-    if (!options.hash.empty()) {
-      throw Failure(ExitCode::which_map, (fitting.empty() ? "the server hosts no map with the hash "
-                                                          : "several maps have a hash that begins with ") +
-                                             printable(options.hash) + found);
-    }
-    throw Failure(
-        ExitCode::which_map,
-        (fitting.empty() ? "the server hosts no JSON document" : "which document? Say --hash") + found);
+    const std::string what = !options.hash.empty()
+                                 ? "several maps have a hash that begins with " + printable(options.hash)
+                             : fitting.empty() ? std::string("the server hosts no JSON document")
+                                               : std::string("which document? Say --hash");
+    throw Failure(ExitCode::which_map, what + found_text(maps));
   }
   Map map = remote->attach<std::string, Json>(fitting.front().hash);
   map.sync();
@@ -194,6 +208,9 @@ inline Failure no_leaf(const Map& map, const std::string& pointer) {
   const auto fail = [&pointer](const std::string& why) {
     return Failure(ExitCode::no_such_leaf, pointer_text(pointer) + " is no leaf: " + why);
   };
+  if (!pointer.empty() && pointer.front() != '/') {
+    return fail("a pointer begins with /, as in " + pointer_text("/" + pointer));
+  }
   std::size_t below = 0;
   std::string examples;
   std::vector<std::pair<std::size_t, std::string>> near;
@@ -217,7 +234,7 @@ inline Failure no_leaf(const Map& map, const std::string& pointer) {
   std::sort(near.begin(), near.end());
   for (std::size_t i = 0; i < std::min(near.size(), shown); ++i)
     examples += "\n  " + pointer_text(near[i].second);
-  return fail("did you mean" + examples);
+  return fail("nothing of this name is there. Similar leaves:" + examples);
 }
 
 }  // namespace config_service

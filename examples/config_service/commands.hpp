@@ -52,7 +52,7 @@ inline ExitCode status(const ClientOptions& options) {
     throw;
   }
   std::cout << "link       live, " << printable(options.connect) << "\n";
-  const auto maps = remote->hosted();
+  const auto maps = fitting_maps(remote->hosted(), options, [](const auto&) { return true; });
   if (maps.empty()) std::cout << "maps       none\n";
   for (const auto& info : maps) {
     std::cout << "hash       " << info.hash.hex() << "\n"

@@ -72,11 +72,13 @@ inline Json read_value(const std::string& argument) {
     StrictJson(text, max_value_depth, builder).parse();
   } catch (const JsonRefusedAt& refused) {
     const std::string where = is_piped ? "standard input:" : "the value:";
-    if (!refused.is_syntax()) throw Failure(ExitCode::command_line, where + refused.what());
-    throw Failure(ExitCode::command_line,
-                  where + refused.what() +
-                      ": this is no JSON; a string stands in double quotes, within single ones " +
-                      "for the shell: '" + (text.size() <= 100 ? json_text(Json(text)) : "\"...\"") + "'");
+    std::string why = where + refused.what();
+    if (refused.is_syntax()) why += ": this is no JSON";
+    if (refused.is_syntax() && !is_piped && !text.starts_with('"')) {
+      why += "; a string stands in double quotes, within single ones for the shell: '" +
+             (text.size() <= 100 ? json_text(Json(text)) : "\"...\"") + "'";
+    }
+    throw Failure(ExitCode::command_line, why);
   }
   return builder.take();
 }

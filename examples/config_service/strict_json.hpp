@@ -135,7 +135,7 @@ class StrictJson {
   bool key(const std::string& name) {
     if (!names_.back().insert(name).second) {
       throw JsonRefusedAt(text_, last_quoted(),
-                          "the name " + json_text(Json(name)) + " stands twice in " + sink_.json_where(),
+                          "the name " + json_text(Json(name)) + " occurs twice in " + sink_.json_where(),
                           false);
     }
     sink_.name(name);
@@ -153,7 +153,8 @@ class StrictJson {
     if (const auto end = why.find("] "); end != why.npos) why.remove_prefix(end + 2);
     if (why.starts_with("parse error at ")) why.remove_prefix(std::min(why.find(": ") + 2, why.size()));
     const bool is_within_token = why.find("; last read: ") != why.npos;
-    throw JsonRefusedAt(text_, is_within_token ? last_read() : begin_of(token), std::string(why), true);
+    throw JsonRefusedAt(text_, is_within_token ? last_read() : begin_of(last_token(token)), std::string(why),
+                        true);
   }
 
  private:
@@ -190,6 +191,17 @@ class StrictJson {
 
   [[noreturn]] void refuse_token(const std::string& token, const std::string& why) const {
     throw JsonRefusedAt(text_, begin_of(token), why, false);
+  }
+
+  /// Returns the last token in `read`, the characters that the parser gives for an unexpected token. They begin with the
+  /// last string or number, even if other tokens follow it.
+  static std::string_view last_token(std::string_view read) {
+    constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyz";
+    constexpr std::string_view structural = "{}[],:";
+    if (read.empty()) return read;
+    if (structural.find(read.back()) != read.npos) return read.substr(read.size() - 1);
+    if (letters.find(read.back()) == read.npos) return read;  // a string or number
+    return read.substr(read.find_last_not_of(letters) + 1);   // true, false or null; npos + 1 is 0
   }
 
   /// Returns where the character is that was read last.

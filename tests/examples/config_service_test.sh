@@ -97,7 +97,11 @@ echo "--- files that are refused, with line and column"
 printf '{\n  "a": 1,\n  "b" 2\n}\n' >bad.json
 expect 3 "bad.json:3:7: " service serve bad.json --dir dir --listen 127.0.0.1:0
 printf '{"a": 1,\n"b": {"c": 1,\n"c": 2}}' >twice.json
-expect 3 'twice.json:3:1: the name "c" stands twice in /b' service serve twice.json --dir dir --listen 127.0.0.1:0
+for text in '9 {"a": 1,}' '6 {"a" true}' '10 {"a": 1, null: 2}' '10 {"a": 12 ]' '11 {"a": "b" "c"}' '8 [true, ]'; do
+  printf '%s\n' "${text#* }" >bad.json
+  expect 3 "bad.json:1:${text%% *}: " service serve bad.json --dir dir --listen 127.0.0.1:0
+done
+expect 3 'twice.json:3:1: the name "c" occurs twice in /b' service serve twice.json --dir dir --listen 127.0.0.1:0
 printf '[%.0s' {1..100000} >deep.json
 expect 3 "deep.json:1:1001: nested more than 1,000 deep" service serve deep.json --dir dir --listen 127.0.0.1:0
 : >empty.json
@@ -137,6 +141,8 @@ expect 6 "/log/level" client set /log/levle '"debug"'
 expect 6 "it holds 3 leaves" client set /log 1
 expect 6 'with the value "debug"' client set /log/level/deeper 1
 expect 6 "nothing of this name" client get /nonsense
+expect 6 'nonsense is no leaf: a pointer begins with /, as in /nonsense' client get nonsense
+expect 7 "the server hosts no map with the hash ffffffffff; it hosts" client status --hash ffffffffff
 expect 6 "/log/level" client get log/level
 expect 2 "POINTER is required" client get
 expect 2 "JSON is required" client set /a
@@ -290,7 +296,7 @@ refuse_value '1:1: the number 1e999 is beyond' 1e999
 refuse_value '2:8: the number -1e999 is beyond' $'[0,\n"\\"]", -1e999]'
 refuse_value '1:1: the number 9007199254740993.0 would become 9.007199254740992e+15' 9007199254740993.0
 refuse_value '1:1: the number 0.1000000000000000055511151231257827 would become 0.1' 0.1000000000000000055511151231257827
-refuse_value '2:12: the name "\"ö" stands twice in an object' $'{"a": {"a": 1},\n "\\"ö": 1, "\\"\\u00f6": 2}'
+refuse_value '2:12: the name "\"ö" occurs twice in an object' $'{"a": {"a": 1},\n "\\"ö": 1, "\\"\\u00f6": 2}'
 refuse_value '1:65: nested more than 64 deep' "$(printf '[%.0s' {1..65})"
 refuse_value '1:2: ' $'"\xff"'
 refuse_value '1:1: ' ''
