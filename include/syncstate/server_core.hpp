@@ -161,15 +161,15 @@ class ServerCore final : public detail::ServerHost, public std::enable_shared_fr
   /// Lets links in. Maps that were hosted in a process from which this one was forked off begin another life before.
   /// Errors: `invalid_option` for an empty password where that is not allowed; `already_started`; `stopped`.
   void start() {
-    std::vector<std::shared_ptr<Slot>> slots;
+    std::vector<std::shared_ptr<Slot>> to_settle;
     {
       const std::lock_guard lock(mutex_);
       expect_startable();
       for (const auto& [hash, entry] : entries_) {
-        if (entry.slot) slots.push_back(entry.slot);
+        if (entry.slot) to_settle.push_back(entry.slot);
       }
     }
-    for (const auto& slot : slots) slot->settle_in_process();  // may wait for a change of the map
+    for (const auto& slot : to_settle) slot->settle_in_process();  // may wait for a change of the map
     const std::lock_guard lock(mutex_);
     expect_startable();
     is_started_ = true;
