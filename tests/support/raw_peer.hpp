@@ -73,8 +73,7 @@ class RawPeer final : public std::enable_shared_from_this<RawPeer> {
     hello.proof = protocol::make_proof(word, protocol::ProofRole::client, binding_);
     send(hello);
   }
-  void send_welcome(const std::string& word) {
-    protocol::Welcome welcome;
+  void send_welcome(const std::string& word, protocol::Welcome welcome = {}) {
     welcome.proof = protocol::make_proof(word, protocol::ProofRole::server, binding_);
     send(welcome);
   }
