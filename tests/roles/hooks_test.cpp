@@ -455,6 +455,28 @@ TEST_CASE("waits of hooks that lead back to where they began are refused, and no
   HookWaits::remove(&b);
   CHECK(HookWaits::add(&a, {map(2)}, map(1)));
   HookWaits::remove(&a);
+  // A hook within a hook: both maps wait.
+  CHECK(HookWaits::add(&a, {map(1), map(2)}, map(3)));
+  CHECK_FALSE(HookWaits::add(&b, {map(3)}, map(1)));
+  CHECK_FALSE(HookWaits::add(&b, {map(3)}, map(2)));
+  HookWaits::remove(&a);
+}
+
+TEST_CASE("a thread runs the hooks of each map that it is within, the innermost first") {
+  using detail::MapLife;
+  using detail::RunningHooks;
+  const MapLife outer{make_master(1).hash(), 7};
+  const MapLife inner{make_master(2).hash(), 8};
+  CHECK(RunningHooks::maps_here().empty());
+  {
+    const RunningHooks of_outer(outer.hash, outer.epoch);
+    {
+      const RunningHooks of_inner(inner.hash, inner.epoch);
+      CHECK((RunningHooks::maps_here() == std::vector<MapLife>{inner, outer}));
+    }
+    CHECK((RunningHooks::maps_here() == std::vector<MapLife>{outer}));
+  }
+  CHECK_FALSE(RunningHooks::is_any_here());
 }
 
 TEST_CASE("a hook that waits for a change by modify is part of a circle, until the change has run") {

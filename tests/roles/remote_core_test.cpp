@@ -340,6 +340,46 @@ TEST_CASE("a map that was refused is opened again as soon as one of its follower
   CHECK_FALSE(sent.error());
 }
 
+TEST_CASE("news of another epoch's head do not make a follower live, whatever their numbers are") {
+  PlayedServer played;
+  played.welcome();
+  const Map asked = played.make_map();
+  played.open(played.last_channel());
+  Map master = make_master(1);
+  master.set("key00", "x");
+  Map map(asked);
+  REQUIRE(map.apply(master.diff(0, 1)));
+  const Follower follower{std::move(map)};
+  played.world.time.run_ready();
+  const ChannelId channel = played.last_channel();
+  played.last().send(protocol::Opened{channel, {master.epoch() + 1, 5}});
+  Bytes news;
+  ByteWriter out(news);
+  protocol::HeartbeatEntry{channel, 0}.encode(out);
+  played.last().send_frame(static_cast<std::uint8_t>(protocol::FrameKind::heartbeat), news);
+  played.world.time.run_ready();
+  CHECK(played.remote->status().state == LinkState::live);
+  CHECK(follower.status().state != LinkState::live);
+  CHECK(follower.age() == Duration::max());
+}
+
+TEST_CASE("under hold the news of another master's head are no news of the one that is held") {
+  World world;
+  const auto remote = world.connect();
+  const Handle handle = world.host();
+  const Follower follower{world.make_map(remote), {.epoch_policy = EpochPolicy::hold}};
+  handle.modify([](Map& map) { map.set("key00", "held"); });
+  REQUIRE(world.wait([&] { return follower.update_id() == 1; }));
+  world.restart();
+  world.host();
+  REQUIRE(world.wait([&] { return follower.status().reason == StateErrc::epoch_changed; }));
+  const Duration age = follower.age();
+  world.time.advance(100s);  // many heartbeats
+  CHECK(follower.status().state == LinkState::failed);
+  CHECK(follower.status().reason == StateErrc::epoch_changed);
+  CHECK(follower.age() == age + 100s);
+}
+
 // Events.
 
 TEST_CASE("events that waited for room when their link was lost are sent one by one on the next") {

@@ -738,6 +738,10 @@ TEST_CASE("a replica remembers the last 16 epochs that it has left") {
   }
   lives.push_back(replica.position());
   for (const std::size_t life : {10U, 20U, 12U}) CHECK(is_over(life));
+  for (int i = 0; i < 15; ++i) CHECK_FALSE(world.give(world.full_diff_of_new_master({})));
+  CHECK(is_over(10));
+  CHECK_FALSE(world.give(world.full_diff_of_new_master({})));
+  CHECK_FALSE(is_over(10));
 }
 
 TEST_CASE("a wait that was over at once under hold, and one that can't come true any more") {
@@ -896,6 +900,19 @@ TEST_CASE("status is told when it changes") {
   world.time.run_ready();
   CHECK(told == std::vector<ss::LinkStatus>{live});
   CHECK(replica.status() == live);
+
+  // Nobody hears twice what is so already: neither with a new listener, nor when a change was over before it was told.
+  std::vector<ss::LinkStatus> told_later;
+  replica.on_status([&](const ss::LinkStatus& status) { told_later.push_back(status); });
+  world.time.run_ready();
+  CHECK(told_later == std::vector<ss::LinkStatus>{live});
+  ss::LinkStatus stale = live;
+  stale.state = ss::LinkState::stale;
+  world.remote->sink->on_status(stale);
+  world.remote->sink->on_status(live);
+  world.time.run_ready();
+  CHECK(told == std::vector<ss::LinkStatus>{live});
+  CHECK(told_later == std::vector<ss::LinkStatus>{live});
 }
 
 TEST_CASE("a replica of a user's own remote is live once its age is known") {
@@ -975,6 +992,8 @@ TEST_CASE("age tells how long ago the state shown was the newest") {
   world.time.advance(3s);
   CHECK(replica.age() == 3s);
   world.remote->sink->on_current(world.time.now() - 1s);
+  CHECK(replica.age() == 1s);
+  world.remote->sink->on_current(world.time.now() - 2s);  // older news changes nothing
   CHECK(replica.age() == 1s);
 
   const auto other = world.time.make_executor();
@@ -1353,6 +1372,36 @@ TEST_CASE("steps are staged again once there is room", "[staged]") {
     world.time.run_ready();
     CHECK(heard.size() == 3'000);
   }
+}
+
+TEST_CASE("each step that is shown makes room for another one, while others wait", "[staged]") {
+  constexpr std::size_t value_bytes = std::size_t{1} << 20;
+  constexpr int steps = 60;
+  using TextMap = MapOf<std::string>;
+  ss::inproc::VirtualTime time;
+  auto remote = std::make_shared<ScriptedRemote<std::string>>(time.make_executor());
+  TextMap master(ss::Role::master);
+  TextMap followed(remote);
+  for (TextMap* map : {&master, &followed}) {
+    map->push("key", "-");
+    map->freeze();
+  }
+  ss::Replica<std::string, std::string> replica(std::move(followed),
+                                                {.every_step = true, .executor = time.make_executor()});
+  const auto step = [&] {
+    const ss::UpdateId from = master.update_id();
+    master.set("key", std::string(value_bytes, static_cast<char>('a' + from % 26)));
+    REQUIRE_FALSE(remote->sink->on_diff(master.diff(from, from + 1)));
+  };
+  int heard = 0;
+  replica.on_update([&](const auto&) {
+    ++heard;
+    if (master.update_id() < steps) step();  // as many wait as before
+  });
+  for (int i = 0; i < 15; ++i) step();
+  time.run_ready();
+  CHECK(replica.update_id() == steps);
+  CHECK(heard == steps);
 }
 
 TEST_CASE("the end of a polling replica does not wait for the network") {

@@ -108,6 +108,12 @@ TEST_CASE("a common name is no host name: a server's certificate names its host 
   const Certificate address =
       make_certificate({.common_name = "localhost", .alternative_names = "IP:127.0.0.1"});
   refuses(server_of(address), client(address), "expected 'localhost'");
+  {
+    asio::io_context io;
+    LinkPair links(io, server_of(address), client(address), "localhost");
+    REQUIRE(run_until(io, [&] { return links.client_owner->closed > 0; }));
+    CHECK_THAT(links.client_owner->detail, !contains_text("no subject alternative name"));  // it has one
+  }
   accepts(server_of(address), client(address), "127.0.0.1");
   const Certificate named = make_certificate({.common_name = "x", .alternative_names = "DNS:localhost"});
   accepts(server_of(named), client(named));

@@ -132,6 +132,13 @@ TEST_CASE("the last failure is reported, with the endpoint and the reason") {
     CHECK(owner->reason == StateErrc::unavailable);
     CHECK(owner->detail == to_string(nobody) + ": Connection refused");
   }
+  SECTION("refused at an address that was looked up") {
+    const Endpoint nobody{"localhost", closed_port().port};
+    fails({nobody});
+    CHECK(owner->reason == StateErrc::unavailable);
+    CHECK_THAT(owner->detail, contains_text(to_string(nobody) + " at "));
+    CHECK_THAT(owner->detail, contains_text(": Connection refused"));
+  }
   SECTION("no such name") {
     fails({{"no..such..name", 1}});
     CHECK(owner->reason == StateErrc::unavailable);

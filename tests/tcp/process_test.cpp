@@ -484,11 +484,15 @@ TEST_CASE("a server and a remote that were made before the process forked start 
 TEST_CASE("parent and child may both start what was made before, and do not get into each other's way") {
   const auto end = run_forked([](const ForkedReport& report) {
     auto server = make_server();
-    (void)server->host(master_map());
+    const ss::Epoch epoch = server->host(master_map()).epoch();
     const auto child = run_forked([&](const ForkedReport& out) {
       server->start();
       auto remote = make_remote(server->endpoint());
-      out.expect(freeze_map(remote).is_frozen(), "the child serves");
+      const ss::MapHash hash = freeze_map(remote).hash();
+      const ss::Position position = remote->send_event(hash, Event{{"a", "from the child"}});
+      out.expect(position.update_id == 1, "the child serves");
+      out.expect(position.epoch != epoch,
+                 "another life than the parent's, though no handle was asked for it");
       const auto grandchild = run_forked([&](const ForkedReport& deeper) {
         deeper.expect(code_of([&] { server->start(); }) == ss::StateErrc::stopped, "it was started already");
       });

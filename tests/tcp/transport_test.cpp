@@ -617,6 +617,12 @@ TEST_CASE("the minute of key updates begins with the first of them") {
   CHECK(!count.is_exceeded());
   CHECK(count.add(begin + 119s));
   CHECK(!count.add(begin + 119s));
+  // The first one of all begins a minute, too, where a clock begins when the machine does.
+  ss::tcp::detail::MinuteCount early(1);
+  const auto since_start = std::chrono::steady_clock::time_point{} + 30s;
+  CHECK(early.add(since_start));
+  CHECK(!early.add(since_start + 59s));
+  CHECK(early.add(since_start + 60s));
 }
 
 TEST_CASE("a v6 address is counted as one, whatever port its clients come from") {
