@@ -329,6 +329,11 @@ TEST_CASE(
          const Bytes entries = bytes_of({0, 1, 'x', 4, 1, 'x'});
          peer.send(diff(stream, 1, entries));
        }},
+      {"a key that is named twice", StateErrc::decode_error,
+       [=](RawPeer& peer, auto stream) {
+         const Bytes entries = bytes_of({1, 1, 'x', 1, 1, 'y'});
+         peer.send(diff(stream, 1, entries));
+       }},
       {"an entry cut off", StateErrc::decode_error,
        [=](RawPeer& peer, auto stream) {
          const Bytes entries = bytes_of({0, 1, 'x', 1, 9, 'x'});
