@@ -110,11 +110,7 @@ std::set<int> keys_of(const IntDiff& diff) {
   return keys;
 }
 
-#if defined(__SANITIZE_THREAD__)
-constexpr unsigned histories = 50;  // no threads here; the other builds do them all
-#else
 constexpr unsigned histories = 700;
-#endif
 const MapOptions all_options[] = {{}, {.log_diffs = 0}, {.log_diffs = 5}, {.log_bytes = 700}};
 
 }  // namespace

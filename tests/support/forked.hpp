@@ -17,22 +17,14 @@
 #include <stdexcept>
 #include <string>
 
+#include "support/sanitized.hpp"
+
 namespace support {
 
 /// False with AddressSanitizer: up to Clang 17 its allocator does not survive fork() while another thread allocates. The
 /// child then finds a mutex of the allocator locked by a thread that it does not have. Tests of fork() beside threads
 /// that never pause run without these threads there.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool threads_may_allocate_during_fork = false;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-constexpr bool threads_may_allocate_during_fork = false;
-#else
-constexpr bool threads_may_allocate_during_fork = true;
-#endif
-#else
-constexpr bool threads_may_allocate_during_fork = true;
-#endif
+constexpr bool threads_may_allocate_during_fork = !has_address_sanitizer;
 
 /// Set in every child made by `run_forked`. A leak check there would report what the parent's threads hold on their
 /// stacks, because these threads do not exist there. Everything else that AddressSanitizer finds is still reported.
@@ -119,14 +111,7 @@ ForkedEnd run_forked(F f, std::chrono::seconds limit = std::chrono::seconds(60))
 
 }  // namespace support
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SYNCSTATE_TESTS_HAVE_LEAK_CHECK 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SYNCSTATE_TESTS_HAVE_LEAK_CHECK 1
-#endif
-#endif
-#ifdef SYNCSTATE_TESTS_HAVE_LEAK_CHECK
+#if SYNCSTATE_TESTS_HAVE_ADDRESS_SANITIZER
 // LeakSanitizer asks this when it is about to look.
 extern "C" __attribute__((used, weak)) int __lsan_is_turned_off() { return support::is_forked_child ? 1 : 0; }
 #endif

@@ -56,17 +56,7 @@ class FreedSecrets {
 
 }  // namespace support
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SYNCSTATE_TEST_KEEPS_FREE
-#endif
-#endif
-#else
-#define SYNCSTATE_TEST_KEEPS_FREE
-#endif
-
-#ifndef SYNCSTATE_TEST_KEEPS_FREE
+#if !SYNCSTATE_TESTS_HAVE_ADDRESS_SANITIZER && !SYNCSTATE_TESTS_HAVE_THREAD_SANITIZER
 extern "C" {
 void __libc_free(void* block);  // glibc's own
 

@@ -205,17 +205,14 @@ struct ThreadInfo {
 
 /// Returns whether a thread of that name can be ThreadSanitizer's own: it has the name of the program.
 bool may_be_the_sanitizers(const std::string& thread_name) {
-#ifdef __SANITIZE_THREAD__
+  if (!support::has_thread_sanitizer) return false;
   std::ifstream comm("/proc/self/comm");
   std::string program;
   std::getline(comm, program);
   return thread_name == program;
-#else
-  return thread_name.empty();  // no thread has an empty name
-#endif
 }
 
-/// The threads of this process but the calling one, and but that of a sanitizer.
+/// The threads of this process other than the calling one and that of a sanitizer.
 std::vector<ThreadInfo> other_threads() {
   std::vector<ThreadInfo> threads;
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir("/proc/self/task"), ::closedir);

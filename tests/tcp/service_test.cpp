@@ -29,6 +29,7 @@
 #include "support/catch.hpp"
 #include "support/certificates.hpp"
 #include "support/freed_secrets.hpp"
+#include "support/sanitized.hpp"
 #include "support/tcp_proxy.hpp"
 #include "syncstate/protocol/client_session.hpp"
 #include "syncstate/tcp.hpp"
@@ -1176,11 +1177,8 @@ TEST_CASE("a server that was stopped takes no new certificate, and says so", "[t
 }
 
 TEST_CASE("a map of 200 MB reaches three replicas while a writer changes it", "[tcp][large]") {
-#if defined(__SANITIZE_THREAD__)
-  constexpr int keys = 200;  // a race shows with a tenth as well, and this build is many times slower
-#else
-  constexpr int keys = 2'000;
-#endif
+  // With ThreadSanitizer a race shows with a tenth as well, and that build is many times slower.
+  constexpr int keys = support::has_thread_sanitizer ? 200 : 2'000;
   constexpr std::size_t value_bytes = 100'000;
   const auto server = start_server();
   const auto key = [](int i) { return std::to_string(i); };
