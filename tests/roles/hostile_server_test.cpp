@@ -13,75 +13,27 @@
 
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
-#include "support/raw_peer.hpp"
+#include "support/played_server.hpp"
 
 namespace syncstate::testing::hostile_server_test {
 namespace {
 
 using protocol::ChannelId;
 
-/// Speaks for a server, by hand.
-struct HostileWorld {
-  explicit HostileWorld(RemoteCoreOptions own = {}) : options(std::move(own)) {
-    world.server.reset();
-    RawPeer::listen(world.time, *world.port, [this](const std::shared_ptr<RawPeer>& peer) { master = peer; });
-    remote = world.connect(options);
-    world.time.run_ready();
-    REQUIRE(master);
-    master->send_welcome(password);
-    world.time.run_ready();
-  }
+/// A server that lets the remote in, and then is hostile.
+struct HostileWorld : PlayedServer {
+  explicit HostileWorld(RemoteCoreOptions options = {}) : PlayedServer(std::move(options)) { welcome(); }
 
-  /// A map that the remote asks for on `channel()`; it is not open yet.
-  Map make_map(const std::string& initial = "-") {
-    Map map(remote);
-    push_keys(map, 4, initial);
-    map.freeze(0ms);
-    REQUIRE(error_of([&] { remote->init(map, 1ms); }) == StateErrc::unavailable);
-    return map;
-  }
-  [[nodiscard]] ChannelId last_channel() const { return master->all<protocol::Open>().back().channel; }
-  void open(ChannelId channel) {
-    master->send(protocol::Opened{channel, {7, 0}});
-    world.time.run_ready();
-    give_senders();
-  }
-  /// Gives each channel the sender that was asked for on it.
-  void give_senders() {
-    for (const auto& ask : master->all<protocol::GetSender>()) {
-      if (given.insert(ask.channel).second) master->send(protocol::SenderMessage{ask.channel, 99});
-    }
-    world.time.run_ready();
-  }
-  Sent send(const Map& map, const std::string& value) {
-    Sent sent = Sent::send(world, remote, map.hash(), set_key("key00", value));
-    world.time.run_ready();
-    give_senders();
-    return sent;
-  }
-  /// As many seconds as that, with a server that is alive.
-  void pass(std::chrono::seconds time) {
-    for (; time > 0s; time -= 1s) {
-      master->send_frame(4, {});
-      world.time.advance(1s);
-    }
-  }
   /// The remote has ended the session for this reason, says so, and finds a good server again.
   void check_ended(StateErrc reason) {
     world.time.run_ready();
-    CHECK(master->goodbye() == reason);
-    CHECK_FALSE(master->is_open());
+    CHECK(last().goodbye() == reason);
+    CHECK_FALSE(last().is_open());
     CHECK(remote->status().state == LinkState::failed);
     CHECK(remote->status().reason == reason);
     world.restart();
     REQUIRE(world.wait([this] { return remote->status().state == LinkState::live; }));
   }
-
-  RemoteCoreOptions options;
-  World world;
-  std::shared_ptr<RawPeer> master;
-  std::set<ChannelId> given;  ///< channels that have their sender
-  std::shared_ptr<Remote> remote;
 };
 
 const std::string dirty =
@@ -114,21 +66,21 @@ TEST_CASE("texts of a server come through to what() cut and cleaned", "[guarante
     const Map map = hostile.make_map();
     hostile.open(hostile.last_channel());
     const Sent sent = hostile.send(map, "x");
-    hostile.master->send(protocol::AnswerError{hostile.last_channel(), 1, StateErrc::hook_failed, text});
+    hostile.last().send(protocol::AnswerError{hostile.last_channel(), 1, StateErrc::hook_failed, text});
     hostile.world.time.run_ready();
     REQUIRE(sent.error() == StateErrc::hook_failed);
     CHECK(is_clean(what_of([&] { (void)sent.result(); })));
   }
   SECTION("a refusal") {
     const Map map = hostile.make_map();
-    hostile.master->send(protocol::Refused{hostile.last_channel(), StateErrc::forbidden, text, {}});
+    hostile.last().send(protocol::Refused{hostile.last_channel(), StateErrc::forbidden, text, {}});
     hostile.world.time.run_ready();
     const std::string what = what_of([&] { (void)hostile.send(map, "x").result(); });
     CHECK_THAT(what, contains_text("owned"));
     CHECK(is_clean(what));
   }
   SECTION("a goodbye") {
-    hostile.master->send(protocol::Goodbye{StateErrc::stopped, text});
+    hostile.last().send(protocol::Goodbye{StateErrc::stopped, text});
     hostile.world.time.run_ready();
     CHECK(is_clean(hostile.remote->status().detail));
     CHECK_THAT(hostile.remote->status().detail, contains_text("owned"));
@@ -141,7 +93,7 @@ TEST_CASE("texts of a server come through to what() cut and cleaned", "[guarante
     Bytes body;
     ByteWriter out(body);
     HostedMapInfo{MapHash(), MapHash(), text.substr(0, 1'000), text.substr(0, 1'000), 1}.encode(out);
-    hostile.master->send(protocol::Hosted{1, false, body});
+    hostile.last().send(protocol::Hosted{1, false, body});
     hostile.world.time.run_ready();
     REQUIRE(done->is_finished());
     REQUIRE(maps->size() == 1);
@@ -158,7 +110,7 @@ TEST_CASE("answers to events that were not sent end the session at once", "[guar
   const Map map = hostile.make_map();
   hostile.open(hostile.last_channel());
   const Sent sent = hostile.send(map, "x");
-  hostile.master->send(protocol::Answer{hostile.last_channel(), number, 1, more});
+  hostile.last().send(protocol::Answer{hostile.last_channel(), number, 1, more});
   hostile.check_ended(StateErrc::protocol_error);
 }
 
@@ -170,7 +122,7 @@ TEST_CASE("a heartbeat makes a replica current only where it stands at the head"
   Follower replica(Map(map), ReplicaOptions{.every_step = every_step});
   hostile.world.time.run_ready();
   const ChannelId stream = hostile.last_channel();
-  hostile.master->send(protocol::Opened{stream, {7, 3}});
+  hostile.last().send(protocol::Opened{stream, {7, 3}});
   hostile.world.time.run_ready();
   CHECK(replica.age() == Duration::max());
   CHECK(replica.status().state == LinkState::connecting);
@@ -178,7 +130,7 @@ TEST_CASE("a heartbeat makes a replica current only where it stands at the head"
     Bytes body;
     ByteWriter out(body);
     protocol::HeartbeatEntry{stream, head}.encode(out);
-    hostile.master->send_frame(4, body);
+    hostile.last().send_frame(4, body);
     hostile.world.time.run_ready();
   };
   const auto step = [&](UpdateId advance) {
@@ -186,7 +138,7 @@ TEST_CASE("a heartbeat makes a replica current only where it stands at the head"
     diff.stream = stream;
     if (replica.epoch() == 0) diff.epoch = 7;
     diff.advance = advance;
-    hostile.master->send(diff);
+    hostile.last().send(diff);
     hostile.world.time.run_ready();
   };
   heartbeat(3);  // it is behind
@@ -239,23 +191,23 @@ TEST_CASE("a heartbeat about another epoch makes no replica current, whatever th
     diff.epoch = epoch;
     diff.advance = advance;
     diff.is_full = is_full;
-    hostile.master->send(diff);
+    hostile.last().send(diff);
     hostile.world.time.run_ready();
   };
-  hostile.master->send(protocol::Opened{hostile.last_channel(), {7, 3}});
+  hostile.last().send(protocol::Opened{hostile.last_channel(), {7, 3}});
   lead_on(7, 3, false);
   REQUIRE(replica.position() == Position{7, 3});
   REQUIRE(replica.status().state == LinkState::live);
 
   // The next master stands at a lower update id, and has sent no diff yet.
-  const std::shared_ptr<RawPeer> before = hostile.master;
+  const std::shared_ptr<RawPeer> before = hostile.peers.back();
   before->abort();
-  REQUIRE(hostile.world.wait([&] { return hostile.master != before; }));
+  REQUIRE(hostile.world.wait([&] { return hostile.peers.back() != before; }));
   hostile.world.time.run_ready();
-  hostile.master->send_welcome(password);
+  hostile.last().send_welcome(password);
   hostile.world.time.run_ready();
-  for (const auto& open : hostile.master->all<protocol::Open>()) {
-    hostile.master->send(protocol::Opened{open.channel, {8, 2}});
+  for (const auto& open : hostile.last().all<protocol::Open>()) {
+    hostile.last().send(protocol::Opened{open.channel, {8, 2}});
   }
   hostile.world.time.run_ready();
   const Duration age = replica.age();
@@ -264,7 +216,7 @@ TEST_CASE("a heartbeat about another epoch makes no replica current, whatever th
     Bytes body;
     ByteWriter out(body);
     protocol::HeartbeatEntry{hostile.last_channel(), head}.encode(out);
-    hostile.master->send_frame(4, body);
+    hostile.last().send_frame(4, body);
     hostile.world.time.run_ready();
     CHECK(replica.age() == age + 1s);
     CHECK(replica.status().state != LinkState::live);
@@ -280,30 +232,30 @@ TEST_CASE("an answer's position is of the epoch that its channel was opened in",
   hostile.open(hostile.last_channel());  // in epoch 7
   const Sent first = hostile.send(map, "a");
   const Sent second = hostile.send(map, "b");
-  hostile.master->send(protocol::Answer{hostile.last_channel(), 1, 5, 0});
+  hostile.last().send(protocol::Answer{hostile.last_channel(), 1, 5, 0});
   hostile.world.time.run_ready();
   CHECK(first.position() == Position{7, 5});
 
-  const std::shared_ptr<RawPeer> before = hostile.master;
+  const std::shared_ptr<RawPeer> before = hostile.peers.back();
   before->abort();
-  REQUIRE(hostile.world.wait([&] { return hostile.master != before; }));
+  REQUIRE(hostile.world.wait([&] { return hostile.peers.back() != before; }));
   hostile.world.time.run_ready();
   hostile.given.clear();
-  hostile.master->send_welcome(password);
+  hostile.last().send_welcome(password);
   hostile.world.time.run_ready();
   const Epoch next = GENERATE(Epoch{7}, Epoch{8});
-  hostile.master->send(protocol::Opened{hostile.last_channel(), {next, 6}});
+  hostile.last().send(protocol::Opened{hostile.last_channel(), {next, 6}});
   hostile.world.time.run_ready();
   hostile.give_senders();
   if (next == 7) {  // the same master: the repeat is answered
-    hostile.master->send(protocol::Answer{hostile.last_channel(), 2, 6, 0});
+    hostile.last().send(protocol::Answer{hostile.last_channel(), 2, 6, 0});
     hostile.world.time.run_ready();
     CHECK(second.position() == Position{7, 6});
   } else {
     REQUIRE(second.is_finished());
     CHECK(second.error() == StateErrc::outcome_unknown);
     const Sent third = hostile.send(map, "c");
-    hostile.master->send(protocol::Answer{hostile.last_channel(), 1, 6, 0});
+    hostile.last().send(protocol::Answer{hostile.last_channel(), 1, 6, 0});
     hostile.world.time.run_ready();
     CHECK(third.position() == Position{8, 6});
   }
@@ -322,17 +274,17 @@ TEST_CASE("what a server refuses is asked for again, and not too often", "[retry
   std::size_t asked = 0;
   std::set<ChannelId> seen;
   const auto answer_opens = [&] {
-    for (const auto& open : hostile.master->all<protocol::Open>()) {
+    for (const auto& open : hostile.last().all<protocol::Open>()) {
       if (!seen.insert(open.channel).second) continue;
       const bool follows = open.mode != protocol::FollowMode::none;
       if (follows == is_of_follower) {
-        hostile.master->send(protocol::Refused{open.channel, reason, "", {}});
+        hostile.last().send(protocol::Refused{open.channel, reason, "", {}});
         ++asked;
       } else {
-        hostile.master->send(protocol::Opened{open.channel, {7, 0}});
+        hostile.last().send(protocol::Opened{open.channel, {7, 0}});
       }
     }
-    hostile.master->forget();
+    hostile.last().forget();
     hostile.world.time.run_ready();
   };
   TimePoint last = hostile.world.time.now();
@@ -344,7 +296,7 @@ TEST_CASE("what a server refuses is asked for again, and not too often", "[retry
       longest = std::max(longest, hostile.world.time.now() - last);
       last = hostile.world.time.now();
     }
-    if (tick % 4 == 0) hostile.master->send_frame(4, {});
+    if (tick % 4 == 0) hostile.last().send_frame(4, {});
     hostile.world.time.advance(250ms);
   }
   CHECK(hostile.remote->status().state == LinkState::live);
@@ -366,15 +318,15 @@ TEST_CASE("answers may come in any order", "[guarantee_5]") {
   std::vector<Sent> sent;
   for (int i = 0; i < 6; ++i) sent.push_back(hostile.send(map, "x"));
   for (const std::uint64_t number : {4U, 6U, 1U, 3U}) {
-    hostile.master->send(protocol::Answer{channel, number, number + 10});
+    hostile.last().send(protocol::Answer{channel, number, number + 10});
     hostile.world.time.run_ready();
     CHECK(sent[number - 1].is_finished());
     CHECK(sent[number - 1].result() == number + 10);
   }
   const Sent seventh = hostile.send(map, "x");
-  hostile.master->send(protocol::Answer{channel, 2, 20});
-  hostile.master->send(protocol::Answer{channel, 5, 21});
-  hostile.master->send(protocol::Answer{channel, 7, 22});
+  hostile.last().send(protocol::Answer{channel, 2, 20});
+  hostile.last().send(protocol::Answer{channel, 5, 21});
+  hostile.last().send(protocol::Answer{channel, 7, 22});
   hostile.world.time.run_ready();
   CHECK(sent[1].result() == 20);
   CHECK(sent[4].result() == 21);
@@ -382,7 +334,7 @@ TEST_CASE("answers may come in any order", "[guarantee_5]") {
   CHECK(hostile.remote->status().state == LinkState::live);
   SECTION("but each once") {
     hostile.send(map, "x");
-    hostile.master->send(protocol::Answer{channel, 5, 21});
+    hostile.last().send(protocol::Answer{channel, 5, 21});
     hostile.check_ended(StateErrc::protocol_error);
   }
 }
@@ -396,17 +348,17 @@ TEST_CASE("events whose channel is refused are repeated on the next one", "[guar
   hostile.open(channel);
   const Sent first = hostile.send(map, "x");
   const Sent second = hostile.send(map, "y");
-  hostile.master->forget();
-  hostile.master->send(protocol::Refused{channel, StateErrc::busy, "", {}});
+  hostile.last().forget();
+  hostile.last().send(protocol::Refused{channel, StateErrc::busy, "", {}});
   hostile.world.time.run_ready();
   hostile.pass(5s);
-  REQUIRE(hostile.master->find<protocol::Open>().has_value());
+  REQUIRE(hostile.last().find<protocol::Open>().has_value());
   hostile.open(hostile.last_channel());
-  const auto events = hostile.master->all<protocol::EventMessage>();
+  const auto events = hostile.last().all<protocol::EventMessage>();
   REQUIRE(events.size() == 2);
   CHECK(events[0].number == 1);
   CHECK(events[1].number == 2);
-  hostile.master->send(protocol::Answer{hostile.last_channel(), 1, 8, 1});
+  hostile.last().send(protocol::Answer{hostile.last_channel(), 1, 8, 1});
   hostile.world.time.run_ready();
   CHECK(first.result() == 8);
   CHECK(second.result() == 9);
@@ -431,18 +383,18 @@ TEST_CASE("requests that a server does not answer are bounded, and given up they
     operations.back()->give_up("");
     hostile.pass(1s);
   }
-  const auto lists = hostile.master->all<protocol::List>();
+  const auto lists = hostile.last().all<protocol::List>();
   REQUIRE(lists.size() == 4);  // no more than that, however long it goes on
   CHECK(maps.use_count() == 1);
   ask();
-  CHECK(hostile.master->all<protocol::List>().size() == 4);
+  CHECK(hostile.last().all<protocol::List>().size() == 4);
   CHECK(maps.use_count() == 2);
   // A late answer makes room, and is not taken for one to a newer question.
-  hostile.master->send(protocol::Hosted{lists[0].channel, false, {}});
+  hostile.last().send(protocol::Hosted{lists[0].channel, false, {}});
   hostile.world.time.run_ready();
-  REQUIRE(hostile.master->all<protocol::List>().size() == 5);
+  REQUIRE(hostile.last().all<protocol::List>().size() == 5);
   CHECK_FALSE(operations.back()->is_finished());
-  hostile.master->send(protocol::Hosted{hostile.master->all<protocol::List>().back().channel, false, {}});
+  hostile.last().send(protocol::Hosted{hostile.last().all<protocol::List>().back().channel, false, {}});
   hostile.world.time.run_ready();
   CHECK(operations.back()->is_finished());
   CHECK(hostile.remote->status().state == LinkState::live);
@@ -470,11 +422,11 @@ TEST_CASE("a transfer without an end is ended by its bytes; what is shown stays,
     out.put_varint(ordinal);
     out.put_sized(value);
     if (kind == "values") {
-      hostile.master->send(protocol::ValuePart{stream, ordinal, value.size(), 0, as_byte_view(value)});
+      hostile.last().send(protocol::ValuePart{stream, ordinal, value.size(), 0, as_byte_view(value)});
     } else if (kind == "parts") {
-      hostile.master->send(protocol::ValuePart{stream, 0, 1'000'000, i * value.size(), as_byte_view(value)});
+      hostile.last().send(protocol::ValuePart{stream, 0, 1'000'000, i * value.size(), as_byte_view(value)});
     } else {
-      hostile.master->send(protocol::Transfer{stream, entries});
+      hostile.last().send(protocol::Transfer{stream, entries});
     }
     hostile.world.time.run_ready();
   }
@@ -487,20 +439,20 @@ TEST_CASE("a transfer without an end is ended by its bytes; what is shown stays,
   CHECK(replica.status().reason == StateErrc::too_large);
   CHECK_THAT(replica.status().detail, contains_text("Limits::staged_bytes is 300000"));
   CHECK(hostile.remote->status().state == LinkState::live);
-  const auto closed = hostile.master->find<protocol::CloseChannel>();
+  const auto closed = hostile.last().find<protocol::CloseChannel>();
   REQUIRE(closed);
   CHECK(closed->channel == stream);
   // It is asked for again, at the pace of refusals, and may be well then.
-  hostile.master->forget();
+  hostile.last().forget();
   hostile.pass(31s);
-  const auto again = hostile.master->find<protocol::Open>();
+  const auto again = hostile.last().find<protocol::Open>();
   REQUIRE(again);
-  hostile.master->send(protocol::Opened{again->channel, {7, 0}});
+  hostile.last().send(protocol::Opened{again->channel, {7, 0}});
   protocol::DiffMessage diff;
   diff.stream = again->channel;
   diff.epoch = 7;
   diff.advance = 1;
-  hostile.master->send(diff);
+  hostile.last().send(diff);
   hostile.world.time.run_ready();
   CHECK(replica.update_id() == 1);
   CHECK(replica.status().state == LinkState::live);
@@ -511,10 +463,10 @@ TEST_CASE("a map that a server refuses for another one is compared within our li
   options.limits.map_bytes = 100'000;
   HostileWorld hostile(options);
   const Map map = hostile.make_map();
-  hostile.master->send(protocol::Refused{hostile.last_channel(), StateErrc::hash_mismatch,
-                                         "the keys are the same", MapHash(std::array<std::byte, 32>{})});
+  hostile.last().send(protocol::Refused{hostile.last_channel(), StateErrc::hash_mismatch,
+                                        "the keys are the same", MapHash(std::array<std::byte, 32>{})});
   hostile.world.time.run_ready();
-  const auto fetch = hostile.master->find<protocol::Fetch>();
+  const auto fetch = hostile.last().find<protocol::Fetch>();
   REQUIRE(fetch.has_value());
   const Sent waiting = hostile.send(map, "x");
   CHECK_FALSE(waiting.is_finished());
@@ -531,7 +483,7 @@ TEST_CASE("a map that a server refuses for another one is compared within our li
     protocol::StatePiece piece;
     piece.request = fetch->request;
     piece.bytes = entry;
-    for (int i = 0; i < 100; ++i) hostile.master->send(piece);
+    for (int i = 0; i < 100; ++i) hostile.last().send(piece);
     hostile.world.time.run_ready();
   }
   REQUIRE(waiting.is_finished());
@@ -543,7 +495,7 @@ TEST_CASE("with many maps on a remote each is let go of, and each event answered
   HostileWorld hostile;
   hostile.world.restart();
   REQUIRE(hostile.world.wait([&] {
-    hostile.master->abort();
+    hostile.last().abort();
     return hostile.remote->status().state == LinkState::live;
   }));
   constexpr std::size_t count = 200;

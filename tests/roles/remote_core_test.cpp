@@ -4,14 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
 #include "support/inproc_world.hpp"
-#include "support/raw_peer.hpp"
+#include "support/played_server.hpp"
 
 namespace syncstate::testing::remote_core_test {
 namespace {
@@ -20,107 +19,11 @@ using protocol::ChannelId;
 
 constexpr Duration most_first_wait = BackoffOptions{}.first;
 
-/// A remote whose server is played by hand, connection by connection.
-struct PlayedServer {
-  explicit PlayedServer(RemoteCoreOptions options = {}) {
-    world.server.reset();
-    RawPeer::listen(world.time, *world.port,
-                    [this](const std::shared_ptr<RawPeer>& peer) { peers.push_back(peer); });
-    remote = world.connect(std::move(options));
-    world.time.run_ready();
-    REQUIRE(peers.size() == 1);
-  }
-
-  [[nodiscard]] RawPeer& last() const { return *peers.back(); }
-
-  void welcome(const protocol::Welcome& limits = {}) {
-    last().send_welcome(password, limits);
-    world.time.run_ready();
-    REQUIRE(remote->status().state == LinkState::live);
-  }
-  /// Ends the session, as a server does that has a reason.
-  void end(StateErrc reason) {
-    last().send(protocol::Goodbye{reason, "on purpose"});
-    world.time.run_ready();
-    last().abort();
-    world.time.run_ready();
-  }
-  /// How long the remote waits before it connects again.
-  Duration wait_for_next() {
-    const std::size_t before = peers.size();
-    const TimePoint start = world.time.now();
-    REQUIRE(world.wait([&] { return peers.size() > before; }));
-    world.time.run_ready();
-    return world.time.now() - start;
-  }
-
-  /// A map that the remote asks for; it is not open yet.
-  Map make_map(const std::string& initial = "-") {
-    Map map(remote);
-    push_keys(map, 1, initial);
-    map.freeze(0ms);
-    REQUIRE(error_of([&] { remote->init(map, 1ms); }) == StateErrc::unavailable);
-    return map;
-  }
-  [[nodiscard]] std::size_t opens() const { return last().all<protocol::Open>().size(); }
-  [[nodiscard]] ChannelId last_channel() const { return last().all<protocol::Open>().back().channel; }
-  void open(ChannelId channel) {
-    last().send(protocol::Opened{channel, {7, 0}});
-    world.time.run_ready();
-  }
-  void refuse(ChannelId channel, StateErrc reason) {
-    last().send(protocol::Refused{channel, reason, "on purpose", {}});
-    world.time.run_ready();
-  }
-  /// As many seconds as that, with a server that is alive.
-  void pass(std::chrono::seconds time) {
-    for (; time > 0s; time -= 1s) {
-      last().send_frame(4, {});
-      world.time.advance(1s);
-    }
-  }
-
-  Sent send(const Map& map) {
-    Sent sent = Sent::send(world, remote, map.hash(), set_key("key00", "x"));
-    world.time.run_ready();
-    give_senders();
-    return sent;
-  }
-  /// Gives each channel of the last connection the sender that was asked for on it.
-  void give_senders() {
-    for (const auto& ask : last().all<protocol::GetSender>()) {
-      if (given.emplace(peers.size(), ask.channel).second)
-        last().send(protocol::SenderMessage{ask.channel, sender});
-    }
-    world.time.run_ready();
-  }
-  void answer(ChannelId channel, std::uint64_t number) {
-    protocol::Answer answer;
-    answer.channel = channel;
-    answer.number = number;
-    answer.update_id = number;
-    last().send(answer);
-    world.time.run_ready();
-  }
-  /// The numbers of the events that came over the last connection.
-  [[nodiscard]] std::vector<std::uint64_t> numbers() const {
-    std::vector<std::uint64_t> found;
-    for (const auto& event : last().all<protocol::EventMessage>()) found.push_back(event.number);
-    return found;
-  }
-
-  World world;
-  std::vector<std::shared_ptr<RawPeer>> peers;
-  std::set<std::pair<std::size_t, ChannelId>> given;  ///< channels that have their sender, by connection
-  std::uint64_t sender = 99;                          ///< that channels are given
-  std::shared_ptr<Remote> remote;
-};
-
 }  // namespace
 
 // Status.
 
-TEST_CASE("a status is as old as its state, however often the reason is told anew") {
+TEST_CASE("a status is as old as its state, however often its reason is told") {
   World world;
   world.port->set_unreachable(true);
   const TimePoint start = world.time.now();
@@ -146,7 +49,7 @@ TEST_CASE("a status is as old as its state, however often the reason is told ane
 
 // The pace of new attempts.
 
-TEST_CASE("after a new password or a live link the wait for the next attempt begins anew") {
+TEST_CASE("after a new password or a live link the wait for the next attempt is short again") {
   const bool is_live_between = GENERATE(false, true);
   CAPTURE(is_live_between);
   PlayedServer played;
@@ -215,7 +118,7 @@ TEST_CASE("a server that does not say what makes the difference does not keep a 
   options.request_timeout = 3s;
   PlayedServer played(options);
   played.welcome();
-  const Map map = played.make_map();
+  const Map map = played.make_map("another");
   const Sent sent = Sent::send(played.world, played.remote, map.hash(), set_key("key00", "x"));
   played.last().send(
       protocol::Refused{played.last_channel(), StateErrc::hash_mismatch, "on purpose", make_master().hash()});
@@ -255,7 +158,7 @@ Bytes entries_of_master(std::size_t keys, const std::string& value = "-") {
 
 }  // namespace
 
-TEST_CASE("a fetch whose link was lost begins anew on the next one") {
+TEST_CASE("a fetch whose link was lost starts over on the next one") {
   PlayedServer played;
   played.welcome();
   const Fetched fetched(played);
@@ -345,7 +248,7 @@ TEST_CASE("news of another epoch's head do not make a follower live, whatever th
   played.welcome();
   const Map asked = played.make_map();
   played.open(played.last_channel());
-  Map master = make_master(1);
+  Map master = make_master();
   master.set("key00", "x");
   Map map(asked);
   REQUIRE(map.apply(master.diff(0, 1)));
@@ -396,7 +299,6 @@ TEST_CASE("events that waited for room when their link was lost are sent one by 
   played.wait_for_next();
   played.welcome(one_event);
   played.open(played.last_channel());
-  played.give_senders();
   std::vector<std::uint64_t> expected;
   for (std::uint64_t number = 1; number <= 3; ++number) {
     expected.push_back(number);
