@@ -901,7 +901,8 @@ TEST_CASE("status is told when it changes") {
   CHECK(told == std::vector<ss::LinkStatus>{live});
   CHECK(replica.status() == live);
 
-  // Nobody hears twice what is so already: neither with a new listener, nor when a change was over before it was told.
+  // No callback gets the same status twice in a row: neither when another one is added, nor when a change is undone
+  // before it is told.
   std::vector<ss::LinkStatus> told_later;
   replica.on_status([&](const ss::LinkStatus& status) { told_later.push_back(status); });
   world.time.run_ready();
@@ -1321,44 +1322,62 @@ TEST_CASE("a diff that is refused leaves the age as it was") {
   CHECK(replica.age() == 3s);
 }
 
-TEST_CASE("steps that wait for slow callbacks take 16 MiB and no more, and none is lost", "[staged]") {
-  // Each step sets one key to a mebibyte.
-  constexpr std::size_t value_bytes = std::size_t{1} << 20;
-  constexpr int steps = 50;
-  using TextMap = MapOf<std::string>;
-  ss::inproc::VirtualTime time;
-  auto remote = std::make_shared<ScriptedRemote<std::string>>(time.make_executor());
-  TextMap master(ss::Role::master);
-  TextMap followed(remote);
-  for (TextMap* map : {&master, &followed}) {
-    for (int i = 0; i < 4; ++i) map->push("key" + std::to_string(i), "-");
-    map->freeze();
+namespace {
+
+/// A replica of large texts that shows every step, and its master. Callbacks do not run until `time` does.
+struct LargeSteps {
+  static constexpr std::size_t value_bytes = std::size_t{1} << 20;
+  using Texts = MapOf<std::string>;
+
+  explicit LargeSteps(ss::UpdateId key_count) : keys(key_count) {
+    Texts followed(remote);
+    for (Texts* map : {&master, &followed}) {
+      for (ss::UpdateId i = 0; i < keys; ++i) map->push(key(i), "-");
+      map->freeze();
+    }
+    replica.emplace(std::move(followed),
+                    ss::ReplicaOptions{.every_step = true, .executor = time.make_executor()});
   }
-  ss::Replica<std::string, std::string> replica(std::move(followed),
-                                                {.every_step = true, .executor = time.make_executor()});
+
+  /// Commits one key with a new value of a mebibyte, and gives the replica the diff.
+  void step() {
+    const ss::UpdateId from = master.update_id();
+    master.set(key(from), std::string(value_bytes, static_cast<char>('a' + from % 26)));
+    REQUIRE_FALSE(remote->sink->on_diff(master.diff(from, from + 1)));
+  }
+  [[nodiscard]] std::string key(ss::UpdateId of) const { return "key" + std::to_string(of % keys); }
+
+  ss::UpdateId keys;
+  ss::inproc::VirtualTime time;
+  std::shared_ptr<ScriptedRemote<std::string>> remote =
+      std::make_shared<ScriptedRemote<std::string>>(time.make_executor());
+  Texts master{ss::Role::master};
+  std::optional<ss::Replica<std::string, std::string>> replica;
+};
+
+}  // namespace
+
+TEST_CASE("steps that wait for slow callbacks take 16 MiB and no more, and none is lost", "[staged]") {
+  constexpr int steps = 50;
+  LargeSteps large(4);
   std::vector<ss::UpdateId> heard;
   ss::UpdateId at = 0;
   bool is_joined = true;
-  replica.on_update([&](const auto& diff) {
+  large.replica->on_update([&](const auto& diff) {
     is_joined = is_joined && diff.from_update_id() == at;
     at = diff.upto_update_id();
     heard.push_back(at);
   });
-  // The callbacks do not run until the executor does.
-  for (int i = 1; i <= steps; ++i) {
-    const auto from = static_cast<ss::UpdateId>(i) - 1;
-    master.set("key" + std::to_string(i % 4), std::string(value_bytes, static_cast<char>('a' + i % 26)));
-    REQUIRE_FALSE(remote->sink->on_diff(master.diff(from, from + 1)));
-  }
-  CHECK(replica.update_id() == 1);
-  time.run_ready();
-  CHECK(replica.update_id() == steps);
+  for (int i = 0; i < steps; ++i) large.step();
+  CHECK(large.replica->update_id() == 1);
+  large.time.run_ready();
+  CHECK(large.replica->update_id() == steps);
   CHECK(is_joined);
   CHECK(at == steps);
   // The first is shown at once. What is staged are steps of 16 MiB together; the rest is one merged diff.
   CHECK(heard.size() >= 16);
   CHECK(heard.size() <= 18);
-  for (const auto& [key, value] : master) CHECK(replica.view().at(key) == value);
+  for (const auto& [key, value] : large.master) CHECK(large.replica->view().at(key) == value);
 }
 
 TEST_CASE("steps are staged again once there is room", "[staged]") {
@@ -1375,32 +1394,16 @@ TEST_CASE("steps are staged again once there is room", "[staged]") {
 }
 
 TEST_CASE("each step that is shown makes room for another one, while others wait", "[staged]") {
-  constexpr std::size_t value_bytes = std::size_t{1} << 20;
   constexpr int steps = 60;
-  using TextMap = MapOf<std::string>;
-  ss::inproc::VirtualTime time;
-  auto remote = std::make_shared<ScriptedRemote<std::string>>(time.make_executor());
-  TextMap master(ss::Role::master);
-  TextMap followed(remote);
-  for (TextMap* map : {&master, &followed}) {
-    map->push("key", "-");
-    map->freeze();
-  }
-  ss::Replica<std::string, std::string> replica(std::move(followed),
-                                                {.every_step = true, .executor = time.make_executor()});
-  const auto step = [&] {
-    const ss::UpdateId from = master.update_id();
-    master.set("key", std::string(value_bytes, static_cast<char>('a' + from % 26)));
-    REQUIRE_FALSE(remote->sink->on_diff(master.diff(from, from + 1)));
-  };
+  LargeSteps large(1);
   int heard = 0;
-  replica.on_update([&](const auto&) {
+  large.replica->on_update([&](const auto&) {
     ++heard;
-    if (master.update_id() < steps) step();  // as many wait as before
+    if (large.master.update_id() < steps) large.step();  // as many wait as before
   });
-  for (int i = 0; i < 15; ++i) step();
-  time.run_ready();
-  CHECK(replica.update_id() == steps);
+  for (int i = 0; i < 15; ++i) large.step();
+  large.time.run_ready();
+  CHECK(large.replica->update_id() == steps);
   CHECK(heard == steps);
 }
 
