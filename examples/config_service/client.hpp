@@ -132,9 +132,10 @@ inline std::string list_of(const std::vector<syncstate::HostedMapInfo>& maps) {
   return text;
 }
 
-/// Says what a server hosts, at the end of an error text.
-inline std::string found_text(const std::vector<syncstate::HostedMapInfo>& maps) {
-  return maps.empty() ? "; it hosts none" : "; it hosts" + list_of(maps);
+/// Why no map is the one that was asked for; the text ends with those that the server hosts.
+inline Failure wrong_map(const std::string& why, const std::vector<syncstate::HostedMapInfo>& maps) {
+  return Failure(ExitCode::which_map,
+                 why + (maps.empty() ? "; it hosts none" : "; it hosts" + list_of(maps)));
 }
 
 /// Returns the maps whose hash begins as `--hash` says; without that option all for which `is_meant`.
@@ -148,8 +149,7 @@ std::vector<syncstate::HostedMapInfo> fitting_maps(const std::vector<syncstate::
     if (fits) fitting.push_back(map);
   }
   if (fitting.empty() && !options.hash.empty()) {
-    throw Failure(ExitCode::which_map,
-                  "the server hosts no map with the hash " + printable(options.hash) + found_text(maps));
+    throw wrong_map("the server hosts no map with the hash " + printable(options.hash), maps);
   }
   return fitting;
 }
@@ -159,12 +159,10 @@ std::vector<syncstate::HostedMapInfo> fitting_maps(const std::vector<syncstate::
 inline Map attach(const std::shared_ptr<Remote>& remote, const ClientOptions& options) {
   const auto maps = remote->hosted();
   const auto fitting = fitting_maps(maps, options, is_document);
-  if (fitting.size() != 1) {
-    const std::string what = !options.hash.empty()
-                                 ? "several maps have a hash that begins with " + printable(options.hash)
-                             : fitting.empty() ? std::string("the server hosts no JSON document")
-                                               : std::string("which document? Say --hash");
-    throw Failure(ExitCode::which_map, what + found_text(maps));
+  if (fitting.empty()) throw wrong_map("the server hosts no JSON document", maps);
+  if (fitting.size() > 1 && options.hash.empty()) throw wrong_map("which document? Say --hash", maps);
+  if (fitting.size() > 1) {
+    throw wrong_map("several maps have a hash that begins with " + printable(options.hash), maps);
   }
   Map map = remote->attach<std::string, Json>(fitting.front().hash);
   map.sync();

@@ -24,8 +24,8 @@ enum class ExitCode {
 
 inline constexpr const char* exit_code_help =
     "Exit codes: 0 done; 2 wrong command line, or a value of `set` that is refused;\n"
-    "  3 a file can't be used, or the port to listen on, or the output can't be written (a change "
-    "has been made all the same);\n"
+    "  3 a file or the port to listen on can't be used, or the output can't be written (a change by `set` "
+    "has been made then);\n"
     "  4 no server answers; 5 the server refuses us, or we its certificate; 6 no such leaf;\n"
     "  7 no map, several maps, or not the map asked for; 8 no answer came: a change may have been made or "
     "not;\n"

@@ -73,10 +73,12 @@ inline Json read_value(const std::string& argument) {
   } catch (const JsonRefusedAt& refused) {
     const std::string where = is_piped ? "standard input:" : "the value:";
     std::string why = where + refused.what();
-    if (refused.is_syntax()) why += ": this is no JSON";
-    if (refused.is_syntax() && !is_piped && !text.starts_with('"')) {
-      why += "; a string stands in double quotes, within single ones for the shell: '" +
-             (text.size() <= 100 ? json_text(Json(text)) : "\"...\"") + "'";
+    if (refused.is_syntax()) {
+      why += ": this is no JSON";
+      if (!is_piped && !text.starts_with('"')) {
+        why += "; a string stands in double quotes, within single ones for the shell: '" +
+               (text.size() <= 100 ? json_text(Json(text)) : "\"...\"") + "'";
+      }
     }
     throw Failure(ExitCode::command_line, why);
   }

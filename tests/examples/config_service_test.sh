@@ -96,11 +96,11 @@ end TERM "$server"
 echo "--- files that are refused, with line and column"
 printf '{\n  "a": 1,\n  "b" 2\n}\n' >bad.json
 expect 3 "bad.json:3:7: " service serve bad.json --dir dir --listen 127.0.0.1:0
-printf '{"a": 1,\n"b": {"c": 1,\n"c": 2}}' >twice.json
 for text in '9 {"a": 1,}' '6 {"a" true}' '10 {"a": 1, null: 2}' '10 {"a": 12 ]' '11 {"a": "b" "c"}' '8 [true, ]'; do
   printf '%s\n' "${text#* }" >bad.json
   expect 3 "bad.json:1:${text%% *}: " service serve bad.json --dir dir --listen 127.0.0.1:0
 done
+printf '{"a": 1,\n"b": {"c": 1,\n"c": 2}}' >twice.json
 expect 3 'twice.json:3:1: the name "c" occurs twice in /b' service serve twice.json --dir dir --listen 127.0.0.1:0
 printf '[%.0s' {1..100000} >deep.json
 expect 3 "deep.json:1:1001: nested more than 1,000 deep" service serve deep.json --dir dir --listen 127.0.0.1:0
